@@ -1,0 +1,365 @@
+/*
+ * prism_attn/prism.h - block-sparse attention for the prefill of long prompts.
+ *
+ * The method is "Prism: Spectral-Aware Block-Sparse Attention" (arXiv 2602.08426). Post-RoPE queries, keys and
+ * values come in; the output of exact attention over the blocks worth computing goes out:
+ *
+ *   Q [n_q][n_head][d]  K,V [n_kv][n_kv_head][d]
+ *    -> pool    mean of every block of queries and of keys
+ *    -> score   block-pair logits, in a high- and a low-frequency band
+ *    -> select  per query block, the key blocks that hold top_p of the mass in either band     = the plan
+ *    -> attend  exact attention over the planned blocks                                        -> O
+ *
+ * Three doors, in order of power:
+ *   1. prism_attention()                          Q, K, V -> O
+ *   2. prism_plan_build(), prism_attend()         look at the plan, keep it, reuse it, bring your own
+ *   3. prism_pool_append(), prism_call.pooled     engines that prefill in chunks and keep pooled keys
+ *
+ * Conventions
+ *   - Every function that can fail returns a prism_status. On anything but PRISM_OK nothing was computed, outputs
+ *     are untouched, and prism_last_error() has a sentence for a person.
+ *   - Structs that may grow start with struct_size and have an _init function: call it, then set fields.
+ *   - Only the _create functions allocate. All other memory is the caller's: the workspace, the pooled keys.
+ *   - Sizes and strides are in elements unless the name ends in _bytes. Counts of tokens and blocks are int32_t.
+ *   - Positions are absolute: query row i of a sequence stands at position q_start + i and sees keys 0 .. q_start + i.
+ *     Blocks lie on the absolute grid: block b holds positions [b * block_size, (b + 1) * block_size).
+ *   - The library never prints, never aborts, has no global mutable state, and reads one environment variable:
+ *     PRISM_ISA (c, avx2, avx512) caps the CPU kernels that prism_create() may choose.
+ */
+#ifndef PRISM_ATTN_PRISM_H
+#define PRISM_ATTN_PRISM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define PRISM_API
+#else
+#define PRISM_API __attribute__((visibility("default")))
+#endif
+
+#define PRISM_VERSION_MAJOR 0
+#define PRISM_VERSION_MINOR 1
+#define PRISM_VERSION_PATCH 0
+
+/* ------------------------------------------------------------------------------------------------ status ---- */
+
+/* Values are frozen. */
+typedef enum prism_status {
+    PRISM_OK = 0,
+    PRISM_ERROR_INVALID = 1,     /* an argument is NULL, out of range, or contradicts another */
+    PRISM_ERROR_UNSUPPORTED = 2, /* well formed, but not something this library computes */
+    PRISM_ERROR_MEMORY = 3,      /* an allocation failed (create functions only) */
+    PRISM_ERROR_WORKSPACE = 4,   /* workspace smaller than prism_workspace_bytes() or misaligned */
+    PRISM_ERROR_CAPACITY = 5,    /* the plan or the pooled keys have no room for this call */
+    PRISM_ERROR_DEVICE = 6       /* the device is absent or failed */
+} prism_status;
+
+/* "PRISM_ERROR_INVALID" for PRISM_ERROR_INVALID; never NULL. */
+PRISM_API const char *prism_status_name(prism_status status);
+
+/* "0.1.0" */
+PRISM_API const char *prism_version(void);
+
+/* ----------------------------------------------------------------------------------------------- context ---- */
+
+typedef enum prism_device { PRISM_DEVICE_CPU = 0 } prism_device;
+
+/* CPU kernel tiers, in climbing order. */
+typedef enum prism_isa { PRISM_ISA_AUTO = 0, PRISM_ISA_C = 1, PRISM_ISA_AVX2 = 2, PRISM_ISA_AVX512 = 3 } prism_isa;
+
+typedef struct prism_config {
+    size_t struct_size;
+    prism_device device;
+    int32_t n_thread; /* 0: all processors this process may use */
+    prism_isa isa;    /* PRISM_ISA_AUTO: the best this machine runs; a tier it cannot run is refused */
+} prism_config;
+
+/* A device, its kernels and its threads. One thread at a time may use a context; different contexts are independent. */
+typedef struct prism_ctx prism_ctx;
+
+PRISM_API void prism_config_init(prism_config *config);
+
+/* config NULL: defaults. *out is owned by the caller (prism_destroy); NULL on failure. */
+PRISM_API prism_status prism_create(const prism_config *config, prism_ctx **out);
+PRISM_API void prism_destroy(prism_ctx *ctx); /* NULL is allowed */
+
+/* What went wrong in the last failing call on ctx; "" if none did. Valid until the next call on ctx. */
+PRISM_API const char *prism_last_error(const prism_ctx *ctx);
+
+typedef struct prism_info {
+    size_t struct_size;
+    prism_device device;
+    prism_isa isa; /* tier in use */
+    int32_t n_thread;
+    const char *isa_name;     /* "avx512" */
+    const char *cpu_features; /* "avx2 fma f16c avx512f ...": what the machine has, owned by ctx */
+} prism_info;
+
+/* Caller sets info->struct_size = sizeof *info. */
+PRISM_API prism_status prism_get_info(const prism_ctx *ctx, prism_info *info);
+
+/* ----------------------------------------------------------------------------------------------- tensors ---- */
+
+typedef enum prism_dtype { PRISM_F32 = 0, PRISM_F16 = 1, PRISM_BF16 = 2 } prism_dtype;
+
+PRISM_API size_t prism_dtype_bytes(prism_dtype dtype); /* 0 for an unknown value */
+
+/*
+ * A view of one tensor of a call: element (sequence s, token t, head h, dimension j). The caller owns the data.
+ * Contiguous or padded:  data[s * stride_seq + t * stride_token + h * stride_head + j * stride_dim]
+ * Ragged:                the same, with row_start[s] * stride_token in the place of s * stride_seq
+ * Paged:                 page = page_table[s * stride_table + t / page_size];
+ *                        data[page * stride_page + (t % page_size) * stride_token + h * stride_head + j * stride_dim]
+ *                        (page_size 1: the page table is a gather index; every page id must lie in 0 .. n_page - 1)
+ * All strides are at least 0. Every element the call addresses must exist; set n_element to have that checked.
+ */
+typedef struct prism_tensor {
+    void *data;
+    prism_dtype dtype;
+    int64_t stride_seq, stride_token, stride_head, stride_dim;
+    const int32_t *row_start;  /* [n_seq] or NULL */
+    const int32_t *page_table; /* [n_seq][stride_table] or NULL */
+    int64_t stride_table, stride_page;
+    int32_t page_size, n_page;
+    int64_t n_element; /* elements that may be addressed from data on; 0: unknown, not checked */
+} prism_tensor;
+
+/* Contiguous views. token_major: [n_token][n_head][d], head_major: [n_head][n_token][d]; sequences follow each other. */
+PRISM_API prism_tensor prism_tensor_token_major(void *data, prism_dtype dtype, int64_t n_token, int64_t n_head,
+                                                int64_t d);
+PRISM_API prism_tensor prism_tensor_head_major(void *data, prism_dtype dtype, int64_t n_token, int64_t n_head,
+                                               int64_t d);
+
+/*
+ * View of a DLPack DLTensor (the struct, not the managed one) with 3 axes, or 4 with the sequence first. order names
+ * the axes: any arrangement of 'n' (token), 'h', 'd', and 'b' (sequence), e.g. "nhd", "hnd", "bhnd".
+ * The view borrows dl_tensor's data. INVALID on malformed input, UNSUPPORTED on another dtype, device or a negative stride.
+ */
+PRISM_API prism_status prism_tensor_from_dlpack(const void *dl_tensor, const char *order, prism_tensor *out);
+
+/* ----------------------------------------------------------------------------------- rotary frequencies ---- */
+
+#define PRISM_MAX_D_HEAD 256
+
+typedef enum prism_rope_layout {
+    PRISM_ROPE_HALF_SPLIT = 0, /* pair j = dimensions j and j + n_dim / 2 (GPT-NeoX, Llama in transformers, Qwen) */
+    PRISM_ROPE_INTERLEAVED = 1 /* pair j = dimensions 2j and 2j + 1       (GPT-J, GLM, Llama in GGUF) */
+} prism_rope_layout;
+
+/*
+ * How a head's dimensions turn with the position: for each rotated pair its two dimensions and its angular frequency
+ * (radians per token, after any scaling). Dimensions in no pair do not turn. Pairs stand in the order of the model's
+ * own frequency index. Plain data: fill it by hand where no helper fits.
+ */
+typedef struct prism_rope {
+    int32_t d_head, n_pair;
+    int16_t dim[PRISM_MAX_D_HEAD / 2][2];
+    double frequency[PRISM_MAX_D_HEAD / 2];
+} prism_rope;
+
+PRISM_API prism_status prism_rope_init(prism_rope *rope, int32_t d_head); /* no pair: nothing turns */
+
+/* Adds n_dim / 2 pairs on dimensions first_dim .. first_dim + n_dim - 1, frequency base^(-2j / n_dim). One call for a
+ * full or partial rotation; one call an axis where each axis has its own dimensions and its own ladder. */
+PRISM_API prism_status prism_rope_add(prism_rope *rope, prism_rope_layout layout, int32_t first_dim, int32_t n_dim,
+                                      double base);
+
+/* Scalings, applied to every pair added so far. */
+PRISM_API prism_status prism_rope_scale_linear(prism_rope *rope, double factor);
+/* YaRN (arXiv 2309.00071): linear ramp over the pair index between the pairs that turn beta_fast and beta_slow times
+ * in n_ctx_original tokens; truncate rounds these two indices outwards, as transformers does by default. */
+PRISM_API prism_status prism_rope_scale_yarn(prism_rope *rope, double base, double factor, double n_ctx_original,
+                                             double beta_fast, double beta_slow, int truncate);
+/* Llama 3.1: by wavelength, with low_freq_factor, high_freq_factor and the original context length. */
+PRISM_API prism_status prism_rope_scale_llama3(prism_rope *rope, double factor, double low_freq_factor,
+                                               double high_freq_factor, double n_ctx_original);
+/* LongRoPE's short or long factors, or a GGUF rope_freqs tensor: frequency[j] /= factor[j]. n_factor == n_pair. */
+PRISM_API prism_status prism_rope_scale_factors(prism_rope *rope, const float *factor, int32_t n_factor);
+/*
+ * Multi-axis rotation over one ladder (Qwen2.5-VL, Qwen3-VL): pair j turns with the coordinate axis_of_pair[j], which
+ * advances advance[axis] per token on average (1 for every axis in text; frames, rows and columns advance slower).
+ */
+PRISM_API prism_status prism_rope_set_axes(prism_rope *rope, const int32_t *axis_of_pair, int32_t n_pair,
+                                           const double *advance, int32_t n_axis);
+
+/* The two bands of a head: lists of dimensions, ascending. They may overlap. */
+typedef struct prism_bands {
+    int32_t d_head, n_high, n_low;
+    int16_t high[PRISM_MAX_D_HEAD], low[PRISM_MAX_D_HEAD];
+} prism_bands;
+
+/* The n_high dimensions that turn fastest and the n_low that turn slowest (both even unless unrotated dimensions
+ * allow otherwise). Ties follow the pair order. d_head 128 with 64 and 96 is the paper's setting. */
+PRISM_API prism_status prism_bands_split(prism_bands *bands, const prism_rope *rope, int32_t n_high, int32_t n_low);
+
+/* Chooses both sizes from the attenuation that averaging over block_size positions causes at each frequency; gives
+ * 64 and 96 for d_head 128 and bases 5e5 and 1e6 at block size 128. See docs/algorithm.md, "automatic split". */
+PRISM_API prism_status prism_bands_auto(prism_bands *bands, const prism_rope *rope, int32_t block_size);
+
+/* ----------------------------------------------------------------------------------------------- options ---- */
+
+/* Values are frozen. */
+typedef enum prism_method {
+    PRISM_METHOD_PRISM = 0,   /* the paper: two bands, calibrated */
+    PRISM_METHOD_DENSE = 1,   /* full attention: the plan lists every causal block */
+    PRISM_METHOD_MEANPOOL = 2 /* one band of all dimensions, uncalibrated: the paper's strawman */
+} prism_method;
+
+typedef enum prism_calibration {
+    PRISM_CALIBRATION_GLOBAL = 0, /* band energies over all blocks of the call (paper) */
+    PRISM_CALIBRATION_CAUSAL = 1  /* over what a row can see: itself and the key blocks up to its own. The plan of a
+                                     row then does not depend on how the prompt was cut into block-aligned chunks */
+} prism_calibration;
+
+typedef struct prism_options {
+    size_t struct_size;
+    prism_method method;
+    prism_calibration calibration;
+    int32_t block_size;        /* 64 or 128 */
+    float top_p;               /* (0, 1]; 1 is dense */
+    float top_p_high;          /* a band's own threshold, 0: top_p */
+    float top_p_low;
+    int32_t keep_sink;         /* always keep block 0 */
+    int32_t keep_own;          /* always keep the block of the row's own positions */
+    int32_t min_tokens;        /* sequences whose keys are fewer take the dense plan; -1: the measured default */
+    const prism_bands *bands;  /* method prism: required; borrowed for the call */
+} prism_options;
+
+PRISM_API void prism_options_init(prism_options *options);
+
+/* Sets the field called name from text ("top_p", "0.9"): what command lines and other languages need.
+ * INVALID for an unknown name or a value out of range; *options is then unchanged. */
+PRISM_API prism_status prism_options_set(prism_options *options, const char *name, const char *value);
+
+/* "prism", "dense", ...; NULL for an unknown value. prism_method_find: INVALID for an unknown name. */
+PRISM_API const char *prism_method_name(prism_method method);
+PRISM_API prism_status prism_method_find(const char *name, prism_method *out);
+PRISM_API int32_t prism_method_count(void);
+
+/* --------------------------------------------------------------------------------------------- the call ---- */
+
+/*
+ * Pooled keys of one sequence: per block and KV head the sum of its keys, so that appending is exact. The memory is
+ * the caller's: 1/block_size of a float32 key cache.
+ */
+typedef struct prism_pooled {
+    size_t struct_size;
+    int32_t n_kv_head, d_head, block_size;
+    int32_t n_token;     /* keys pooled so far */
+    int32_t n_token_max;
+    float *key_sum;      /* [block][n_kv_head][d_head] */
+} prism_pooled;
+
+PRISM_API prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
+                                          size_t *bytes);
+/* memory: at least prism_pooled_bytes() of them, aligned to 64; borrowed until the caller stops using *pooled. */
+PRISM_API prism_status prism_pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
+                                         int32_t n_token_max, void *memory, size_t bytes);
+
+/*
+ * One call: n_seq independent sequences of one layer. n_q, n_kv and q_start hold for every sequence; where the arrays
+ * are given ([n_seq]), they hold the lengths and n_q, n_kv are upper bounds.
+ */
+typedef struct prism_call {
+    size_t struct_size;
+    int32_t n_seq, n_head, n_kv_head, d_head; /* n_head a multiple of n_kv_head, d_head 1 .. 256 */
+    int32_t n_q, n_kv;                        /* queries of this call; keys present, prefix included */
+    int32_t q_start;                          /* position of query 0; -1: n_kv - n_q. q_start + n_q <= n_kv */
+    const int32_t *n_q_of, *n_kv_of, *q_start_of;
+    prism_tensor q, k, v; /* q: n_head heads; k, v: n_kv_head heads. v may be empty where only a plan is built */
+    prism_tensor o;       /* output, as q; any dtype. May not overlap the inputs */
+    prism_tensor lse;     /* natural log of the softmax denominator per query and head, F32, stride_dim unused;
+                             data NULL: not wanted */
+    prism_pooled *pooled; /* [n_seq] or NULL: pooled keys kept by the caller; what is missing is appended */
+    float scale;          /* softmax scale; 0: 1 / sqrt(d_head) */
+    /* Features that other libraries have and this one does not: anything but 0 and NULL is refused. */
+    float softcap;
+    int32_t window;
+    const float *alibi_slope, *sink_logit;
+} prism_call;
+
+PRISM_API void prism_call_init(prism_call *call);
+
+/* Bytes of workspace that prism_plan_build(), prism_attend() and prism_attention() need for this call, an upper bound
+ * that depends on shapes and options, not on data. Align the workspace to 64 bytes. */
+PRISM_API prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call,
+                                             size_t *bytes);
+
+/* Appends to call->pooled[s] the keys that it lacks, up to q_start + n_q. Reads each of those keys once. */
+PRISM_API prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call);
+
+/* ------------------------------------------------------------------------------------------------- plans ---- */
+
+/*
+ * Which key blocks each query block reads: compressed rows, one for each (sequence, head, query block). Several
+ * threads may read a plan; building needs it alone.
+ */
+typedef struct prism_plan prism_plan;
+
+/* Room for any plan of calls up to this shape whose density is at most max_density (0 or 1: any). */
+PRISM_API prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t block_size,
+                                         float max_density, prism_plan **out);
+PRISM_API void prism_plan_destroy(prism_plan *plan); /* NULL is allowed */
+
+/* pool -> score -> select. Reads q, k (or pooled), never v. CAPACITY if the plan is too small. */
+PRISM_API prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, const prism_call *call,
+                                        prism_plan *plan, void *workspace, size_t workspace_bytes);
+
+/* Fills a plan from a mask u8 [n_seq][n_head][n_qblk][n_kblk] (as prism_plan_mask() writes it): a plan of your own.
+ * Bits above the causal limit are INVALID; a row without any is given its own block. */
+PRISM_API prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *call, int32_t block_size,
+                                            const uint8_t *mask, size_t mask_bytes, prism_plan *plan);
+
+typedef enum prism_path {
+    PRISM_PATH_SPARSE = 0,
+    PRISM_PATH_DENSE = 1,      /* the method or top_p = 1 asked for every block */
+    PRISM_PATH_DENSE_SHORT = 2 /* every sequence was below min_tokens */
+} prism_path;
+
+typedef struct prism_plan_view {
+    size_t struct_size;
+    int32_t n_seq, n_head, n_qblk, n_kblk, block_size; /* n_qblk, n_kblk: of the longest sequence */
+    int64_t n_row;          /* n_seq * n_head * n_qblk */
+    const int64_t *row_ptr; /* [n_row + 1] */
+    const int32_t *index;   /* [row_ptr[n_row]] ascending in a row; NULL: row r lists blocks 0, 1, 2, ... */
+    int64_t n_selected;     /* blocks listed */
+    int64_t n_causal;       /* blocks that full attention would read */
+    double density;         /* n_selected / n_causal */
+    prism_path path;
+} prism_plan_view;
+
+/* Caller sets view->struct_size. Pointers stay valid until the plan is built again or destroyed. */
+PRISM_API prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view);
+
+/* Writes u8 [n_seq][n_head][n_qblk][n_kblk], 1 where listed. INVALID if bytes is less than that. */
+PRISM_API prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, size_t bytes);
+
+/* --------------------------------------------------------------------------------------------- attention ---- */
+
+/* Exact attention of each query over the listed blocks, causal by position. The plan must have been built for this
+ * shape. Writes call->o, and call->lse if wanted. */
+PRISM_API prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_plan *plan, void *workspace,
+                                    size_t workspace_bytes);
+
+typedef struct prism_stats {
+    size_t struct_size;
+    double select_seconds; /* pool, score and select */
+    double attend_seconds;
+    int64_t n_selected, n_causal;
+    double density;
+    prism_path path;
+} prism_stats;
+
+/* prism_plan_build() and prism_attend() in one call. stats NULL: not wanted; else the caller sets its struct_size. */
+PRISM_API prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const prism_call *call,
+                                       prism_plan *plan, void *workspace, size_t workspace_bytes, prism_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
