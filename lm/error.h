@@ -1,0 +1,33 @@
+/*
+ * lm/error.h - how the runner reports failure: a kind that maps to an exit code, and a sentence for a person.
+ *
+ * Functions that can fail return bool and take an lm_error (NULL is allowed: the caller does not want the text).
+ * On false the error is filled and every output is untouched unless the function says otherwise.
+ */
+#ifndef LM_ERROR_H
+#define LM_ERROR_H
+
+#include <stdbool.h>
+
+/* The first four are also the exit codes of the command. */
+typedef enum lm_error_kind {
+    LM_OK = 0,
+    LM_ERROR_RUN = 1,    /* something failed while running */
+    LM_ERROR_USAGE = 2,  /* the caller asked for something that makes no sense */
+    LM_ERROR_INPUT = 3,  /* a file or text is unreadable or malformed */
+    LM_ERROR_MEMORY = 4, /* an allocation failed */
+    LM_ERROR_UNSUPPORTED = 5 /* well formed, but not something this runner does */
+} lm_error_kind;
+
+typedef struct lm_error {
+    lm_error_kind kind;
+    char text[512]; /* what was wrong, where, and what to do; truncated to fit, always terminated */
+} lm_error;
+
+/* Fills err (which may be NULL) and returns false, so that a failing function can end with `return lm_fail(...)`. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+bool lm_fail(lm_error *err, lm_error_kind kind, const char *fmt, ...);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * lm/tokenizer.h - byte-level BPE, text to token ids and back.
+ *
+ *   text -> special tokens cut out verbatim -> pre-tokenizer (regular expression) -> BPE of each piece -> ids
+ *
+ * Tokens of the vocabulary are written in GPT-2's byte alphabet (each byte is one printable character, space is U+0120)
+ * in every file format; here they are kept as the bytes they stand for.
+ *
+ * Invalid UTF-8 is text like any other: a run of bytes that belong to no character is a piece of its own, encoded by
+ * BPE over these bytes, and the text before and after it is split as if it ended or started there. So decode(encode(x))
+ * is x for every string of bytes.
+ *
+ * A Unicode normalizer (NFC) that a tokenizer.json asks for is not applied: text that is not in NFC keeps its bytes.
+ *
+ * Threads: an lm_tokenizer is immutable after creation; any number of threads may encode and decode with it at once.
+ */
+#ifndef LM_TOKENIZER_H
+#define LM_TOKENIZER_H
+
+#include "error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct lm_tokenizer lm_tokenizer;
+
+/* The values are those of GGUF's tokenizer.ggml.token_type. */
+typedef enum lm_token_type {
+    LM_TOKEN_NORMAL = 1,
+    LM_TOKEN_UNKNOWN = 2,
+    LM_TOKEN_CONTROL = 3,      /* special: matched verbatim in text only with LM_ENCODE_SPECIAL */
+    LM_TOKEN_USER_DEFINED = 4, /* added, not special: always matched verbatim */
+    LM_TOKEN_UNUSED = 5,
+    LM_TOKEN_BYTE = 6
+} lm_token_type;
+
+/* A string that need not be terminated; data may be NULL when n is 0. */
+typedef struct lm_string {
+    const char *data;
+    size_t n;
+} lm_string;
+
+/* A tokenizer as plain arrays, the form in which GGUF metadata has it. Everything is copied: the arrays may go after
+ * lm_tokenizer_create() returns. Start from lm_tokenizer_desc_init(). */
+typedef struct lm_tokenizer_desc {
+    const lm_string *tokens; /* [n_token], index = id; byte alphabet, except control and user-defined: verbatim */
+    const int32_t *types;    /* [n_token] lm_token_type, or NULL: all normal */
+    size_t n_token;
+    const lm_string *merges; /* [n_merge] "left right" in the byte alphabet, best first */
+    size_t n_merge;
+    const char *pre;       /* tokenizer.ggml.pre: "qwen2", "llama-bpe" (or an alias of theirs) */
+    int32_t bos_id;        /* -1: none */
+    int32_t eos_id;        /* -1: none */
+    bool add_bos;          /* LM_ENCODE_BOS puts bos_id first */
+    int32_t ignore_merges; /* a piece that is itself a token needs no merges: 0 no, 1 yes, -1 as `pre` is known to do */
+} lm_tokenizer_desc;
+
+/* All zero, but bos_id = eos_id = ignore_merges = -1. */
+void lm_tokenizer_desc_init(lm_tokenizer_desc *desc);
+
+/* Checks the description and builds the tokenizer. Errors: LM_ERROR_UNSUPPORTED for another pre-tokenizer,
+ * LM_ERROR_INPUT for a vocabulary that is not byte-level BPE (a byte without token, a merge of or to an unknown token,
+ * two tokens of equal text, ids out of range), LM_ERROR_MEMORY. The caller owns *out: lm_tokenizer_free(). */
+bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err);
+
+/* From the text of a Hugging Face tokenizer.json. That file does not say which tokens end a text: call
+ * lm_tokenizer_set_ends() with the ids of config.json afterwards. add_bos and bos come from its post_processor. */
+bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err);
+
+/* Sets BOS and EOS, -1 leaves what is there. Only before the tokenizer is shared. LM_ERROR_INPUT: no such id. */
+bool lm_tokenizer_set_ends(lm_tokenizer *tok, int32_t bos_id, int32_t eos_id, lm_error *err);
+
+/* NULL is allowed. */
+void lm_tokenizer_free(lm_tokenizer *tok);
+
+/* ------------------------------------------------------------------------------------------------ queries ---- */
+
+int32_t lm_tokenizer_n_token(const lm_tokenizer *tok); /* largest id + 1; a model may have more rows than that */
+int32_t lm_tokenizer_bos(const lm_tokenizer *tok);     /* -1: none */
+int32_t lm_tokenizer_eos(const lm_tokenizer *tok);     /* -1: none */
+bool lm_tokenizer_adds_bos(const lm_tokenizer *tok);
+const char *lm_tokenizer_pre(const lm_tokenizer *tok); /* "qwen2" or "llama-bpe" */
+
+/* The bytes of a token, terminated by a NUL that *n_bytes does not count; NULL for an id that is not in use. */
+const char *lm_tokenizer_bytes(const lm_tokenizer *tok, int32_t id, size_t *n_bytes);
+
+/* The token's type; LM_TOKEN_UNUSED for an id that is not in use. */
+lm_token_type lm_tokenizer_type(const lm_tokenizer *tok, int32_t id);
+
+/* The id of the token whose bytes are exactly these (special tokens included), -1 if there is none. */
+int32_t lm_tokenizer_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes);
+
+/* --------------------------------------------------------------------------------------- encode and decode ---- */
+
+/* A growing list of ids. Start from {0}; lm_tokens_free() takes one that was never used. */
+typedef struct lm_tokens {
+    int32_t *ids;
+    size_t n, capacity;
+} lm_tokens;
+void lm_tokens_free(lm_tokens *tokens);
+
+/* A growing string, terminated by a NUL that n does not count once something was appended. Start from {0}. */
+typedef struct lm_text {
+    char *data;
+    size_t n, capacity;
+} lm_text;
+void lm_text_free(lm_text *text);
+bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err);
+
+enum {
+    LM_ENCODE_SPECIAL = 1, /* control tokens that stand in the text become their ids */
+    LM_ENCODE_BOS = 2      /* start with BOS if this tokenizer is one that adds it */
+};
+
+/* Appends the ids of text to *out. Time is O(n log n) for any text. On failure *out is as it was before the call. */
+bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_bytes, unsigned flags, lm_tokens *out,
+                         lm_error *err);
+
+enum { LM_DECODE_SKIP_SPECIAL = 1 /* control tokens give nothing */ };
+
+/* Appends the bytes of the ids to *out. Ids that are not in use give nothing: models have padding rows. */
+bool lm_tokenizer_decode(const lm_tokenizer *tok, const int32_t *ids, size_t n_id, unsigned flags, lm_text *out,
+                         lm_error *err);
+
+/* Decoding token by token for display: a character whose bytes come with several tokens is held back until it is
+ * whole. Start from {0}. Bytes that cannot become a character are passed on as they are. */
+typedef struct lm_stream {
+    char held[4];
+    uint32_t n_held;
+} lm_stream;
+bool lm_stream_push(lm_stream *stream, const lm_tokenizer *tok, int32_t id, unsigned flags, lm_text *out,
+                    lm_error *err);
+/* Passes on what is still held: the end of the text. */
+bool lm_stream_flush(lm_stream *stream, lm_text *out, lm_error *err);
+
+#endif
