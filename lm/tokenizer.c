@@ -1,0 +1,254 @@
+#include "tokenizer_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void lm_tokenizer_desc_init(lm_tokenizer_desc *desc) {
+    *desc = (lm_tokenizer_desc){.bos_id = -1, .eos_id = -1, .ignore_merges = -1};
+}
+
+bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err) {
+    if (!desc || !out)
+        return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
+    lm_tokenizer *tok = calloc(1, sizeof *tok);
+    if (!tok)
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory");
+    tok->bos_id = tok->eos_id = -1;
+    bool ok = lm_pre_compile(tok, desc->pre, err);
+    if (ok) {
+        tok->ignore_merges = desc->ignore_merges < 0 ? strcmp(tok->pre, "llama-bpe") == 0 : desc->ignore_merges != 0;
+        ok = lm_vocab_build(tok, desc, err) && lm_tokenizer_set_ends(tok, desc->bos_id, desc->eos_id, err);
+    }
+    if (ok && desc->add_bos && tok->bos_id < 0)
+        ok = lm_fail(err, LM_ERROR_INPUT, "tokenizer: BOS is to be added, but no BOS token is named");
+    if (!ok) {
+        lm_tokenizer_free(tok);
+        return false;
+    }
+    tok->add_bos = desc->add_bos;
+    *out = tok;
+    return true;
+}
+
+bool lm_tokenizer_set_ends(lm_tokenizer *tok, int32_t bos_id, int32_t eos_id, lm_error *err) {
+    if (!tok)
+        return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
+    if (bos_id >= (int64_t)tok->n_token || eos_id >= (int64_t)tok->n_token)
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: BOS %d or EOS %d is not in the vocabulary of %u tokens",
+                       (int)bos_id, (int)eos_id, tok->n_token);
+    if (bos_id >= 0)
+        tok->bos_id = bos_id;
+    if (eos_id >= 0)
+        tok->eos_id = eos_id;
+    return true;
+}
+
+void lm_tokenizer_free(lm_tokenizer *tok) {
+    if (!tok)
+        return;
+    pcre2_code_free(tok->pattern);
+    free(tok->bytes);
+    free(tok->start);
+    free(tok->length);
+    free(tok->type);
+    free(tok->traits);
+    free(tok->special);
+    free(tok->vocab);
+    free(tok->merges);
+    free(tok);
+}
+
+/* ------------------------------------------------------------------------------------------------ queries ---- */
+
+int32_t lm_tokenizer_n_token(const lm_tokenizer *tok) { return (int32_t)tok->n_token; }
+int32_t lm_tokenizer_bos(const lm_tokenizer *tok) { return tok->bos_id; }
+int32_t lm_tokenizer_eos(const lm_tokenizer *tok) { return tok->eos_id; }
+bool lm_tokenizer_adds_bos(const lm_tokenizer *tok) { return tok->add_bos; }
+const char *lm_tokenizer_pre(const lm_tokenizer *tok) { return tok->pre; }
+
+static bool in_use(const lm_tokenizer *tok, int32_t id) {
+    return id >= 0 && (uint32_t)id < tok->n_token && tok->start[id] != SIZE_MAX;
+}
+
+const char *lm_tokenizer_bytes(const lm_tokenizer *tok, int32_t id, size_t *n_bytes) {
+    bool used = in_use(tok, id);
+    if (n_bytes)
+        *n_bytes = used ? tok->length[id] : 0;
+    return used ? tok->bytes + tok->start[id] : NULL;
+}
+
+lm_token_type lm_tokenizer_type(const lm_tokenizer *tok, int32_t id) {
+    return in_use(tok, id) ? (lm_token_type)tok->type[id] : LM_TOKEN_UNUSED;
+}
+
+/* The longest special token of those allowed that stands at the start of text, LM_NO_TOKEN if none does. */
+static uint32_t special_at(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags) {
+    unsigned first = (unsigned char)text[0];
+    for (uint32_t i = tok->special_start[first]; i < tok->special_start[first + 1]; i++) {
+        uint32_t id = tok->special[i];
+        if (tok->type[id] == LM_TOKEN_CONTROL && !(flags & LM_ENCODE_SPECIAL))
+            continue;
+        if (tok->length[id] <= n && memcmp(tok->bytes + tok->start[id], text, tok->length[id]) == 0)
+            return id;
+    }
+    return LM_NO_TOKEN;
+}
+
+int32_t lm_tokenizer_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes) {
+    if (n_bytes == 0)
+        return -1;
+    uint32_t id = special_at(tok, bytes, n_bytes, LM_ENCODE_SPECIAL);
+    if (id == LM_NO_TOKEN || tok->length[id] != n_bytes)
+        id = lm_vocab_find(tok, bytes, n_bytes);
+    return id == LM_NO_TOKEN ? -1 : (int32_t)id;
+}
+
+/* ------------------------------------------------------------------------------------------------- encode ---- */
+
+/* Everything up to the next special token; *special is it, or LM_NO_TOKEN at the end of the text. */
+static size_t stretch_length(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags, uint32_t *special) {
+    *special = LM_NO_TOKEN;
+    size_t i = 0;
+    for (; i < n && *special == LM_NO_TOKEN; i += *special == LM_NO_TOKEN) {
+        unsigned first = (unsigned char)text[i];
+        if (tok->special_start[first] != tok->special_start[first + 1])
+            *special = special_at(tok, text + i, n - i, flags);
+    }
+    return i;
+}
+
+static bool encode_stretch(lm_splitter *split, lm_bpe *bpe, lm_tokens *out, lm_error *err) {
+    for (lm_string piece;;) {
+        if (!lm_splitter_next(split, &piece, err))
+            return false;
+        if (piece.n == 0)
+            return true;
+        if (!lm_bpe_encode(bpe, split->tok, piece, out, err))
+            return false;
+    }
+}
+
+static bool push_id(lm_tokens *out, uint32_t id, lm_error *err) {
+    if (!lm_tokens_reserve(out, 1, err))
+        return false;
+    out->ids[out->n++] = (int32_t)id;
+    return true;
+}
+
+bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_bytes, unsigned flags, lm_tokens *out,
+                         lm_error *err) {
+    if (!tok || !out || (!text && n_bytes))
+        return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
+    lm_splitter split;
+    if (!lm_splitter_init(&split, tok, err))
+        return false;
+    lm_bpe bpe = {0};
+    size_t n_before = out->n;
+    bool ok = !(flags & LM_ENCODE_BOS) || !tok->add_bos || push_id(out, (uint32_t)tok->bos_id, err);
+    while (ok && n_bytes > 0) {
+        uint32_t special;
+        size_t n = stretch_length(tok, text, n_bytes, flags, &special);
+        lm_splitter_start(&split, text, n);
+        ok = encode_stretch(&split, &bpe, out, err);
+        if (ok && special != LM_NO_TOKEN) {
+            ok = push_id(out, special, err);
+            n += tok->length[special];
+        }
+        text += n;
+        n_bytes -= n;
+    }
+    if (!ok)
+        out->n = n_before;
+    lm_bpe_free(&bpe);
+    lm_splitter_free(&split);
+    return ok;
+}
+
+void lm_tokens_free(lm_tokens *tokens) {
+    free(tokens->ids);
+    *tokens = (lm_tokens){0};
+}
+
+/* ------------------------------------------------------------------------------------------------- decode ---- */
+
+bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err) {
+    if (n_bytes >= text->capacity - text->n || !text->data) {
+        size_t capacity = text->capacity ? text->capacity : 64;
+        while (capacity - text->n <= n_bytes && capacity <= SIZE_MAX / 2)
+            capacity *= 2;
+        char *data = capacity - text->n <= n_bytes ? NULL : realloc(text->data, capacity);
+        if (!data)
+            return lm_fail(err, LM_ERROR_MEMORY, "out of memory for a text of %zu bytes", capacity);
+        text->data = data;
+        text->capacity = capacity;
+    }
+    if (n_bytes)
+        memcpy(text->data + text->n, bytes, n_bytes);
+    text->n += n_bytes;
+    text->data[text->n] = '\0';
+    return true;
+}
+
+void lm_text_free(lm_text *text) {
+    free(text->data);
+    *text = (lm_text){0};
+}
+
+static const char *shown_bytes(const lm_tokenizer *tok, int32_t id, unsigned flags, size_t *n_bytes) {
+    if (in_use(tok, id) && tok->type[id] == LM_TOKEN_CONTROL && (flags & LM_DECODE_SKIP_SPECIAL)) {
+        *n_bytes = 0;
+        return NULL;
+    }
+    return lm_tokenizer_bytes(tok, id, n_bytes);
+}
+
+bool lm_tokenizer_decode(const lm_tokenizer *tok, const int32_t *ids, size_t n_id, unsigned flags, lm_text *out,
+                         lm_error *err) {
+    if (!tok || !out || (!ids && n_id))
+        return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
+    size_t n_before = out->n;
+    for (size_t i = 0; i < n_id; i++) {
+        size_t n;
+        const char *bytes = shown_bytes(tok, ids[i], flags, &n);
+        if (!lm_text_append(out, bytes, n, err)) {
+            out->n = n_before;
+            return false;
+        }
+    }
+    return n_id > 0 || lm_text_append(out, NULL, 0, err);
+}
+
+bool lm_stream_push(lm_stream *stream, const lm_tokenizer *tok, int32_t id, unsigned flags, lm_text *out,
+                    lm_error *err) {
+    if (!stream || !tok || !out)
+        return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
+    size_t n, n_before = out->n;
+    const char *bytes = shown_bytes(tok, id, flags, &n);
+    if (!lm_text_append(out, stream->held, stream->n_held, err) || !lm_text_append(out, bytes, n, err)) {
+        out->n = n_before;
+        return false;
+    }
+    stream->n_held = 0;
+    /* Only the last three bytes can be the start of a character that is still to be completed. */
+    size_t n_new = out->n - n_before;
+    for (size_t back = n_new < 3 ? n_new : 3; back > 0; back--) {
+        const char *tail = out->data + out->n - back;
+        if (lm_utf8_length(tail, back) > back) {
+            memcpy(stream->held, tail, back);
+            stream->n_held = (uint32_t)back;
+            out->n -= back;
+            out->data[out->n] = '\0';
+            break;
+        }
+    }
+    return true;
+}
+
+bool lm_stream_flush(lm_stream *stream, lm_text *out, lm_error *err) {
+    if (!stream || !out)
+        return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
+    if (!lm_text_append(out, stream->held, stream->n_held, err))
+        return false;
+    stream->n_held = 0;
+    return true;
+}

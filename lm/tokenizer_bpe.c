@@ -1,0 +1,185 @@
+/*
+ * Piece -> ids: the pair of lowest rank is merged first, the leftmost of equals, until no pair has a merge.
+ * Short pieces scan an array for the best pair; long ones keep a heap, so that text without spaces takes n log n.
+ */
+#include "tokenizer_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Up to here scanning beats the heap. */
+#define SCAN_MAX 32
+
+typedef struct lm_symbol {
+    uint32_t id; /* LM_NO_TOKEN: merged into the one before */
+    uint32_t prev, next;
+} lm_symbol;
+
+#define END UINT32_MAX
+
+bool lm_tokens_reserve(lm_tokens *tokens, size_t n, lm_error *err) {
+    if (n <= tokens->capacity - tokens->n)
+        return true;
+    size_t capacity = tokens->capacity ? tokens->capacity : 64;
+    while (capacity - tokens->n < n && capacity <= SIZE_MAX / 2 / sizeof(int32_t))
+        capacity *= 2;
+    int32_t *ids = capacity - tokens->n < n ? NULL : realloc(tokens->ids, capacity * sizeof(int32_t));
+    if (!ids)
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu tokens", capacity);
+    tokens->ids = ids;
+    tokens->capacity = capacity;
+    return true;
+}
+
+/* Merges ids[0..n) in place, returns how many are left. n <= SCAN_MAX. */
+static size_t merge_scanning(const lm_tokenizer *tok, uint32_t *ids, size_t n) {
+    uint32_t rank[SCAN_MAX], merged[SCAN_MAX]; /* of the pair (i, i+1) */
+    for (size_t i = 0; i + 1 < n; i++) {
+        const lm_merge_slot *merge = lm_merge_find(tok, ids[i], ids[i + 1]);
+        rank[i] = merge ? merge->rank : UINT32_MAX;
+        merged[i] = merge ? merge->id : 0;
+    }
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            if (rank[i] < rank[best])
+                best = i;
+        if (rank[best] == UINT32_MAX)
+            break;
+        ids[best] = merged[best];
+        n--;
+        memmove(ids + best + 1, ids + best + 2, (n - best - 1) * sizeof *ids);
+        if (best + 1 < n) {
+            memmove(rank + best + 1, rank + best + 2, (n - best - 2) * sizeof *rank);
+            memmove(merged + best + 1, merged + best + 2, (n - best - 2) * sizeof *merged);
+        }
+        for (size_t i = best ? best - 1 : 0; i <= best && i + 1 < n; i++) {
+            const lm_merge_slot *merge = lm_merge_find(tok, ids[i], ids[i + 1]);
+            rank[i] = merge ? merge->rank : UINT32_MAX;
+            merged[i] = merge ? merge->id : 0;
+        }
+    }
+    return n;
+}
+
+/* ---------------------------------------------------------------------------------------------- the heap ---- */
+
+/* Keys are rank << 32 | position: the smallest is the next merge. */
+static bool heap_push(lm_bpe *bpe, uint64_t key, lm_error *err) {
+    if (bpe->heap_n == bpe->heap_capacity) {
+        size_t capacity = bpe->heap_capacity ? 2 * bpe->heap_capacity : 256;
+        uint64_t *heap = capacity > SIZE_MAX / sizeof *heap ? NULL : realloc(bpe->heap, capacity * sizeof *heap);
+        if (!heap)
+            return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu merges", capacity);
+        bpe->heap = heap;
+        bpe->heap_capacity = capacity;
+    }
+    size_t i = bpe->heap_n++;
+    for (; i > 0 && bpe->heap[(i - 1) / 2] > key; i = (i - 1) / 2)
+        bpe->heap[i] = bpe->heap[(i - 1) / 2];
+    bpe->heap[i] = key;
+    return true;
+}
+
+static uint64_t heap_pop(lm_bpe *bpe) {
+    uint64_t top = bpe->heap[0], last = bpe->heap[--bpe->heap_n];
+    size_t i = 0, n = bpe->heap_n;
+    for (size_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && bpe->heap[child + 1] < bpe->heap[child])
+            child++;
+        if (bpe->heap[child] >= last)
+            break;
+        bpe->heap[i] = bpe->heap[child];
+    }
+    if (n > 0)
+        bpe->heap[i] = last;
+    return top;
+}
+
+static bool push_pair(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t position, lm_error *err) {
+    const lm_symbol *s = &bpe->symbols[position];
+    if (s->next == END)
+        return true;
+    const lm_merge_slot *merge = lm_merge_find(tok, s->id, bpe->symbols[s->next].id);
+    return !merge || heap_push(bpe, (uint64_t)merge->rank << 32 | position, err);
+}
+
+static bool load_symbols(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err) {
+    if (piece.n >= END || piece.n > SIZE_MAX / sizeof *bpe->symbols)
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer: a piece of %zu bytes without a break is too long", piece.n);
+    if (piece.n > bpe->symbol_capacity) {
+        lm_symbol *symbols = realloc(bpe->symbols, piece.n * sizeof *symbols);
+        if (!symbols)
+            return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for a piece of %zu bytes", piece.n);
+        bpe->symbols = symbols;
+        bpe->symbol_capacity = piece.n;
+    }
+    for (size_t i = 0; i < piece.n; i++)
+        bpe->symbols[i] = (lm_symbol){.id = tok->byte_id[(unsigned char)piece.data[i]],
+                                      .prev = i ? (uint32_t)i - 1 : END,
+                                      .next = i + 1 < piece.n ? (uint32_t)i + 1 : END};
+    return true;
+}
+
+static bool merge_with_heap(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err) {
+    if (!load_symbols(bpe, tok, piece, err))
+        return false;
+    bpe->heap_n = 0;
+    for (size_t i = 0; i < piece.n; i++)
+        if (!push_pair(bpe, tok, (uint32_t)i, err))
+            return false;
+    lm_symbol *symbols = bpe->symbols;
+    while (bpe->heap_n > 0) {
+        uint64_t key = heap_pop(bpe);
+        uint32_t position = (uint32_t)key;
+        lm_symbol *s = &symbols[position];
+        if (s->id == LM_NO_TOKEN || s->next == END)
+            continue;
+        /* Merges around it may have changed the pair since it was pushed; ranks name pairs. */
+        const lm_merge_slot *merge = lm_merge_find(tok, s->id, symbols[s->next].id);
+        if (!merge || merge->rank != key >> 32)
+            continue;
+        lm_symbol *right = &symbols[s->next];
+        s->id = merge->id;
+        s->next = right->next;
+        right->id = LM_NO_TOKEN;
+        if (s->next != END)
+            symbols[s->next].prev = position;
+        if (!push_pair(bpe, tok, position, err) || (s->prev != END && !push_pair(bpe, tok, s->prev, err)))
+            return false;
+    }
+    return true;
+}
+
+bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tokens *out, lm_error *err) {
+    if (!lm_tokens_reserve(out, piece.n, err))
+        return false;
+    int32_t *ids = out->ids + out->n;
+    uint32_t whole = lm_vocab_find(tok, piece.data, piece.n);
+    if (whole != LM_NO_TOKEN && (tok->ignore_merges || (tok->traits[whole] & LM_TOKEN_WHOLE))) {
+        ids[0] = (int32_t)whole;
+        out->n++;
+        return true;
+    }
+    if (piece.n <= SCAN_MAX) {
+        uint32_t short_ids[SCAN_MAX];
+        for (size_t i = 0; i < piece.n; i++)
+            short_ids[i] = tok->byte_id[(unsigned char)piece.data[i]];
+        size_t n = merge_scanning(tok, short_ids, piece.n);
+        for (size_t i = 0; i < n; i++)
+            ids[i] = (int32_t)short_ids[i];
+        out->n += n;
+        return true;
+    }
+    if (!merge_with_heap(bpe, tok, piece, err))
+        return false;
+    for (uint32_t i = 0; i != END; i = bpe->symbols[i].next)
+        out->ids[out->n++] = (int32_t)bpe->symbols[i].id;
+    return true;
+}
+
+void lm_bpe_free(lm_bpe *bpe) {
+    free(bpe->symbols);
+    free(bpe->heap);
+    *bpe = (lm_bpe){0};
+}

@@ -1,0 +1,132 @@
+/*
+ * lm/tokenizer_internal.h - the rooms of the tokenizer, for its own files only.
+ *
+ *   tokenizer_json.c  tokenizer.json -> lm_tokenizer_desc
+ *   tokenizer_vocab.c lm_tokenizer_desc -> vocabulary, merges, special tokens
+ *   tokenizer_pre.c   text -> pieces (regular expression, UTF-8)
+ *   tokenizer_bpe.c   piece -> ids
+ *   tokenizer.c       encode, decode, queries
+ */
+#ifndef LM_TOKENIZER_INTERNAL_H
+#define LM_TOKENIZER_INTERNAL_H
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "tokenizer.h"
+
+#define LM_NO_TOKEN UINT32_MAX
+
+/* Ids a file may use. Holes cost memory, so a file with few tokens may not use large ids. */
+#define LM_MAX_TOKEN (1u << 24)
+
+/* ------------------------------------------------------------------------------------------- vocabulary ---- */
+
+/* Open addressing, linear probing, size a power of two at most half full. */
+typedef struct lm_vocab_slot {
+    uint32_t hash;
+    uint32_t id; /* LM_NO_TOKEN: empty */
+} lm_vocab_slot;
+
+typedef struct lm_merge_slot {
+    uint32_t left, right; /* left == LM_NO_TOKEN: empty */
+    uint32_t rank, id;
+} lm_merge_slot;
+
+enum {
+    LM_TOKEN_ENCODABLE = 1, /* BPE may produce it: it is in the table of bytes */
+    LM_TOKEN_WHOLE = 2      /* BPE of its bytes gives the token itself: a piece equal to it needs no merging */
+};
+
+struct lm_tokenizer {
+    uint32_t n_token;
+    char *bytes;      /* all tokens, one after the other, each with a terminating NUL */
+    size_t *start;    /* [n_token] where the token starts in bytes; SIZE_MAX: id not in use */
+    uint32_t *length; /* [n_token] */
+    uint8_t *type;    /* [n_token] lm_token_type */
+    uint8_t *traits;  /* [n_token] LM_TOKEN_ENCODABLE... */
+
+    lm_vocab_slot *vocab; /* encodable tokens by their bytes */
+    uint32_t vocab_mask;
+    lm_merge_slot *merges;
+    uint32_t merge_mask;
+    uint32_t byte_id[256];
+
+    uint32_t *special;           /* control and user-defined tokens by first byte, longest first */
+    uint32_t special_start[257]; /* those that start with byte b: special[special_start[b] .. special_start[b+1]-1] */
+
+    pcre2_code *pattern;
+    bool jit;
+    const char *pre;
+    int32_t bos_id, eos_id;
+    bool add_bos, ignore_merges;
+};
+
+/* tokenizer_vocab.c: fills everything but the pattern and the ends. */
+bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err);
+uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes);
+
+static inline uint32_t lm_pair_hash(uint32_t left, uint32_t right) {
+    uint64_t key = ((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15u;
+    return (uint32_t)(key >> 32);
+}
+
+/* The merge of two tokens, NULL if there is none. */
+static inline const lm_merge_slot *lm_merge_find(const lm_tokenizer *tok, uint32_t left, uint32_t right) {
+    for (uint32_t i = lm_pair_hash(left, right);; i++) {
+        const lm_merge_slot *slot = &tok->merges[i & tok->merge_mask];
+        if (slot->left == left && slot->right == right)
+            return slot;
+        if (slot->left == LM_NO_TOKEN)
+            return NULL;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ pieces ---- */
+
+/* Compiles the pattern that `pre` names and sets tok->pattern, tok->jit, tok->pre. */
+bool lm_pre_compile(lm_tokenizer *tok, const char *pre, lm_error *err);
+
+/* "qwen2" or "llama-bpe" for the pattern text that a tokenizer.json has, NULL for another. */
+const char *lm_pre_recognise(const char *pattern);
+
+/* Bytes of s that are valid UTF-8, from its start. */
+size_t lm_utf8_valid(const char *s, size_t n);
+
+/* Length of the character at s; 0 if none stands there; n + 1 or more if s ends within what may be one. */
+size_t lm_utf8_length(const char *s, size_t n);
+
+/* Walks over the pieces of one stretch of text between special tokens. */
+typedef struct lm_splitter {
+    const lm_tokenizer *tok;
+    pcre2_match_data *match;
+    pcre2_match_context *context;
+    const char *text;
+    size_t n, position;
+    size_t valid_end; /* text[position .. valid_end) is valid UTF-8 */
+} lm_splitter;
+
+bool lm_splitter_init(lm_splitter *split, const lm_tokenizer *tok, lm_error *err);
+void lm_splitter_start(lm_splitter *split, const char *text, size_t n);
+/* True with the next piece, or with an empty one at the end. */
+bool lm_splitter_next(lm_splitter *split, lm_string *piece, lm_error *err);
+void lm_splitter_free(lm_splitter *split);
+
+/* --------------------------------------------------------------------------------------------------- bpe ---- */
+
+/* Working memory of one encode call, grown as needed. Start from {0}. */
+typedef struct lm_bpe {
+    struct lm_symbol *symbols;
+    size_t symbol_capacity;
+    uint64_t *heap;
+    size_t heap_n, heap_capacity;
+} lm_bpe;
+
+/* Appends the ids of one piece. */
+bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tokens *out, lm_error *err);
+void lm_bpe_free(lm_bpe *bpe);
+
+/* Room for n more ids. */
+bool lm_tokens_reserve(lm_tokens *tokens, size_t n, lm_error *err);
+
+#endif

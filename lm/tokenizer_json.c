@@ -1,0 +1,280 @@
+/*
+ * Hugging Face tokenizer.json -> lm_tokenizer_desc. What the file asks for and this tokenizer does not do is refused,
+ * but for Unicode normalization (see tokenizer.h).
+ */
+#include "tokenizer_internal.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct json_vocab {
+    lm_string *tokens;
+    int32_t *types;
+    size_t n_token;
+    lm_string *merges;
+    size_t n_merge;
+    char *joined; /* text of the merges given as pairs */
+} json_vocab;
+
+static bool is_type(const cJSON *object, const char *name) {
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(object, "type");
+    return cJSON_IsString(type) && strcmp(type->valuestring, name) == 0;
+}
+
+static const cJSON *get(const cJSON *object, const char *key) { return cJSON_GetObjectItemCaseSensitive(object, key); }
+
+static bool is_absent(const cJSON *item) {
+    return !item || cJSON_IsNull(item) || (cJSON_IsString(item) && item->valuestring[0] == '\0');
+}
+
+/* cJSON strings end at their first NUL: a file with one would be read as another file. */
+static bool has_nul(const char *json, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (json[i] == '\0')
+            return true;
+        if (json[i] != '\\')
+            continue;
+        if (n - i >= 6 && memcmp(json + i + 1, "u0000", 5) == 0)
+            return true;
+        i++;
+    }
+    return false;
+}
+
+static bool unsupported(lm_error *err, const char *what) {
+    return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer.json: %s", what);
+}
+
+/* ------------------------------------------------------------------------------------------------- stages ---- */
+
+static bool check_normalizer(const cJSON *normalizer, lm_error *err) {
+    if (is_absent(normalizer) || is_type(normalizer, "NFC"))
+        return true;
+    const cJSON *parts = get(normalizer, "normalizers"), *part;
+    if (!is_type(normalizer, "Sequence") || !cJSON_IsArray(parts))
+        return unsupported(err, "its normalizer is not supported (only none or NFC)");
+    cJSON_ArrayForEach(part, parts) if (!is_type(part, "NFC"))
+        return unsupported(err, "its normalizer is not supported (only none or NFC)");
+    return true;
+}
+
+/* Sequence[Split(pattern), ByteLevel] with one of the known patterns. */
+static bool read_pre_tokenizer(const cJSON *pre, const char **name, lm_error *err) {
+    const cJSON *parts = is_type(pre, "Sequence") ? get(pre, "pretokenizers") : NULL;
+    const cJSON *split = cJSON_GetArrayItem(parts, 0), *bytes = cJSON_GetArrayItem(parts, 1);
+    const cJSON *regex = get(get(split, "pattern"), "Regex"), *behavior = get(split, "behavior");
+    if (cJSON_GetArraySize(parts) != 2 || !is_type(split, "Split") || !is_type(bytes, "ByteLevel") ||
+        !cJSON_IsString(regex) || !cJSON_IsString(behavior))
+        return unsupported(err, "its pre-tokenizer is not a Split followed by ByteLevel, as those of Qwen2 and Llama 3 "
+                                "are");
+    *name = lm_pre_recognise(regex->valuestring);
+    if (!*name)
+        return unsupported(err, "its split pattern is neither that of Qwen2 nor that of Llama 3");
+    if (strcmp(behavior->valuestring, "Isolated") != 0 || cJSON_IsTrue(get(split, "invert")) ||
+        cJSON_IsTrue(get(bytes, "add_prefix_space")) || !cJSON_IsFalse(get(bytes, "use_regex")))
+        return unsupported(err, "its pre-tokenizer has options that are not supported (behavior Isolated, invert, "
+                                "add_prefix_space and use_regex false are)");
+    return true;
+}
+
+/* A template may put one special token before the text: that is BOS. */
+static bool read_template(const cJSON *single, const char **bos, lm_error *err) {
+    const cJSON *item;
+    bool text_seen = false;
+    cJSON_ArrayForEach(item, single) {
+        const cJSON *special = get(get(item, "SpecialToken"), "id");
+        if (get(item, "Sequence")) {
+            text_seen = true;
+        } else if (!cJSON_IsString(special) || text_seen || *bos) {
+            return unsupported(err, "its post-processor adds other tokens than one before the text");
+        } else {
+            *bos = special->valuestring;
+        }
+    }
+    return text_seen || unsupported(err, "its post-processor is not a template that this runner reads");
+}
+
+static bool read_post_processor(const cJSON *post, int depth, const char **bos, lm_error *err) {
+    if (is_absent(post) || is_type(post, "ByteLevel"))
+        return true;
+    if (is_type(post, "TemplateProcessing"))
+        return read_template(get(post, "single"), bos, err);
+    if (!is_type(post, "Sequence") || depth > 0)
+        return unsupported(err, "its post-processor is not supported (ByteLevel and TemplateProcessing are)");
+    const cJSON *part;
+    cJSON_ArrayForEach(part, get(post, "processors")) if (!read_post_processor(part, depth + 1, bos, err)) return false;
+    return true;
+}
+
+static bool check_model(const cJSON *model, lm_error *err) {
+    const cJSON *type = get(model, "type"), *dropout = get(model, "dropout");
+    if (!cJSON_IsObject(model) || (type && !is_type(model, "BPE")))
+        return unsupported(err, "its model is not BPE");
+    if (!cJSON_IsObject(get(model, "vocab")) || !cJSON_IsArray(get(model, "merges")))
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: model.vocab or model.merges is missing");
+    if (!is_absent(get(model, "continuing_subword_prefix")) || !is_absent(get(model, "end_of_word_suffix")) ||
+        (cJSON_IsNumber(dropout) && dropout->valuedouble != 0))
+        return unsupported(err, "subword prefixes, word suffixes and dropout are not supported");
+    return true;
+}
+
+/* -------------------------------------------------------------------------------------------------- vocab ---- */
+
+static bool read_id(const cJSON *item, size_t limit, size_t *id, lm_error *err) {
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) || !(item->valuedouble < (double)limit) ||
+        item->valuedouble != (double)(size_t)item->valuedouble)
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: a token id is not a whole number in 0 .. %zu", limit - 1);
+    *id = (size_t)item->valuedouble;
+    return true;
+}
+
+static bool allocate_tokens(json_vocab *v, const cJSON *vocab, const cJSON *added, size_t *limit, lm_error *err) {
+    size_t n = (size_t)cJSON_GetArraySize(vocab) + (size_t)cJSON_GetArraySize(added);
+    /* Ids may have holes, but memory must stay in proportion to the file. */
+    *limit = 2 * n + 1024 < LM_MAX_TOKEN ? 2 * n + 1024 : LM_MAX_TOKEN;
+    v->tokens = calloc(*limit, sizeof *v->tokens);
+    v->types = malloc(*limit * sizeof *v->types);
+    if (!v->tokens || !v->types)
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer.json: out of memory for %zu tokens", *limit);
+    for (size_t i = 0; i < *limit; i++)
+        v->types[i] = LM_TOKEN_UNUSED;
+    return true;
+}
+
+static void set_token(json_vocab *v, size_t id, const char *text, int32_t type) {
+    v->tokens[id] = (lm_string){text, strlen(text)};
+    v->types[id] = type;
+    if (id >= v->n_token)
+        v->n_token = id + 1;
+}
+
+static bool read_added(json_vocab *v, const cJSON *added, size_t limit, lm_error *err) {
+    const cJSON *token;
+    cJSON_ArrayForEach(token, added) {
+        const cJSON *content = get(token, "content");
+        size_t id;
+        if (!cJSON_IsString(content) || !read_id(get(token, "id"), limit, &id, err))
+            return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: an entry of added_tokens lacks its content or a "
+                                                "valid id");
+        if (cJSON_IsTrue(get(token, "single_word")) || cJSON_IsTrue(get(token, "lstrip")) ||
+            cJSON_IsTrue(get(token, "rstrip")))
+            return unsupported(err, "added tokens with single_word, lstrip or rstrip are not supported");
+        if (content->valuestring[0] == '\0')
+            continue;
+        const lm_string *there = &v->tokens[id];
+        if (there->n && (there->n != strlen(content->valuestring) || memcmp(there->data, content->valuestring, there->n)))
+            return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: the id %zu belongs to two tokens", id);
+        set_token(v, id, content->valuestring,
+                  cJSON_IsTrue(get(token, "special")) ? LM_TOKEN_CONTROL : LM_TOKEN_USER_DEFINED);
+    }
+    return true;
+}
+
+static bool read_tokens(json_vocab *v, const cJSON *root, lm_error *err) {
+    const cJSON *vocab = get(get(root, "model"), "vocab"), *added = get(root, "added_tokens"), *token;
+    size_t limit, id;
+    if (!allocate_tokens(v, vocab, added, &limit, err))
+        return false;
+    cJSON_ArrayForEach(token, vocab) {
+        if (!read_id(token, limit, &id, err))
+            return false;
+        if (v->types[id] != LM_TOKEN_UNUSED)
+            return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: the id %zu belongs to two tokens", id);
+        set_token(v, id, token->string, LM_TOKEN_NORMAL);
+    }
+    return read_added(v, added, limit, err);
+}
+
+/* ------------------------------------------------------------------------------------------------- merges ---- */
+
+static bool read_merges(json_vocab *v, const cJSON *merges, lm_error *err) {
+    const cJSON *merge;
+    size_t n_bytes = 0;
+    cJSON_ArrayForEach(merge, merges) {
+        const cJSON *left = cJSON_GetArrayItem(merge, 0), *right = cJSON_GetArrayItem(merge, 1);
+        bool pair = cJSON_IsArray(merge) && cJSON_GetArraySize(merge) == 2 && cJSON_IsString(left) &&
+                    cJSON_IsString(right);
+        if (!pair && !cJSON_IsString(merge))
+            return lm_fail(err, LM_ERROR_INPUT,
+                           "tokenizer.json: merge %zu is neither \"left right\" nor [\"left\", \"right\"]", v->n_merge);
+        if (pair)
+            n_bytes += strlen(left->valuestring) + strlen(right->valuestring) + 1;
+        v->n_merge++;
+    }
+    v->merges = calloc(v->n_merge + 1, sizeof *v->merges);
+    v->joined = malloc(n_bytes + 1);
+    if (!v->merges || !v->joined)
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer.json: out of memory for %zu merges", v->n_merge);
+    char *end = v->joined;
+    lm_string *out = v->merges;
+    cJSON_ArrayForEach(merge, merges) {
+        if (cJSON_IsString(merge)) {
+            *out++ = (lm_string){merge->valuestring, strlen(merge->valuestring)};
+            continue;
+        }
+        const char *left = merge->child->valuestring, *right = merge->child->next->valuestring;
+        size_t n_left = strlen(left), n_right = strlen(right);
+        *out++ = (lm_string){end, n_left + 1 + n_right};
+        memcpy(end, left, n_left);
+        end[n_left] = ' ';
+        memcpy(end + n_left + 1, right, n_right);
+        end += n_left + 1 + n_right;
+    }
+    return true;
+}
+
+static bool add_bos(lm_tokenizer *tok, const char *bos, lm_error *err) {
+    int32_t id = lm_tokenizer_find(tok, bos, strlen(bos));
+    if (id < 0)
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: the token that its post-processor adds is not in the "
+                                            "vocabulary");
+    tok->add_bos = true;
+    return lm_tokenizer_set_ends(tok, id, -1, err);
+}
+
+static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm_error *err) {
+    const cJSON *model = get(root, "model");
+    const char *bos = NULL;
+    lm_tokenizer_desc desc;
+    lm_tokenizer_desc_init(&desc);
+    if (!check_model(model, err) || !check_normalizer(get(root, "normalizer"), err) ||
+        !read_pre_tokenizer(get(root, "pre_tokenizer"), &desc.pre, err) ||
+        !read_post_processor(get(root, "post_processor"), 0, &bos, err) || !read_tokens(v, root, err) ||
+        !read_merges(v, get(model, "merges"), err))
+        return false;
+    desc.tokens = v->tokens;
+    desc.types = v->types;
+    desc.n_token = v->n_token;
+    desc.merges = v->merges;
+    desc.n_merge = v->n_merge;
+    desc.ignore_merges = cJSON_IsTrue(get(model, "ignore_merges"));
+    lm_tokenizer *tok;
+    if (!lm_tokenizer_create(&desc, &tok, err))
+        return false;
+    if (bos && !add_bos(tok, bos, err)) {
+        lm_tokenizer_free(tok);
+        return false;
+    }
+    *out = tok;
+    return true;
+}
+
+bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err) {
+    if (!json || !out)
+        return lm_fail(err, LM_ERROR_USAGE, "tokenizer.json: NULL argument");
+    if (has_nul(json, n_bytes))
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: there is a NUL in the file");
+    const char *end = json;
+    cJSON *root = cJSON_ParseWithLengthOpts(json, n_bytes, &end, 0);
+    if (!root)
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: not valid JSON at byte %zu", (size_t)(end - json));
+    json_vocab v = {0};
+    bool ok = create_from(root, &v, out, err);
+    free(v.tokens);
+    free(v.types);
+    free(v.merges);
+    free(v.joined);
+    cJSON_Delete(root);
+    return ok;
+}
