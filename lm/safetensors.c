@@ -9,7 +9,7 @@
 /* The format's own limit; it also bounds what parsing can cost. */
 #define MAX_HEADER_BYTES 100000000u
 #define MAX_INDEX_BYTES 100000000u
-#define MAX_SHARD 10000
+#define MAX_SHARD 1000
 
 typedef struct shard {
     lm_map map;
@@ -366,7 +366,19 @@ static bool add_entry(cJSON *header, const lm_tensor *t, uint64_t begin) {
     return cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)(begin + t->bytes))) && ok;
 }
 
-static char *header_text(const lm_tensor *tensors, size_t n_tensor, const char *const *metadata, size_t n_metadata) {
+/* The i-th tensor to be written: widest types first, as the reference writer does, so that all stand aligned. */
+static const lm_tensor **write_order(const lm_tensor *tensors, size_t n_tensor) {
+    const lm_tensor **order = malloc((n_tensor ? n_tensor : 1) * sizeof *order);
+    size_t n = 0;
+    for (size_t alignment = 8; order && alignment > 0; alignment /= 2)
+        for (size_t i = 0; i < n_tensor; i++)
+            if (lm_dtype_alignment(tensors[i].dtype) == alignment)
+                order[n++] = &tensors[i];
+    return order;
+}
+
+static char *header_text(const lm_tensor *const *order, size_t n_tensor, const char *const *metadata,
+                         size_t n_metadata) {
     cJSON *header = cJSON_CreateObject();
     bool ok = header != NULL;
     if (ok && n_metadata) {
@@ -377,8 +389,8 @@ static char *header_text(const lm_tensor *tensors, size_t n_tensor, const char *
     }
     uint64_t at = 0;
     for (size_t i = 0; ok && i < n_tensor; i++) {
-        ok = add_entry(header, &tensors[i], at);
-        at += tensors[i].bytes;
+        ok = add_entry(header, order[i], at);
+        at += order[i]->bytes;
     }
     char *text = ok ? cJSON_PrintUnformatted(header) : NULL;
     cJSON_Delete(header);
@@ -394,9 +406,12 @@ bool lm_safetensors_write(const char *path, const lm_tensor *tensors, size_t n_t
             return lm_fail(err, LM_ERROR_USAGE, "%s: tensor %s: its bytes, shape and type do not agree", path,
                            tensors[i].name);
     }
-    char *text = header_text(tensors, n_tensor, metadata, n_metadata);
-    if (!text)
+    const lm_tensor **order = write_order(tensors, n_tensor);
+    char *text = order ? header_text(order, n_tensor, metadata, n_metadata) : NULL;
+    if (!text) {
+        free(order);
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory for its header", path);
+    }
     const uint64_t n = strlen(text), padded = (n + 7) / 8 * 8;
     uint8_t length[8];
     for (int i = 0; i < 8; i++)
@@ -407,12 +422,13 @@ bool lm_safetensors_write(const char *path, const lm_tensor *tensors, size_t n_t
         ok = lm_writer_put(&w, length, 8, err) && lm_writer_put(&w, text, n, err) &&
              lm_writer_put(&w, "       ", padded - n, err);
         for (size_t i = 0; ok && i < n_tensor; i++)
-            ok = lm_writer_put(&w, tensors[i].data, tensors[i].bytes, err);
+            ok = lm_writer_put(&w, order[i]->data, order[i]->bytes, err);
         if (ok)
             ok = lm_writer_commit(&w, err);
         else
             lm_writer_discard(&w);
     }
     cJSON_free(text);
+    free(order);
     return ok;
 }
