@@ -1,0 +1,201 @@
+/* config.json -> lm_config. Keys of both spellings: rope_theta and rope_scaling, and the later rope_parameters. */
+#include "config.h"
+#include "json.h"
+
+#include <math.h>
+#include <string.h>
+
+/* A reader that remembers its first failure, so that thirty keys do not need thirty ifs. */
+typedef struct reader {
+    const cJSON *object;
+    const char *where;
+    lm_error *err;
+    bool failed;
+} reader;
+
+static int64_t get_int(reader *r, const char *key, int64_t min, int64_t max, int64_t fallback) {
+    int64_t v = fallback;
+    if (!r->failed && !lm_json_int(r->object, key, min, max, &v, r->where, r->err))
+        r->failed = true;
+    return v;
+}
+
+static double get_number(reader *r, const char *key, double fallback) {
+    double v = fallback;
+    if (!r->failed && !lm_json_number(r->object, key, &v, r->where, r->err))
+        r->failed = true;
+    return v;
+}
+
+static bool get_bool(reader *r, const char *key, bool fallback) {
+    bool v = fallback;
+    if (!r->failed && !lm_json_bool(r->object, key, &v, r->where, r->err))
+        r->failed = true;
+    return v;
+}
+
+static const char *get_string(reader *r, const char *key, const char *fallback) {
+    const char *v = fallback;
+    if (!r->failed && !lm_json_string(r->object, key, &v, r->where, r->err))
+        r->failed = true;
+    return v;
+}
+
+static void fail(reader *r, lm_error_kind kind, const char *what, const char *value) {
+    if (!r->failed)
+        lm_fail(r->err, kind, "%s: %s \"%.64s\"", r->where, what, value);
+    r->failed = true;
+}
+
+/* 0.1 ln s + 1 and its relatives (arXiv 2309.00071, section 3.4; DeepSeek's mscale). */
+static double yarn_mscale(double factor, double mscale) {
+    return factor > 1 ? 0.1 * mscale * log(factor) + 1 : 1;
+}
+
+static void read_yarn(reader *r, lm_rope *rope) {
+    rope->scaling = LM_ROPE_YARN;
+    rope->beta_fast = get_number(r, "beta_fast", 32);
+    rope->beta_slow = get_number(r, "beta_slow", 1);
+    rope->truncate = get_bool(r, "truncate", true);
+    const double mscale = get_number(r, "mscale", 0), all = get_number(r, "mscale_all_dim", 0);
+    double factor = yarn_mscale(rope->factor, 1);
+    if (mscale != 0 && all != 0)
+        factor = yarn_mscale(rope->factor, mscale) / yarn_mscale(rope->factor, all);
+    rope->attention_factor = get_number(r, "attention_factor", factor);
+}
+
+static void read_scaling(reader *r, lm_rope *rope) {
+    const char *type = get_string(r, "rope_type", NULL);
+    if (!type)
+        type = get_string(r, "type", "default");
+    rope->factor = get_number(r, "factor", 1);
+    rope->n_ctx_original = get_number(r, "original_max_position_embeddings", rope->n_ctx_original);
+    if (r->failed)
+        return;
+    if (strcmp(type, "default") == 0 || strcmp(type, "none") == 0) {
+        rope->factor = 1;
+    } else if (strcmp(type, "linear") == 0) {
+        rope->scaling = LM_ROPE_LINEAR;
+    } else if (strcmp(type, "yarn") == 0) {
+        read_yarn(r, rope);
+    } else if (strcmp(type, "llama3") == 0) {
+        rope->scaling = LM_ROPE_LLAMA3;
+        rope->low_freq_factor = get_number(r, "low_freq_factor", 1);
+        rope->high_freq_factor = get_number(r, "high_freq_factor", 4);
+    } else {
+        fail(r, LM_ERROR_UNSUPPORTED, "only RoPE scaling default, linear, yarn and llama3 are supported, not", type);
+    }
+}
+
+static void read_rope(reader *r, lm_config *c) {
+    lm_rope *rope = &c->rope;
+    rope->layout = PRISM_ROPE_HALF_SPLIT;
+    rope->n_ctx_original = c->n_ctx_train;
+    rope->base = get_number(r, "rope_theta", rope->base);
+    double partial = get_number(r, "partial_rotary_factor", 1);
+    const cJSON *parameters = lm_json_get(r->object, "rope_parameters");
+    const cJSON *scaling = parameters ? parameters : lm_json_get(r->object, "rope_scaling");
+    if (!r->failed && scaling && !cJSON_IsObject(scaling))
+        fail(r, LM_ERROR_INPUT, "must be an object:", scaling == parameters ? "rope_parameters" : "rope_scaling");
+    if (!r->failed && scaling) {
+        const cJSON *item;
+        cJSON_ArrayForEach(item, scaling) if (cJSON_IsObject(item))
+            fail(r, LM_ERROR_UNSUPPORTED, "RoPE parameters that differ between layers are not supported:", item->string);
+        reader inner = {.object = scaling, .where = r->where, .err = r->err, .failed = r->failed};
+        rope->base = get_number(&inner, "rope_theta", rope->base);
+        partial = get_number(&inner, "partial_rotary_factor", partial);
+        read_scaling(&inner, rope);
+        r->failed = inner.failed;
+    }
+    if (!r->failed && !(partial > 0 && partial <= 1))
+        fail(r, LM_ERROR_INPUT, "must be in (0, 1]:", "partial_rotary_factor");
+    rope->n_dim = r->failed ? 0 : (int32_t)((double)c->d_head * partial);
+}
+
+static void add_eos(reader *r, lm_config *c, const cJSON *value) {
+    uint64_t id;
+    if (!value || cJSON_IsNull(value) || r->failed)
+        return;
+    if (cJSON_IsArray(value)) {
+        const cJSON *item;
+        cJSON_ArrayForEach(item, value) if (!cJSON_IsArray(item)) add_eos(r, c, item);
+        return;
+    }
+    if (!lm_json_u53(value, &id) || id >= (uint64_t)c->n_vocab) {
+        fail(r, LM_ERROR_INPUT, "not an id of the vocabulary:", "eos_token_id");
+        return;
+    }
+    for (int32_t i = 0; i < c->n_eos; i++)
+        if ((uint64_t)c->eos_id[i] == id)
+            return;
+    if (c->n_eos < LM_MAX_EOS)
+        c->eos_id[c->n_eos++] = (int32_t)id;
+}
+
+static void read_kind(reader *r, lm_config *c) {
+    const char *type = get_string(r, "model_type", "");
+    if (r->failed)
+        return;
+    if (strcmp(type, "qwen3") != 0 && strcmp(type, "llama") != 0) {
+        fail(r, LM_ERROR_UNSUPPORTED, "only model_type qwen3 and llama are supported, not", type);
+        return;
+    }
+    memcpy(c->arch, type, strlen(type) + 1);
+    c->qk_norm = strcmp(type, "qwen3") == 0;
+    const char *activation = get_string(r, "hidden_act", "silu");
+    if (!r->failed && strcmp(activation, "silu") != 0)
+        fail(r, LM_ERROR_UNSUPPORTED, "only hidden_act silu is supported, not", activation);
+    if (get_bool(r, "mlp_bias", false))
+        fail(r, LM_ERROR_UNSUPPORTED, "not supported:", "mlp_bias");
+    if (get_bool(r, "use_sliding_window", false))
+        fail(r, LM_ERROR_UNSUPPORTED, "not supported:", "use_sliding_window");
+    if (lm_json_get(r->object, "quantization_config"))
+        fail(r, LM_ERROR_UNSUPPORTED, "quantised checkpoints are not supported; use the original, or a Q8_0 GGUF:",
+             "quantization_config");
+}
+
+static int32_t required(reader *r, const char *key, int64_t max) {
+    const int64_t v = get_int(r, key, 1, max, 0);
+    if (!r->failed && v == 0)
+        fail(r, LM_ERROR_INPUT, "has no", key);
+    return (int32_t)v;
+}
+
+bool lm_config_decide_bos(lm_config *config, const cJSON *tokenizer_config, bool adds_bos, const char *where,
+                          lm_error *err) {
+    bool add = adds_bos || (!tokenizer_config && config->bos_id >= 0);
+    if (tokenizer_config && !lm_json_bool(tokenizer_config, "add_bos_token", &add, where, err))
+        return false;
+    config->add_bos = add && config->bos_id >= 0;
+    return true;
+}
+
+bool lm_config_from_json(const cJSON *config, const cJSON *generation, const char *where, lm_config *out,
+                         lm_error *err) {
+    if (!cJSON_IsObject(config))
+        return lm_fail(err, LM_ERROR_INPUT, "%s: is not a JSON object", where);
+    reader r = {.object = config, .where = where, .err = err};
+    lm_config c;
+    lm_config_defaults(&c);
+    read_kind(&r, &c);
+    c.n_layer = required(&r, "num_hidden_layers", 1 << 16);
+    c.d_model = required(&r, "hidden_size", 1 << 24);
+    c.d_ff = required(&r, "intermediate_size", 1 << 24);
+    c.n_head = required(&r, "num_attention_heads", 1 << 16);
+    c.n_vocab = required(&r, "vocab_size", 1 << 24);
+    c.n_kv_head = (int32_t)get_int(&r, "num_key_value_heads", 1, 1 << 16, c.n_head);
+    const int64_t d_default = c.qk_norm ? 128 : c.n_head ? c.d_model / c.n_head : 0;
+    c.d_head = (int32_t)get_int(&r, "head_dim", 1, 1 << 16, d_default);
+    c.n_ctx_train = (int32_t)get_int(&r, "max_position_embeddings", 1, INT32_MAX, c.n_ctx_train);
+    c.rms_eps = (float)get_number(&r, "rms_norm_eps", 1e-6);
+    c.tied = get_bool(&r, "tie_word_embeddings", false);
+    c.bos_id = (int32_t)get_int(&r, "bos_token_id", 0, (int64_t)c.n_vocab - 1, -1);
+    c.pad_id = (int32_t)get_int(&r, "pad_token_id", -1, (int64_t)c.n_vocab - 1, -1);
+    read_rope(&r, &c);
+    add_eos(&r, &c, lm_json_get(config, "eos_token_id"));
+    add_eos(&r, &c, generation ? lm_json_get(generation, "eos_token_id") : NULL);
+    if (r.failed || !lm_config_check(&c, where, err))
+        return false;
+    *out = c;
+    return true;
+}
