@@ -1,0 +1,123 @@
+/* Contexts and names. */
+#include <omp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+
+enum { max_thread = 1024 };
+
+prism_status prism_fail(prism_ctx *ctx, prism_status status, const char *format, ...)
+{
+    if (ctx) {
+        va_list args;
+        va_start(args, format);
+        vsnprintf(ctx->error, sizeof ctx->error, format, args);
+        va_end(args);
+    }
+    return status;
+}
+
+const char *prism_status_name(prism_status status)
+{
+    switch (status) {
+    case PRISM_OK: return "PRISM_OK";
+    case PRISM_ERROR_INVALID: return "PRISM_ERROR_INVALID";
+    case PRISM_ERROR_UNSUPPORTED: return "PRISM_ERROR_UNSUPPORTED";
+    case PRISM_ERROR_MEMORY: return "PRISM_ERROR_MEMORY";
+    case PRISM_ERROR_WORKSPACE: return "PRISM_ERROR_WORKSPACE";
+    case PRISM_ERROR_CAPACITY: return "PRISM_ERROR_CAPACITY";
+    case PRISM_ERROR_DEVICE: return "PRISM_ERROR_DEVICE";
+    }
+    return "unknown status";
+}
+
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+const char *prism_version(void)
+{
+    return TEXT(PRISM_VERSION_MAJOR) "." TEXT(PRISM_VERSION_MINOR) "." TEXT(PRISM_VERSION_PATCH);
+}
+
+const char *prism_last_error(const prism_ctx *ctx)
+{
+    return ctx ? ctx->error : "";
+}
+
+void prism_config_init(prism_config *config)
+{
+    if (config)
+        *config = (prism_config){.struct_size = sizeof *config};
+}
+
+/* The tier the caller and PRISM_ISA allow; PRISM_ISA_AUTO if the caller named one that this machine lacks. An unknown
+ * or impossible PRISM_ISA is no reason to fail: it is a cap, and caps nothing. */
+static prism_isa choose_isa(prism_isa asked)
+{
+    static const char *const names[] = {"auto", "c", "avx2", "avx512"};
+    const char *cap = getenv("PRISM_ISA");
+    prism_isa isa = prism_cpu_best_isa(asked);
+    for (int i = 1; cap && i < 4; i++)
+        if (!strcmp(cap, names[i]) && (int)isa > i)
+            isa = (prism_isa)i;
+    return isa;
+}
+
+prism_status prism_create(const prism_config *config, prism_ctx **out)
+{
+    prism_config c;
+    prism_config_init(&c);
+    if (!out)
+        return PRISM_ERROR_INVALID;
+    *out = NULL;
+    if (config) {
+        if (config->struct_size < sizeof c)
+            return PRISM_ERROR_INVALID;
+        c = *config;
+    }
+    if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa > PRISM_ISA_AVX512)
+        return PRISM_ERROR_INVALID;
+    const prism_isa isa = choose_isa(c.isa);
+    if (c.device != PRISM_DEVICE_CPU || isa == PRISM_ISA_AUTO)
+        return PRISM_ERROR_DEVICE;
+
+    prism_ctx *ctx = calloc(1, sizeof *ctx);
+    prism_cpu_kernels *cpu = calloc(1, sizeof *cpu);
+    if (!ctx || !cpu) {
+        free(ctx);
+        free(cpu);
+        return PRISM_ERROR_MEMORY;
+    }
+    prism_cpu_get_kernels(isa, cpu);
+    prism_cpu_describe(ctx->cpu_features, sizeof ctx->cpu_features);
+    ctx->cpu = cpu;
+    ctx->kernels = &prism_kernels_cpu;
+    ctx->n_thread = c.n_thread ? c.n_thread : omp_get_num_procs();
+    *out = ctx;
+    return PRISM_OK;
+}
+
+void prism_destroy(prism_ctx *ctx)
+{
+    if (!ctx)
+        return;
+    free((void *)ctx->cpu);
+    free(ctx);
+}
+
+prism_status prism_get_info(const prism_ctx *ctx, prism_info *info)
+{
+    if (!ctx || !info || info->struct_size < sizeof *info)
+        return PRISM_ERROR_INVALID;
+    *info = (prism_info){
+        .struct_size = info->struct_size,
+        .device = PRISM_DEVICE_CPU,
+        .isa = ctx->cpu->isa,
+        .n_thread = ctx->n_thread,
+        .isa_name = ctx->cpu->name,
+        .cpu_features = ctx->cpu_features,
+    };
+    return PRISM_OK;
+}

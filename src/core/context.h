@@ -1,0 +1,22 @@
+/* The context: a device's kernels and threads, and the sentence about the last error. */
+#ifndef PRISM_CORE_CONTEXT_H
+#define PRISM_CORE_CONTEXT_H
+
+#include "prism_attn/prism.h"
+
+struct prism_kernels;     /* kernels.h: the stages of one backend */
+struct prism_cpu_kernels; /* cpu/tier.h: the inner loops of one CPU tier */
+
+struct prism_ctx {
+    const struct prism_kernels *kernels;
+    const struct prism_cpu_kernels *cpu;
+    int32_t n_thread;
+    char cpu_features[256];
+    char error[512];
+};
+
+/* Keeps the sentence, returns status. ctx may be NULL. */
+__attribute__((format(printf, 3, 4))) prism_status prism_fail(prism_ctx *ctx, prism_status status, const char *format,
+                                                              ...);
+
+#endif

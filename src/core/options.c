@@ -1,0 +1,108 @@
+/* Options: defaults, and setting a field by its name. */
+#include "core/options.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void prism_options_init(prism_options *options)
+{
+    if (!options)
+        return;
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+    options->method = PRISM_METHOD_PRISM;
+    options->calibration = PRISM_CALIBRATION_GLOBAL;
+    options->block_size = 128;
+    options->top_p = 0.95f;
+    options->keep_sink = 1;
+    options->keep_own = 1;
+    options->min_tokens = -1;
+}
+
+/* Each option once: where it lives, what it may hold. */
+typedef struct option_field {
+    const char *name;
+    enum { field_int, field_float } kind;
+    size_t offset;
+    double min, max;
+} option_field;
+
+#define INT(name, lo, hi) {#name, field_int, offsetof(prism_options, name), lo, hi}
+#define FLOAT(name, lo, hi) {#name, field_float, offsetof(prism_options, name), lo, hi}
+static const option_field fields[] = {
+    INT(calibration, 0, 1),    INT(block_size, 64, 128),  FLOAT(top_p, 0, 1),
+    FLOAT(top_p_high, 0, 1),   FLOAT(top_p_low, 0, 1),    INT(keep_sink, 0, 1),
+    INT(keep_own, 0, 1),       INT(min_tokens, -1, INT32_MAX),
+};
+#undef INT
+#undef FLOAT
+enum { n_field = sizeof fields / sizeof fields[0] };
+
+static double field_value(const prism_options *options, const option_field *f)
+{
+    const char *at = (const char *)options + f->offset;
+    if (f->kind == field_float)
+        return (double)*(const float *)at;
+    return (double)*(const int32_t *)at; /* enums are int-sized */
+}
+
+static const char *field_problem(const option_field *f, double value)
+{
+    if (!(value >= f->min && value <= f->max))
+        return f->name;
+    if (!strcmp(f->name, "top_p") && value <= 0)
+        return f->name;
+    if (!strcmp(f->name, "block_size") && value != 64 && value != 128)
+        return f->name;
+    return NULL;
+}
+
+const char *prism_options_problem(const prism_options *options)
+{
+    for (int i = 0; i < n_field; i++) {
+        const char *problem = field_problem(&fields[i], field_value(options, &fields[i]));
+        if (problem)
+            return problem;
+    }
+    return prism_method_name(options->method) ? NULL : "method";
+}
+
+static prism_status set_calibration(prism_options *options, const char *value)
+{
+    if (!strcmp(value, "global"))
+        options->calibration = PRISM_CALIBRATION_GLOBAL;
+    else if (!strcmp(value, "causal"))
+        options->calibration = PRISM_CALIBRATION_CAUSAL;
+    else
+        return PRISM_ERROR_INVALID;
+    return PRISM_OK;
+}
+
+prism_status prism_options_set(prism_options *options, const char *name, const char *value)
+{
+    if (!options || !name || !value)
+        return PRISM_ERROR_INVALID;
+    if (!strcmp(name, "method"))
+        return prism_method_find(value, &options->method);
+    if (!strcmp(name, "calibration"))
+        return set_calibration(options, value);
+    for (int i = 0; i < n_field; i++) {
+        const option_field *f = &fields[i];
+        if (strcmp(name, f->name))
+            continue;
+        char *end;
+        const double number = strtod(value, &end);
+        if (end == value || *end || field_problem(f, number))
+            return PRISM_ERROR_INVALID;
+        char *at = (char *)options + f->offset;
+        if (f->kind == field_float)
+            *(float *)at = (float)number;
+        else if (number == floor(number))
+            *(int32_t *)at = (int32_t)number;
+        else
+            return PRISM_ERROR_INVALID;
+        return PRISM_OK;
+    }
+    return PRISM_ERROR_INVALID;
+}

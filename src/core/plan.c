@@ -1,0 +1,181 @@
+#include "core/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool has_room(const prism_plan *plan, const prism_problem *p, int64_t n_index)
+{
+    return p->n_row <= plan->n_row_max && p->call->n_seq <= plan->n_seq_max && n_index <= plan->n_index_max;
+}
+
+static void set_shape(prism_plan *plan, const prism_problem *p)
+{
+    const prism_call *c = p->call;
+    plan->n_seq = c->n_seq;
+    plan->n_head = c->n_head;
+    plan->n_qblk = p->n_qblk;
+    plan->n_kblk = p->n_kblk;
+    plan->block_size = p->block_size;
+    plan->n_row = p->n_row;
+    plan->n_causal = 0;
+    plan->row_ptr[0] = 0;
+    for (int32_t s = 0; s < c->n_seq; s++) {
+        plan->seq[s] = prism_problem_seq(p, s);
+        plan->n_causal += c->n_head * prism_seq_causal_blocks(&plan->seq[s]);
+    }
+}
+
+bool prism_plan_matches(const prism_plan *plan, const prism_problem *p)
+{
+    const prism_call *c = p->call;
+    if (plan->n_seq != c->n_seq || plan->n_head != c->n_head || plan->block_size != p->block_size)
+        return false;
+    for (int32_t s = 0; s < c->n_seq; s++) {
+        const prism_seq q = prism_problem_seq(p, s);
+        if (q.n_q != plan->seq[s].n_q || q.q_start != plan->seq[s].q_start)
+            return false;
+    }
+    return true;
+}
+
+bool prism_plan_set_full(prism_plan *plan, const prism_problem *p, prism_path path)
+{
+    if (!has_room(plan, p, 0))
+        return false;
+    set_shape(plan, p);
+    int64_t row = 0;
+    for (int32_t s = 0; s < plan->n_seq; s++)
+        for (int32_t h = 0; h < plan->n_head; h++)
+            for (int32_t i = 0; i < p->n_qblk; i++, row++) {
+                const prism_seq *q = &plan->seq[s];
+                const int32_t n = i < q->n_qblk ? q->first_qblk + i + 1 : 0;
+                plan->row_ptr[row + 1] = plan->row_ptr[row] + n;
+            }
+    plan->full = true;
+    plan->path = path;
+    return true;
+}
+
+static int64_t count_bits(const uint64_t *bits, int64_t n_word)
+{
+    int64_t n = 0;
+    for (int64_t w = 0; w < n_word; w++)
+        n += __builtin_popcountll(bits[w]);
+    return n;
+}
+
+bool prism_plan_set_bits(prism_plan *plan, const prism_problem *p, const uint64_t *bits, int64_t *n_selected)
+{
+    *n_selected = count_bits(bits, p->n_row * p->n_word);
+    if (!has_room(plan, p, *n_selected))
+        return false;
+    set_shape(plan, p);
+    int32_t *out = plan->index;
+    for (int64_t row = 0; row < p->n_row; row++) {
+        for (int32_t w = 0; w < p->n_word; w++)
+            for (uint64_t word = bits[row * p->n_word + w]; word; word &= word - 1)
+                *out++ = w * 64 + __builtin_ctzll(word);
+        plan->row_ptr[row + 1] = out - plan->index;
+    }
+    plan->full = false;
+    plan->path = PRISM_PATH_SPARSE;
+    return true;
+}
+
+/* Blocks of a mask's row: how many it lists, -1 if one lies above the limit; written to out unless it is NULL. */
+static int64_t read_mask_row(const uint8_t *mask, int32_t n_kblk, int32_t own, int32_t *out)
+{
+    int64_t n = 0;
+    for (int32_t v = 0; v < n_kblk; v++) {
+        if (!mask[v])
+            continue;
+        if (v > own)
+            return -1;
+        if (out)
+            out[n] = v;
+        n++;
+    }
+    if (n == 0 && own >= 0) {
+        if (out)
+            out[0] = own;
+        n = 1;
+    }
+    return n;
+}
+
+static int32_t own_block(const prism_problem *p, int64_t row)
+{
+    const prism_seq q = prism_problem_seq(p, (int32_t)(row / p->n_qblk / p->call->n_head));
+    const int32_t i = (int32_t)(row % p->n_qblk);
+    return i < q.n_qblk ? q.first_qblk + i : -1;
+}
+
+bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t *mask, int64_t *bad_row)
+{
+    int64_t n_index = 0;
+    for (int64_t row = 0; row < p->n_row; row++) {
+        const int64_t n = read_mask_row(mask + row * p->n_kblk, p->n_kblk, own_block(p, row), NULL);
+        if (n < 0) {
+            *bad_row = row;
+            return false;
+        }
+        n_index += n;
+    }
+    *bad_row = -1;
+    if (!has_room(plan, p, n_index))
+        return false;
+    set_shape(plan, p);
+    for (int64_t row = 0; row < p->n_row; row++)
+        plan->row_ptr[row + 1] = plan->row_ptr[row] + read_mask_row(mask + row * p->n_kblk, p->n_kblk,
+                                                                   own_block(p, row), plan->index + plan->row_ptr[row]);
+    plan->full = false;
+    plan->path = PRISM_PATH_SPARSE;
+    return true;
+}
+
+void prism_plan_destroy(prism_plan *plan)
+{
+    if (!plan)
+        return;
+    free(plan->seq);
+    free(plan->row_ptr);
+    free(plan->index);
+    free(plan);
+}
+
+prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view)
+{
+    if (!plan || !view || view->struct_size < sizeof *view)
+        return PRISM_ERROR_INVALID;
+    const int64_t n_selected = plan->row_ptr[plan->n_row];
+    *view = (prism_plan_view){
+        .struct_size = view->struct_size,
+        .n_seq = plan->n_seq,
+        .n_head = plan->n_head,
+        .n_qblk = plan->n_qblk,
+        .n_kblk = plan->n_kblk,
+        .block_size = plan->block_size,
+        .n_row = plan->n_row,
+        .row_ptr = plan->row_ptr,
+        .index = plan->full ? NULL : plan->index,
+        .n_selected = n_selected,
+        .n_causal = plan->n_causal,
+        .density = plan->n_causal ? (double)n_selected / (double)plan->n_causal : 0,
+        .path = plan->path,
+    };
+    return PRISM_OK;
+}
+
+prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, size_t bytes)
+{
+    size_t need;
+    if (!plan || !mask || __builtin_mul_overflow((size_t)plan->n_row, (size_t)plan->n_kblk, &need) || bytes < need)
+        return PRISM_ERROR_INVALID;
+    memset(mask, 0, need);
+    for (int64_t row = 0; row < plan->n_row; row++) {
+        const prism_plan_row r = prism_plan_get_row(plan, row);
+        for (int64_t t = 0; t < r.n; t++)
+            mask[row * plan->n_kblk + (r.index ? r.index[t] : t)] = 1;
+    }
+    return PRISM_OK;
+}

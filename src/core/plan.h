@@ -1,0 +1,45 @@
+/* The plan: which key blocks each query block reads. */
+#ifndef PRISM_CORE_PLAN_H
+#define PRISM_CORE_PLAN_H
+
+#include <stdbool.h>
+
+#include "core/problem.h"
+
+struct prism_plan {
+    int32_t n_seq, n_head, n_qblk, n_kblk, block_size;
+    int64_t n_row, n_row_max, n_index_max;
+    int32_t n_seq_max;
+    prism_seq *seq;   /* [n_seq]: the shape it was built for */
+    int64_t *row_ptr; /* [n_row + 1] */
+    int32_t *index;   /* [row_ptr[n_row]] */
+    bool full;        /* every row lists all its causal blocks; index is unused */
+    int64_t n_causal;
+    prism_path path;
+};
+
+/* One row: n blocks, block t is index ? index[t] : t. */
+typedef struct prism_plan_row {
+    const int32_t *index;
+    int64_t n;
+} prism_plan_row;
+
+static inline prism_plan_row prism_plan_get_row(const prism_plan *plan, int64_t row)
+{
+    const int64_t begin = plan->row_ptr[row];
+    return (prism_plan_row){plan->full ? NULL : plan->index + begin, plan->row_ptr[row + 1] - begin};
+}
+
+bool prism_plan_matches(const prism_plan *plan, const prism_problem *p);
+
+/* Every causal block of every row. false: the plan has no room for so many rows; it is then unchanged. */
+bool prism_plan_set_full(prism_plan *plan, const prism_problem *p, prism_path path);
+
+/* Rows from bitmaps [n_row][n_word]. false: no room; *n_selected says how many blocks there are. */
+bool prism_plan_set_bits(prism_plan *plan, const prism_problem *p, const uint64_t *bits, int64_t *n_selected);
+
+/* Rows from a mask [n_row][n_kblk]; an empty row is given its own block. false: *bad_row has a block above the causal
+ * limit, or, if it is -1, there is no room; the plan is then unchanged. */
+bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t *mask, int64_t *bad_row);
+
+#endif

@@ -1,0 +1,147 @@
+/*
+ * attend for a few queries against many keys (decoding, full plan): reading K and V dominates, so nothing is packed.
+ * The key blocks of a KV head are split over threads; each part leaves a softmax state and an unnormalised output for
+ * every query row of the group, and the parts are merged.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+
+enum { few_rows = 16, few_tokens = 64 };
+
+static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
+
+bool prism_attend_few_fits(const prism_problem *p, const prism_seq *q, const prism_plan *plan)
+{
+    return plan->full && q->n_q > 0 && (int64_t)p->group * q->n_q <= few_rows;
+}
+
+/* Parts a KV head's keys are cut into: enough for every thread. */
+static int32_t part_count(const prism_ctx *ctx, const prism_problem *p)
+{
+    const int32_t wanted = (ctx->n_thread + p->call->n_kv_head - 1) / p->call->n_kv_head;
+    return wanted < p->n_kblk ? wanted : p->n_kblk;
+}
+
+typedef struct part {
+    prism_softmax *state; /* [few_rows] */
+    float *output;        /* [few_rows][d] */
+    float *query;         /* [few_rows][d] */
+    float *rows;          /* [few_tokens][d] */
+    float *weight;        /* [few_rows][few_tokens] */
+} part;
+
+static part layout_part(int32_t d, prism_arena *a)
+{
+    part x;
+    x.state = prism_arena_take(a, few_rows, sizeof *x.state);
+    x.output = prism_arena_take(a, (size_t)few_rows * (size_t)d, sizeof(float));
+    x.query = prism_arena_take(a, (size_t)few_rows * (size_t)d, sizeof(float));
+    x.rows = prism_arena_take(a, (size_t)few_tokens * (size_t)d, sizeof(float));
+    x.weight = prism_arena_take(a, few_rows * few_tokens, sizeof(float));
+    return x;
+}
+
+static size_t part_bytes(int32_t d)
+{
+    prism_arena a = {0};
+    layout_part(d, &a);
+    return a.used;
+}
+
+size_t prism_attend_few_bytes(const prism_ctx *ctx, const prism_problem *p)
+{
+    return part_bytes(p->call->d_head) * (size_t)part_count(ctx, p) * (size_t)p->call->n_kv_head;
+}
+
+static void load_group(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+                       float *query)
+{
+    const prism_call *c = p->call;
+    for (int32_t g = 0; g < p->group; g++)
+        for (int32_t t = 0; t < q->n_q; t++, query += c->d_head) {
+            prism_load_token(k, &c->q, s, t, h_kv * p->group + g, c->d_head, query);
+            k->store_row[PRISM_F32](query, query, c->d_head, p->scale * log2_e);
+        }
+}
+
+/* Keys [begin, begin + n) for every row of the group. */
+static void attend_keys(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s,
+                        int32_t h_kv, int32_t begin, int32_t n, const part *x)
+{
+    const prism_call *c = p->call;
+    const int32_t d = c->d_head, m = p->group * q->n_q;
+    int32_t n_valid[few_rows];
+    float alpha[few_rows];
+    for (int32_t j = 0; j < n; j++)
+        prism_load_token(k, &c->k, s, begin + j, h_kv, d, x->rows + (int64_t)j * d);
+    for (int32_t r = 0; r < m; r++) {
+        const int32_t seen = q->q_start + r % q->n_q + 1 - begin;
+        n_valid[r] = seen < 0 ? 0 : seen < n ? seen : n;
+        k->dot_rows(x->weight + r * few_tokens, x->rows, d, x->query + r * d, n_valid[r], d);
+    }
+    k->softmax(x->weight, few_tokens, m, few_tokens, n_valid, x->state, alpha);
+    for (int32_t j = 0; j < n; j++)
+        prism_load_token(k, &c->v, s, begin + j, h_kv, d, x->rows + (int64_t)j * d);
+    for (int32_t r = 0; r < m; r++)
+        k->sum_rows(x->output + r * d, alpha[r], x->weight + r * few_tokens, x->rows, d, n_valid[r], d);
+}
+
+/* Folds part b into part a. */
+static void merge(const part *a, const part *b, int32_t m, int32_t d)
+{
+    for (int32_t r = 0; r < m; r++) {
+        const float max = fmaxf(a->state[r].max, b->state[r].max), base = max == -INFINITY ? 0.0f : max;
+        const float wa = exp2f(a->state[r].max - base), wb = exp2f(b->state[r].max - base);
+        a->state[r] = (prism_softmax){max, wa * a->state[r].sum + wb * b->state[r].sum};
+        for (int32_t j = 0; j < d; j++)
+            a->output[r * d + j] = wa * a->output[r * d + j] + wb * b->output[r * d + j];
+    }
+}
+
+static void store_group(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s,
+                        int32_t h_kv, const part *x)
+{
+    const prism_call *c = p->call;
+    for (int32_t r = 0; r < p->group * q->n_q; r++) {
+        const int32_t h = h_kv * p->group + r / q->n_q, t = r % q->n_q;
+        prism_store_token(k, &c->o, s, t, h, c->d_head, x->output + r * c->d_head, 1.0f / x->state[r].sum);
+        if (c->lse.data)
+            *(float *)prism_tensor_at(&c->lse, s, t, h) = (x->state[r].max + log2f(x->state[r].sum)) * ln_2;
+    }
+}
+
+void prism_attend_few(const prism_ctx *ctx, const prism_problem *p, int32_t s, void *scratch)
+{
+    const prism_call *c = p->call;
+    const prism_seq q = prism_problem_seq(p, s);
+    const int32_t d = c->d_head, n_part = part_count(ctx, p), m = p->group * q.n_q;
+    const int32_t n_chunk = (q.n_kv + few_tokens - 1) / few_tokens;
+    const size_t bytes = part_bytes(d);
+#pragma omp parallel for num_threads(ctx->n_thread) schedule(static)
+    for (int32_t item = 0; item < c->n_kv_head * n_part; item++) {
+        const int32_t h_kv = item / n_part, j = item % n_part;
+        prism_arena arena = {.base = (char *)scratch + (size_t)item * bytes};
+        const part x = layout_part(d, &arena);
+        load_group(ctx->cpu, p, &q, s, h_kv, x.query);
+        memset(x.output, 0, (size_t)m * (size_t)d * sizeof(float));
+        for (int32_t r = 0; r < m; r++)
+            x.state[r] = (prism_softmax){-INFINITY, 0};
+        const int32_t first = (int32_t)((int64_t)n_chunk * j / n_part), last = (int32_t)((int64_t)n_chunk * (j + 1) / n_part);
+        for (int32_t chunk = first; chunk < last; chunk++) {
+            const int32_t begin = chunk * few_tokens, left = q.n_kv - begin;
+            attend_keys(ctx->cpu, p, &q, s, h_kv, begin, left < few_tokens ? left : few_tokens, &x);
+        }
+    }
+    for (int32_t h_kv = 0; h_kv < c->n_kv_head; h_kv++) {
+        prism_arena arena = {.base = (char *)scratch + (size_t)h_kv * (size_t)n_part * bytes};
+        const part x = layout_part(d, &arena);
+        for (int32_t j = 1; j < n_part; j++) {
+            prism_arena other = {.base = (char *)scratch + ((size_t)h_kv * (size_t)n_part + (size_t)j) * bytes};
+            const part y = layout_part(d, &other);
+            merge(&x, &y, m, d);
+        }
+        store_group(ctx->cpu, p, &q, s, h_kv, &x);
+    }
+}

@@ -1,0 +1,68 @@
+/* The CPU's stages (one file each) and what they share. */
+#ifndef PRISM_CPU_CPU_H
+#define PRISM_CPU_CPU_H
+
+#include <omp.h>
+
+#include "core/arena.h"
+#include "cpu/tier.h"
+#include "kernels.h"
+
+void prism_pool_queries_cpu(const prism_ctx *ctx, const prism_problem *p, float *q_mean);
+void prism_pool_keys_cpu(const prism_ctx *ctx, const prism_problem *p, prism_pooled *pooled, float *k_mean);
+size_t prism_calibrate_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_calibrate_cpu(const prism_ctx *ctx, const prism_calibrate_job *job);
+size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job);
+size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
+
+/* attend's way for a few queries against many keys (decoding): no packing, keys split over threads. */
+bool prism_attend_few_fits(const prism_problem *p, const prism_seq *q, const prism_plan *plan);
+size_t prism_attend_few_bytes(const prism_ctx *ctx, const prism_problem *p);
+void prism_attend_few(const prism_ctx *ctx, const prism_problem *p, int32_t s, void *scratch);
+
+/* The best tier of this machine at or below cap; PRISM_ISA_AUTO if the machine lacks cap itself. */
+prism_isa prism_cpu_best_isa(prism_isa cap);
+void prism_cpu_describe(char *text, size_t n);
+void prism_cpu_get_kernels(prism_isa isa, prism_cpu_kernels *k);
+extern const prism_kernels prism_kernels_cpu;
+
+static inline int32_t prism_thread_index(void)
+{
+    return omp_get_thread_num();
+}
+
+static inline int32_t prism_round_up(int32_t n, int32_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+/* Token t of head h as float32. */
+static inline void prism_load_token(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
+                                    int32_t d, float *dst)
+{
+    const char *src = prism_tensor_at(x, s, t, h);
+    if (x->stride_dim == 1) {
+        k->load_row[x->dtype](dst, src, d);
+        return;
+    }
+    const int64_t step = x->stride_dim * (x->dtype == PRISM_F32 ? 4 : 2);
+    for (int32_t j = 0; j < d; j++)
+        k->load_row[x->dtype](dst + j, src + j * step, 1);
+}
+
+static inline void prism_store_token(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t t,
+                                     int32_t h, int32_t d, const float *src, float factor)
+{
+    char *dst = prism_tensor_at(x, s, t, h);
+    if (x->stride_dim == 1) {
+        k->store_row[x->dtype](dst, src, d, factor);
+        return;
+    }
+    const int64_t step = x->stride_dim * (x->dtype == PRISM_F32 ? 4 : 2);
+    for (int32_t j = 0; j < d; j++)
+        k->store_row[x->dtype](dst + j * step, src + j, 1, factor);
+}
+
+#endif

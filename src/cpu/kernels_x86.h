@@ -1,0 +1,280 @@
+/*
+ * The x86 tiers: one text, compiled once with AVX2 and once with AVX-512 vectors. The including file defines
+ *   SUFFIX(name)  the kernel's name in this tier            VL, VF      floats in a vector, the vector type
+ *   NV            vectors in a panel; 6 x NV accumulators and NV + 1 operands must fit the register file
+ *   LOAD STORE SET1 ADD MUL FMA(a, b, c) = a * b + c MAX    SUM RMAX    across lanes
+ *   LOAD_F16 LOAD_BF16 STORE_F16 STORE_BF16                 EXP2(x) for x <= 0, NaN stays NaN, below -126: 0 or nearly
+ *   NOT_FINITE(x) true if any lane is infinite or NaN
+ */
+#include <math.h>
+
+#include "core/half.h"
+#include "cpu/tier.h"
+
+enum { PANEL = NV * VL, MR = 6 };
+
+/* Minimax of 2^r on [-1/2, 1/2], degree 6, exactly 1 at 0: relative error 2e-9, 7.5e-8 in float arithmetic. */
+static inline VF SUFFIX(exp2_poly)(VF r)
+{
+    VF p = SET1(1.5353362e-4f);
+    p = FMA(p, r, SET1(1.3398874e-3f));
+    p = FMA(p, r, SET1(9.6184373e-3f));
+    p = FMA(p, r, SET1(5.5503324e-2f));
+    p = FMA(p, r, SET1(2.4022648e-1f));
+    p = FMA(p, r, SET1(6.9314718e-1f));
+    return FMA(p, r, SET1(1.0f));
+}
+
+/* ------------------------------------------------------------------------------------------------- rows ---- */
+
+static void SUFFIX(load_row_f16)(float *dst, const void *src, int32_t n)
+{
+    const uint16_t *x = src;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE(dst + j, LOAD_F16(x + j));
+    for (; j < n; j++)
+        dst[j] = prism_f16_to_f32(x[j]);
+}
+
+static void SUFFIX(load_row_bf16)(float *dst, const void *src, int32_t n)
+{
+    const uint16_t *x = src;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE(dst + j, LOAD_BF16(x + j));
+    for (; j < n; j++)
+        dst[j] = prism_bf16_to_f32(x[j]);
+}
+
+static void SUFFIX(add_row_f32)(float *sum, const void *src, int32_t n)
+{
+    const float *x = src;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE(sum + j, ADD(LOAD(sum + j), LOAD(x + j)));
+    for (; j < n; j++)
+        sum[j] += x[j];
+}
+
+static void SUFFIX(add_row_f16)(float *sum, const void *src, int32_t n)
+{
+    const uint16_t *x = src;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE(sum + j, ADD(LOAD(sum + j), LOAD_F16(x + j)));
+    for (; j < n; j++)
+        sum[j] += prism_f16_to_f32(x[j]);
+}
+
+static void SUFFIX(add_row_bf16)(float *sum, const void *src, int32_t n)
+{
+    const uint16_t *x = src;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE(sum + j, ADD(LOAD(sum + j), LOAD_BF16(x + j)));
+    for (; j < n; j++)
+        sum[j] += prism_bf16_to_f32(x[j]);
+}
+
+static void SUFFIX(store_row_f32)(void *dst, const float *src, int32_t n, float factor)
+{
+    float *y = dst;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE(y + j, MUL(LOAD(src + j), SET1(factor)));
+    for (; j < n; j++)
+        y[j] = src[j] * factor;
+}
+
+static void SUFFIX(store_row_f16)(void *dst, const float *src, int32_t n, float factor)
+{
+    uint16_t *y = dst;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE_F16(y + j, MUL(LOAD(src + j), SET1(factor)));
+    for (; j < n; j++)
+        y[j] = prism_f32_to_f16(src[j] * factor);
+}
+
+static void SUFFIX(store_row_bf16)(void *dst, const float *src, int32_t n, float factor)
+{
+    uint16_t *y = dst;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE_BF16(y + j, MUL(LOAD(src + j), SET1(factor)));
+    for (; j < n; j++)
+        y[j] = prism_f32_to_bf16(src[j] * factor);
+}
+
+/* ------------------------------------------------------------------------------------------------- gemm ---- */
+
+/* mr rows of one panel. mr is a constant at every call, so that the accumulators stay in registers. */
+static inline __attribute__((always_inline)) void SUFFIX(gemm_tile)(float *c, int64_t ldc, const float *alpha,
+                                                                    const float *a, int64_t lda, const float *b,
+                                                                    int32_t k, const int mr)
+{
+    VF acc[MR][NV];
+#pragma GCC unroll 6
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            acc[i][v] = alpha ? MUL(SET1(alpha[i]), LOAD(c + i * ldc + v * VL)) : SET1(0.0f);
+    for (int32_t l = 0; l < k; l++, b += PANEL) {
+        VF x[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            x[v] = LOAD(b + v * VL);
+#pragma GCC unroll 6
+        for (int i = 0; i < mr; i++) {
+            const VF w = SET1(a[i * lda + l]);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                acc[i][v] = FMA(w, x[v], acc[i][v]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++)
+            STORE(c + i * ldc + v * VL, acc[i][v]);
+}
+
+static void SUFFIX(gemm)(float *c, int64_t ldc, const float *alpha, const float *a, int64_t lda, const float *b,
+                         int32_t m, int32_t n, int32_t k)
+{
+    for (int32_t j = 0; j < n; j += PANEL, b += (int64_t)PANEL * k) {
+        int32_t i = 0;
+        for (; i + MR <= m; i += MR)
+            SUFFIX(gemm_tile)(c + i * ldc + j, ldc, alpha ? alpha + i : NULL, a + i * lda, lda, b, k, MR);
+        float *ci = c + i * ldc + j;
+        const float *si = alpha ? alpha + i : NULL, *ai = a + i * lda;
+        switch (m - i) {
+        case 5: SUFFIX(gemm_tile)(ci, ldc, si, ai, lda, b, k, 5); break;
+        case 4: SUFFIX(gemm_tile)(ci, ldc, si, ai, lda, b, k, 4); break;
+        case 3: SUFFIX(gemm_tile)(ci, ldc, si, ai, lda, b, k, 3); break;
+        case 2: SUFFIX(gemm_tile)(ci, ldc, si, ai, lda, b, k, 2); break;
+        case 1: SUFFIX(gemm_tile)(ci, ldc, si, ai, lda, b, k, 1); break;
+        default: break;
+        }
+    }
+}
+
+/* Few rows against unpacked ones: y[i] = a[i] . x */
+static void SUFFIX(dot_rows)(float *y, const float *a, int64_t lda, const float *x, int32_t m, int32_t k)
+{
+    for (int32_t i = 0; i < m; i++) {
+        VF s0 = SET1(0.0f), s1 = SET1(0.0f);
+        int32_t l = 0;
+        for (; l + 2 * VL <= k; l += 2 * VL) {
+            s0 = FMA(LOAD(a + i * lda + l), LOAD(x + l), s0);
+            s1 = FMA(LOAD(a + i * lda + l + VL), LOAD(x + l + VL), s1);
+        }
+        float sum = SUM(ADD(s0, s1));
+        for (; l < k; l++)
+            sum += a[i * lda + l] * x[l];
+        y[i] = sum;
+    }
+}
+
+/* y = alpha * y + sum over i of w[i] * a[i] */
+static void SUFFIX(sum_rows)(float *y, float alpha, const float *w, const float *a, int64_t lda, int32_t m, int32_t n)
+{
+    int32_t j = 0;
+    for (; j + 2 * VL <= n; j += 2 * VL) {
+        VF s0 = MUL(SET1(alpha), LOAD(y + j)), s1 = MUL(SET1(alpha), LOAD(y + j + VL));
+        for (int32_t i = 0; i < m; i++) {
+            s0 = FMA(SET1(w[i]), LOAD(a + i * lda + j), s0);
+            s1 = FMA(SET1(w[i]), LOAD(a + i * lda + j + VL), s1);
+        }
+        STORE(y + j, s0);
+        STORE(y + j + VL, s1);
+    }
+    for (; j < n; j++) {
+        float s = alpha * y[j];
+        for (int32_t i = 0; i < m; i++)
+            s += w[i] * a[i * lda + j];
+        y[j] = s;
+    }
+}
+
+/* --------------------------------------------------------------------------------------------- softmax ---- */
+
+static float SUFFIX(row_max)(const float *x, int32_t n)
+{
+    VF max = SET1(-INFINITY);
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        max = MAX(max, LOAD(x + j));
+    float m = RMAX(max);
+    for (; j < n; j++)
+        m = x[j] > m ? x[j] : m;
+    return m;
+}
+
+static void SUFFIX(softmax)(float *logit, int64_t ld, int32_t m, int32_t n, const int32_t *n_valid,
+                            prism_softmax *state, float *alpha)
+{
+    for (int32_t i = 0; i < m; i++) {
+        float *x = logit + i * ld;
+        for (int32_t j = n_valid[i]; j < n; j++)
+            x[j] = -INFINITY; /* weight 0, and the loops below need no tail: n is a multiple of the panel */
+        const float block_max = SUFFIX(row_max)(x, n);
+        const float max = block_max > state[i].max ? block_max : state[i].max;
+        const float base = max == -INFINITY ? 0.0f : max; /* nothing but -inf so far: every weight is 0 */
+        VF sum = SET1(0.0f);
+        for (int32_t j = 0; j < n; j += VL) {
+            const VF w = EXP2(ADD(LOAD(x + j), SET1(-base)));
+            STORE(x + j, w);
+            sum = ADD(sum, w);
+        }
+        alpha[i] = exp2f(state[i].max - base);
+        state[i] = (prism_softmax){max, state[i].sum * alpha[i] + SUM(sum)};
+    }
+}
+
+static float SUFFIX(scale_max)(float *x, int32_t n, float factor, bool *finite)
+{
+    bool bad = false;
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL) {
+        const VF y = MUL(LOAD(x + j), SET1(factor));
+        bad |= NOT_FINITE(y);
+        STORE(x + j, y);
+    }
+    for (; j < n; j++) {
+        x[j] *= factor;
+        bad |= !isfinite(x[j]);
+    }
+    *finite = !bad;
+    return SUFFIX(row_max)(x, n);
+}
+
+static void SUFFIX(exp_row)(float *x, int32_t n, float max)
+{
+    const VF log2e = SET1(1.44269504f), base = SET1(-max);
+    int32_t j = 0;
+    for (; j + VL <= n; j += VL)
+        STORE(x + j, EXP2(MUL(ADD(LOAD(x + j), base), log2e)));
+    for (; j < n; j++)
+        x[j] = expf(x[j] - max);
+}
+
+static inline void SUFFIX(prism_cpu_kernels_fill)(prism_cpu_kernels *k)
+{
+    k->panel = PANEL;
+    k->load_row[PRISM_F16] = SUFFIX(load_row_f16);
+    k->load_row[PRISM_BF16] = SUFFIX(load_row_bf16);
+    k->add_row[PRISM_F32] = SUFFIX(add_row_f32);
+    k->add_row[PRISM_F16] = SUFFIX(add_row_f16);
+    k->add_row[PRISM_BF16] = SUFFIX(add_row_bf16);
+    k->store_row[PRISM_F32] = SUFFIX(store_row_f32);
+    k->store_row[PRISM_F16] = SUFFIX(store_row_f16);
+    k->store_row[PRISM_BF16] = SUFFIX(store_row_bf16);
+    k->gemm = SUFFIX(gemm);
+    k->dot_rows = SUFFIX(dot_rows);
+    k->sum_rows = SUFFIX(sum_rows);
+    k->softmax = SUFFIX(softmax);
+    k->scale_max = SUFFIX(scale_max);
+    k->exp_row = SUFFIX(exp_row);
+}

@@ -1,0 +1,177 @@
+/* score and select, one pass: a tile of query blocks scores the key blocks it can see, and each row is cut down to a
+ * bitmap at once. Nothing quadratic is written but the bits. */
+#include <math.h>
+#include <string.h>
+
+#include "core/topp.h"
+#include "cpu/cpu.h"
+
+enum { tile_rows = 12 };
+
+/* Keys of one KV head, packed per band; and what each thread needs. */
+typedef struct select_scratch {
+    float *panels[PRISM_MAX_BAND];
+    char *thread;
+    size_t thread_bytes;
+} select_scratch;
+
+typedef struct thread_scratch {
+    float *query; /* [tile_rows][n_dim] */
+    float *logit; /* [tile_rows][n_kblk rounded up] */
+    uint64_t *fixed;
+} thread_scratch;
+
+static int32_t padded_blocks(const prism_problem *p)
+{
+    return prism_round_up(p->n_kblk, PRISM_MAX_PANEL);
+}
+
+static thread_scratch layout_thread(const prism_problem *p, prism_arena *a)
+{
+    thread_scratch t;
+    t.query = prism_arena_take(a, tile_rows * PRISM_MAX_D_HEAD, sizeof *t.query);
+    t.logit = prism_arena_take(a, (size_t)tile_rows * padded_blocks(p), sizeof *t.logit);
+    t.fixed = prism_arena_take(a, (size_t)p->n_kblk, sizeof *t.fixed);
+    return t;
+}
+
+static select_scratch layout(const prism_ctx *ctx, const prism_problem *p, prism_arena *a)
+{
+    select_scratch s;
+    for (int b = 0; b < PRISM_MAX_BAND; b++)
+        s.panels[b] = prism_arena_take(a, (size_t)padded_blocks(p) * p->call->d_head, sizeof(float));
+    prism_arena one = {0};
+    layout_thread(p, &one);
+    s.thread_bytes = one.used;
+    s.thread = prism_arena_take(a, (size_t)ctx->n_thread, s.thread_bytes);
+    return s;
+}
+
+size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+{
+    prism_arena a = {0};
+    layout(ctx, p, &a);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+/* panel[l][j] = k_mean[first + j][dim[l]] */
+static void pack_panel(const prism_band *band, const float *k_mean, int32_t d, int32_t first, int32_t n_kblk,
+                       int32_t width, float *panel)
+{
+    for (int32_t l = 0; l < band->n_dim; l++)
+        for (int32_t j = 0; j < width; j++)
+            panel[l * width + j] = first + j < n_kblk ? k_mean[(int64_t)(first + j) * d + band->dim[l]] : 0.0f;
+}
+
+/* Blocks whose score is not finite are kept, and take no part in the softmax. Returns the largest finite score. */
+static float keep_non_finite(float *logit, int32_t n, uint64_t *bits)
+{
+    float max = -INFINITY;
+    for (int32_t v = 0; v < n; v++) {
+        if (!isfinite(logit[v])) {
+            prism_bits_set(bits, v);
+            logit[v] = -INFINITY;
+        }
+        max = fmaxf(max, logit[v]);
+    }
+    return max;
+}
+
+static void select_row(const prism_cpu_kernels *k, float *logit, int32_t n, float factor, float top_p, uint64_t *fixed,
+                       uint64_t *bits)
+{
+    bool finite;
+    float max = k->scale_max(logit, n, factor, &finite);
+    if (!finite)
+        max = keep_non_finite(logit, n, bits);
+    if (max == -INFINITY)
+        return;
+    k->exp_row(logit, n, max);
+    prism_topp_row(logit, n, top_p, fixed, bits);
+}
+
+/* Query blocks [i0, i0 + m) of one head. */
+static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const prism_seq *q, int64_t row0,
+                        int32_t i0, int32_t m, float *const *panels, thread_scratch *t)
+{
+    const prism_cpu_kernels *k = ctx->cpu;
+    const prism_problem *p = job->problem;
+    const int32_t d = p->call->d_head, ld = padded_blocks(p), first = q->first_qblk + i0;
+    const int32_t n_visible = prism_round_up(first + m, k->panel);
+    for (int b = 0; b < job->n_band; b++) {
+        const prism_band *band = &job->band[b];
+        if (band->n_dim == 0)
+            continue;
+        for (int32_t i = 0; i < m; i++)
+            for (int32_t l = 0; l < band->n_dim; l++)
+                t->query[i * band->n_dim + l] = job->q_mean[(row0 + i) * d + band->dim[l]];
+        k->gemm(t->logit, ld, NULL, t->query, band->n_dim, panels[b], m, n_visible, band->n_dim);
+        for (int32_t i = 0; i < m; i++)
+            select_row(k, t->logit + (int64_t)i * ld, first + i + 1, job->factor[(row0 + i) * PRISM_MAX_BAND + b],
+                       band->top_p, t->fixed, job->bits + (row0 + i) * p->n_word);
+    }
+    for (int32_t i = 0; i < m; i++) {
+        uint64_t *bits = job->bits + (row0 + i) * p->n_word, any = 0;
+        if (job->keep_sink)
+            prism_bits_set(bits, 0);
+        for (int32_t w = 0; w < p->n_word; w++)
+            any |= bits[w];
+        if (job->keep_own || !any)
+            prism_bits_set(bits, first + i);
+    }
+}
+
+static void select_kv_head(const prism_ctx *ctx, const prism_select_job *job, int32_t s, int32_t h_kv,
+                           const select_scratch *scratch)
+{
+    const prism_problem *p = job->problem;
+    const prism_call *c = p->call;
+    const prism_seq q = prism_problem_seq(p, s);
+    const int32_t width = ctx->cpu->panel, n_panel = (q.n_kblk + width - 1) / width;
+    const int32_t n_tile = (q.n_qblk + tile_rows - 1) / tile_rows;
+    const float *k_mean = job->k_mean + ((int64_t)s * c->n_kv_head + h_kv) * p->n_kblk * c->d_head;
+#pragma omp parallel num_threads(ctx->n_thread)
+    {
+        for (int b = 0; b < job->n_band; b++) {
+#pragma omp for schedule(static)
+            for (int32_t panel = 0; panel < n_panel; panel++)
+                pack_panel(&job->band[b], k_mean, c->d_head, panel * width, q.n_kblk, width,
+                           scratch->panels[b] + (int64_t)panel * width * job->band[b].n_dim);
+        }
+        prism_arena arena = {.base = scratch->thread + (size_t)prism_thread_index() * scratch->thread_bytes};
+        thread_scratch t = layout_thread(p, &arena);
+        /* Later query blocks see more: longest first. */
+#pragma omp for schedule(dynamic, 1)
+        for (int32_t item = 0; item < n_tile * p->group; item++) {
+            const int32_t i0 = (n_tile - 1 - item / p->group) * tile_rows, h = h_kv * p->group + item % p->group;
+            const int32_t m = q.n_qblk - i0 < tile_rows ? q.n_qblk - i0 : tile_rows;
+            select_tile(ctx, job, &q, prism_problem_row(p, s, h, i0), i0, m, scratch->panels, &t);
+        }
+    }
+}
+
+/* A sequence too short for sparsity to pay keeps every causal block. */
+static void select_all(const prism_select_job *job, int32_t s)
+{
+    const prism_problem *p = job->problem;
+    const prism_seq q = prism_problem_seq(p, s);
+    for (int32_t h = 0; h < p->call->n_head; h++)
+        for (int32_t i = 0; i < q.n_qblk; i++)
+            prism_bits_fill(job->bits + prism_problem_row(p, s, h, i) * p->n_word, 0, q.first_qblk + i + 1);
+}
+
+void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job)
+{
+    const prism_problem *p = job->problem;
+    prism_arena arena = {.base = job->scratch};
+    const select_scratch scratch = layout(ctx, p, &arena);
+    memset(job->bits, 0, (size_t)(p->n_row * p->n_word) * sizeof *job->bits);
+    for (int32_t s = 0; s < p->call->n_seq; s++) {
+        const prism_seq q = prism_problem_seq(p, s);
+        if (q.n_kv < job->min_tokens)
+            select_all(job, s);
+        else
+            for (int32_t h_kv = 0; h_kv < p->call->n_kv_head; h_kv++)
+                select_kv_head(ctx, job, s, h_kv, &scratch);
+    }
+}

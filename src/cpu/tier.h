@@ -1,0 +1,60 @@
+/*
+ * The inner loops of one CPU tier. kernels_c.c fills the table first; a tier overrides what it does better.
+ *
+ * Attention over a block is two small matrix products, Q K^T and P V, and so are block scores: one gemm kernel serves
+ * all three. Its right operand is packed in panels of `panel` columns: panel c holds columns [c * panel, ...) as
+ * [k][panel], columns beyond the matrix zero.
+ */
+#ifndef PRISM_CPU_TIER_H
+#define PRISM_CPU_TIER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "prism_attn/prism.h"
+
+enum { PRISM_N_DTYPE = 3, PRISM_MAX_PANEL = 64, PRISM_MAX_BLOCK = 128 };
+
+/* Online softmax of one row, in base 2: max of the logits so far, sum of 2^(logit - max). */
+typedef struct prism_softmax {
+    float max, sum;
+} prism_softmax;
+
+typedef struct prism_cpu_kernels {
+    const char *name;
+    prism_isa isa;
+    int32_t panel;
+
+    /* dst[j] = src[j] as float32; sum[j] += src[j]. Rows are contiguous, any alignment. */
+    void (*load_row[PRISM_N_DTYPE])(float *dst, const void *src, int32_t n);
+    void (*add_row[PRISM_N_DTYPE])(float *sum, const void *src, int32_t n);
+    /* dst[j] = src[j] * factor, rounded to nearest even. */
+    void (*store_row[PRISM_N_DTYPE])(void *dst, const float *src, int32_t n, float factor);
+
+    /* c[i][j] = (alpha ? alpha[i] * c[i][j] : 0) + sum over l < k of a[i][l] * b[l][j], for i < m and j < n.
+     * Assumptions: n a multiple of panel; b packed and 64-byte aligned; c rows 64-byte aligned (ldc a multiple of 16). */
+    void (*gemm)(float *c, int64_t ldc, const float *alpha, const float *a, int64_t lda, const float *b, int32_t m,
+                 int32_t n, int32_t k);
+
+    /* Few rows against unpacked ones: y[i] = a[i] . x for i < m; y = alpha * y + sum over i < m of w[i] * a[i]. */
+    void (*dot_rows)(float *y, const float *a, int64_t lda, const float *x, int32_t m, int32_t k);
+    void (*sum_rows)(float *y, float alpha, const float *w, const float *a, int64_t lda, int32_t m, int32_t n);
+
+    /* One block of one tile of rows. logit[i][j], base 2, j < n_valid[i] counts; becomes 2^(logit - max), and 0 for
+     * n_valid[i] <= j < n. alpha[i] = what earlier sums and outputs must be scaled by. n a multiple of panel. */
+    void (*softmax)(float *logit, int64_t ld, int32_t m, int32_t n, const int32_t *n_valid, prism_softmax *state,
+                    float *alpha);
+
+    /* x[j] *= factor; returns the largest; *finite = all of them are. */
+    float (*scale_max)(float *x, int32_t n, float factor, bool *finite);
+    /* x[j] = e^(x[j] - max) */
+    void (*exp_row)(float *x, int32_t n, float max);
+} prism_cpu_kernels;
+
+void prism_cpu_kernels_c(prism_cpu_kernels *k);
+#if defined(__x86_64__)
+void prism_cpu_kernels_avx2(prism_cpu_kernels *k);   /* AVX2, FMA, F16C */
+void prism_cpu_kernels_avx512(prism_cpu_kernels *k); /* AVX-512 F, BW, DQ, VL */
+#endif
+
+#endif

@@ -1,0 +1,39 @@
+/* Prism (arXiv 2602.08426): pooled queries and keys score blocks twice, in a high- and a low-frequency band, each at a
+ * strength restored from its energy; a row keeps the blocks that hold top_p of the mass in either band. */
+#include "core/options.h"
+#include "methods/methods.h"
+
+static void select_prism(const prism_plan_job *job)
+{
+    const prism_kernels *k = job->ctx->kernels;
+    const prism_options *opt = job->options;
+    const prism_bands *bands = opt->bands;
+
+    k->pool_queries(job->ctx, job->problem, job->q_mean);
+    k->pool_keys(job->ctx, job->problem, job->pooled, job->k_mean);
+    k->calibrate(job->ctx, &(prism_calibrate_job){
+                               .problem = job->problem,
+                               .bands = bands,
+                               .mode = opt->calibration,
+                               .q_mean = job->q_mean,
+                               .k_mean = job->k_mean,
+                               .factor = job->factor,
+                               .scratch = job->scratch,
+                           });
+    k->select(job->ctx, &(prism_select_job){
+                            .problem = job->problem,
+                            .q_mean = job->q_mean,
+                            .k_mean = job->k_mean,
+                            .band = {{bands->high, bands->n_high, prism_options_top_p(opt, opt->top_p_high)},
+                                     {bands->low, bands->n_low, prism_options_top_p(opt, opt->top_p_low)}},
+                            .n_band = 2,
+                            .factor = job->factor,
+                            .keep_sink = opt->keep_sink,
+                            .keep_own = opt->keep_own,
+                            .min_tokens = job->min_tokens,
+                            .bits = job->bits,
+                            .scratch = job->scratch,
+                        });
+}
+
+const prism_method_impl prism_method_prism = {.name = "prism", .needs_bands = true, .select = select_prism};
