@@ -1,0 +1,14 @@
+/* lm/ops.h - the small operations between the matrix products, over rows of floats. */
+#ifndef LM_OPS_H
+#define LM_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* out = x / sqrt(mean(x^2) + eps) * weight. out may be x. */
+void lm_rms_norm(const float *x, const float *weight, int64_t n, float eps, float *out);
+/* gate = silu(gate) * up. exp within 2 units in the last place. */
+void lm_swiglu(float *gate, const float *up, int64_t n);
+bool lm_all_finite(const float *x, int64_t n);
+
+#endif
