@@ -1,0 +1,322 @@
+#include "convert.h"
+#include "file.h"
+#include "json.h"
+#include "model.h"
+#include "ops.h"
+#include "rope.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_TOKENIZER_BYTES (1u << 28)
+
+typedef struct conversion {
+    const lm_model *model;
+    const lm_convert_options *options;
+    const char *dir;
+    lm_gguf_writer *writer;
+    lm_error *err;
+} conversion;
+
+/* -------------------------------------------------------------------------------------------- metadata ---- */
+
+static const char *arch_key(const conversion *c, const char *name, char key[96]) {
+    snprintf(key, 96, "%s.%s", c->model->config.arch, name);
+    return key;
+}
+
+static void put_u32(const conversion *c, const char *name, int32_t value) {
+    char key[96];
+    lm_gguf_put_u32(c->writer, arch_key(c, name, key), (uint32_t)value);
+}
+
+static void put_f32(const conversion *c, const char *name, double value) {
+    char key[96];
+    lm_gguf_put_f32(c->writer, arch_key(c, name, key), (float)value);
+}
+
+/* llama.cpp's numbers for what a file mostly holds. */
+static uint32_t file_type(lm_dtype type) {
+    return type == LM_F32 ? 0 : type == LM_F16 ? 1 : type == LM_Q8_0 ? 7 : 32;
+}
+
+static bool put_rope(const conversion *c) {
+    const lm_rope *r = &c->model->config.rope;
+    char key[96];
+    put_u32(c, "rope.dimension_count", r->n_dim);
+    put_f32(c, "rope.freq_base", r->base);
+    if (r->scaling == LM_ROPE_LINEAR || r->scaling == LM_ROPE_YARN) {
+        lm_gguf_put_string(c->writer, arch_key(c, "rope.scaling.type", key),
+                           r->scaling == LM_ROPE_YARN ? "yarn" : "linear");
+        put_f32(c, "rope.scaling.factor", r->factor);
+    }
+    if (r->scaling == LM_ROPE_YARN) {
+        if (!r->truncate)
+            return lm_fail(c->err, LM_ERROR_UNSUPPORTED, "%s: YaRN without truncation cannot be written to GGUF", c->dir);
+        put_u32(c, "rope.scaling.original_context_length", (int32_t)r->n_ctx_original);
+        put_f32(c, "rope.scaling.yarn_beta_fast", r->beta_fast);
+        put_f32(c, "rope.scaling.yarn_beta_slow", r->beta_slow);
+        /* Readers multiply this by 0.1 ln(factor) + 1. */
+        put_f32(c, "rope.scaling.attn_factor", r->attention_factor / (1 + 0.1 * log(r->factor)));
+    }
+    return true;
+}
+
+static bool put_model(const conversion *c) {
+    const lm_config *m = &c->model->config;
+    lm_gguf_writer *w = c->writer;
+    lm_gguf_put_string(w, "general.architecture", m->arch);
+    lm_gguf_put_string(w, "general.type", "model");
+    lm_gguf_put_string(w, "general.name", c->options->name ? c->options->name : m->name);
+    if (c->options->description)
+        lm_gguf_put_string(w, "general.description", c->options->description);
+    if (c->options->license)
+        lm_gguf_put_string(w, "general.license", c->options->license);
+    lm_gguf_put_u32(w, "general.file_type", file_type(c->options->type));
+    lm_gguf_put_u32(w, "general.quantization_version", 2);
+    put_u32(c, "block_count", m->n_layer);
+    put_u32(c, "context_length", m->n_ctx_train);
+    put_u32(c, "embedding_length", m->d_model);
+    put_u32(c, "feed_forward_length", m->d_ff);
+    put_u32(c, "attention.head_count", m->n_head);
+    put_u32(c, "attention.head_count_kv", m->n_kv_head);
+    put_u32(c, "attention.key_length", m->d_head);
+    put_u32(c, "attention.value_length", m->d_head);
+    put_u32(c, "vocab_size", m->n_vocab);
+    put_f32(c, "attention.layer_norm_rms_epsilon", (double)m->rms_eps);
+    return put_rope(c);
+}
+
+/* ------------------------------------------------------------------------------------------- tokenizer ---- */
+
+/* GPT-2's byte alphabet: printable Latin-1 stands for itself, the other bytes for U+0100 and up. */
+static size_t byte_letter(uint8_t byte, char out[2]) {
+    uint32_t u = byte;
+    if (byte <= 32)
+        u = 256u + byte;
+    else if (byte >= 127 && byte <= 160)
+        u = 256u + 33u + (byte - 127u);
+    else if (byte == 173)
+        u = 256u + 67u;
+    if (u < 128) {
+        out[0] = (char)u;
+        return 1;
+    }
+    out[0] = (char)(0xc0 | (u >> 6));
+    out[1] = (char)(0x80 | (u & 0x3f));
+    return 2;
+}
+
+static bool put_token(const conversion *c, const lm_tokenizer *tok, int32_t id, lm_text *text) {
+    size_t n;
+    const char *bytes = lm_tokenizer_bytes(tok, id, &n);
+    const lm_token_type type = lm_tokenizer_type(tok, id);
+    text->n = 0;
+    if (!bytes) { /* a row of the embedding without a token: readers want a unique name for it */
+        char pad[32];
+        n = (size_t)snprintf(pad, sizeof pad, "[PAD%d]", id);
+        lm_gguf_put_array_string(c->writer, pad, n);
+        return true;
+    }
+    if (type == LM_TOKEN_CONTROL || type == LM_TOKEN_USER_DEFINED) {
+        lm_gguf_put_array_string(c->writer, bytes, n);
+        return true;
+    }
+    for (size_t i = 0; i < n; i++) {
+        char letter[2];
+        if (!lm_text_append(text, letter, byte_letter((uint8_t)bytes[i], letter), c->err))
+            return false;
+    }
+    lm_gguf_put_array_string(c->writer, text->data, text->n);
+    return true;
+}
+
+/* tokenizer.json has merges as "a b" or as ["a", "b"]; GGUF has the former. */
+static bool put_merges(const conversion *c, const cJSON *tokenizer) {
+    const cJSON *merges = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(tokenizer, "model"), "merges");
+    const cJSON *item;
+    if (!cJSON_IsArray(merges))
+        return lm_fail(c->err, LM_ERROR_INPUT, "%s/tokenizer.json: has no list of merges", c->dir);
+    lm_gguf_put_array(c->writer, "tokenizer.ggml.merges", LM_GGUF_STRING, (uint64_t)cJSON_GetArraySize(merges));
+    lm_text text = {0};
+    bool ok = true;
+    cJSON_ArrayForEach(item, merges) {
+        const char *left = cJSON_GetStringValue(cJSON_IsArray(item) ? cJSON_GetArrayItem(item, 0) : item);
+        const char *right = cJSON_IsArray(item) ? cJSON_GetStringValue(cJSON_GetArrayItem(item, 1)) : "";
+        if (!left || !right) {
+            ok = lm_fail(c->err, LM_ERROR_INPUT, "%s/tokenizer.json: a merge is no pair of strings", c->dir);
+            break;
+        }
+        text.n = 0;
+        ok = lm_text_append(&text, left, strlen(left), c->err) &&
+             (!cJSON_IsArray(item) || lm_text_append(&text, " ", 1, c->err)) &&
+             lm_text_append(&text, right, strlen(right), c->err);
+        if (!ok)
+            break;
+        lm_gguf_put_array_string(c->writer, text.data, text.n);
+    }
+    lm_text_free(&text);
+    return ok;
+}
+
+static bool put_vocabulary(const conversion *c) {
+    const lm_config *m = &c->model->config;
+    const lm_tokenizer *tok = c->model->tokenizer;
+    lm_gguf_writer *w = c->writer;
+    lm_text text = {0};
+    bool ok = true;
+    lm_gguf_put_string(w, "tokenizer.ggml.model", "gpt2");
+    lm_gguf_put_string(w, "tokenizer.ggml.pre", lm_tokenizer_pre(tok));
+    lm_gguf_put_array(w, "tokenizer.ggml.tokens", LM_GGUF_STRING, (uint64_t)m->n_vocab);
+    for (int32_t id = 0; ok && id < m->n_vocab; id++)
+        ok = put_token(c, tok, id, &text);
+    lm_text_free(&text);
+    lm_gguf_put_array(w, "tokenizer.ggml.token_type", LM_GGUF_I32, (uint64_t)m->n_vocab);
+    for (int32_t id = 0; id < m->n_vocab; id++)
+        lm_gguf_put_array_i32(w, (int32_t)lm_tokenizer_type(tok, id));
+    return ok;
+}
+
+static bool put_tokenizer(const conversion *c) {
+    const lm_config *m = &c->model->config;
+    lm_gguf_writer *w = c->writer;
+    if (!c->model->tokenizer)
+        return lm_fail(c->err, LM_ERROR_INPUT, "%s: has no tokenizer.json, which a complete GGUF file needs", c->dir);
+    char *path = lm_path_join(c->dir, "tokenizer.json");
+    cJSON *json = path ? lm_json_read(path, MAX_TOKENIZER_BYTES, c->err) : NULL;
+    if (!path)
+        lm_fail(c->err, LM_ERROR_MEMORY, "%s: no memory", c->dir);
+    free(path);
+    const bool ok = json && put_vocabulary(c) && put_merges(c, json);
+    cJSON_Delete(json);
+    if (m->bos_id >= 0)
+        lm_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)m->bos_id);
+    if (m->n_eos)
+        lm_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)m->eos_id[0]);
+    if (m->pad_id >= 0)
+        lm_gguf_put_u32(w, "tokenizer.ggml.padding_token_id", (uint32_t)m->pad_id);
+    lm_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", m->add_bos);
+    return ok;
+}
+
+/* --------------------------------------------------------------------------------------------- tensors ---- */
+
+static lm_dtype target_type(const conversion *c, const lm_tensor *t) {
+    if (t->n_dim < 2)
+        return LM_F32;
+    if (c->options->type == LM_Q8_0 && t->dim[t->n_dim - 1] % LM_Q8_0_BLOCK)
+        return LM_F16;
+    return c->options->type;
+}
+
+/* Calls each for every tensor of the model, in the order of the file. */
+typedef bool visit(const conversion *c, const lm_tensor *t, const char *gguf_name);
+
+static bool for_each_tensor(const conversion *c, visit *each) {
+    size_t n;
+    const lm_weight_name *names = lm_weight_names(&n);
+    const int32_t n_layer = c->model->config.n_layer;
+    for (int32_t layer = -1; layer < n_layer; layer++)
+        for (size_t i = 0; i < n; i++) {
+            char hf[128], gguf[128];
+            if ((strstr(names[i].hf, "%d") != NULL) != (layer >= 0))
+                continue;
+            lm_weight_name_text(names[i].hf, layer, hf, sizeof hf);
+            lm_weight_name_text(names[i].gguf, layer, gguf, sizeof gguf);
+            const lm_tensor *t = lm_safetensors_find(c->model->st, hf);
+            /* Tied models may carry the embedding a second time. */
+            if (t && !(c->model->config.tied && strcmp(gguf, "output.weight") == 0) && !each(c, t, gguf))
+                return false;
+        }
+    return true;
+}
+
+static bool list_tensor(const conversion *c, const lm_tensor *t, const char *name) {
+    lm_gguf_put_tensor(c->writer, name, target_type(c, t), t->n_dim, t->dim);
+    return true;
+}
+
+/* The row of the source that becomes row i: pairs (j, j + d/2) of a head become (2j, 2j + 1). */
+static int64_t source_row(const lm_config *m, const char *name, int64_t i) {
+    const bool rotated = strstr(name, "attn_q.") || strstr(name, "attn_k.");
+    if (strcmp(m->arch, "llama") != 0 || !rotated)
+        return i;
+    const int64_t head = i / m->d_head, r = i % m->d_head, half = m->rope.n_dim / 2;
+    if (r >= m->rope.n_dim)
+        return i;
+    return head * m->d_head + r / 2 + (r % 2) * half;
+}
+
+static bool write_tensor(const conversion *c, const lm_tensor *t, const char *name) {
+    const lm_dtype type = target_type(c, t);
+    const int64_t cols = t->n_dim < 2 ? 1 : t->dim[1], rows = t->dim[0];
+    const size_t in_bytes = lm_dtype_bytes(t->dtype) * (size_t)cols;
+    const size_t out_bytes = type == LM_Q8_0 ? (size_t)cols / LM_Q8_0_BLOCK * LM_Q8_0_BLOCK_BYTES
+                                             : lm_dtype_bytes(type) * (size_t)cols;
+    float *row = malloc((size_t)cols * sizeof *row);
+    uint8_t *out = malloc(out_bytes);
+    bool ok = row && out;
+    if (!ok)
+        lm_fail(c->err, LM_ERROR_MEMORY, "%s: tensor %s: no memory for a row", c->dir, t->name);
+    for (int64_t i = 0; ok && i < rows; i++) {
+        const int64_t from = source_row(&c->model->config, name, i);
+        lm_to_float(t->dtype, (const uint8_t *)t->data + (size_t)from * in_bytes, row, cols);
+        if (!lm_all_finite(row, cols)) {
+            ok = lm_fail(c->err, LM_ERROR_INPUT, "%s: tensor %s: row %lld has values that are not finite", c->dir, t->name,
+                         (long long)from);
+            break;
+        }
+        lm_from_float(type, row, out, cols);
+        ok = lm_gguf_writer_data(c->writer, out, out_bytes, c->err);
+    }
+    free(row);
+    free(out);
+    return ok;
+}
+
+/* llama3 scaling as factors: unscaled frequency / scaled frequency. */
+static bool rope_factors(const conversion *c, float factors[PRISM_MAX_D_HEAD / 2]) {
+    lm_config plain = c->model->config;
+    prism_rope unscaled;
+    plain.rope.scaling = LM_ROPE_NONE;
+    if (!lm_rope_build(&plain, NULL, &unscaled, c->err))
+        return false;
+    for (int32_t j = 0; j < unscaled.n_pair; j++)
+        factors[j] = (float)(unscaled.frequency[j] / c->model->rope.frequency[j]);
+    return true;
+}
+
+static bool convert(const conversion *c, const char *path) {
+    const lm_rope *r = &c->model->config.rope;
+    const bool llama3 = r->scaling == LM_ROPE_LLAMA3;
+    const int64_t n_factor = r->n_dim / 2;
+    float factors[PRISM_MAX_D_HEAD / 2];
+    if (llama3 && strcmp(c->model->config.arch, "llama") != 0)
+        return lm_fail(c->err, LM_ERROR_UNSUPPORTED, "%s: llama3 RoPE scaling of a %s model cannot be written to GGUF",
+                       c->dir, c->model->config.arch);
+    if (!put_model(c) || !put_tokenizer(c) || (llama3 && !rope_factors(c, factors)))
+        return false;
+    if (llama3)
+        lm_gguf_put_tensor(c->writer, "rope_freqs.weight", LM_F32, 1, &n_factor);
+    return for_each_tensor(c, list_tensor) && lm_gguf_writer_start(c->writer, path, c->err) &&
+           (!llama3 || lm_gguf_writer_data(c->writer, factors, (size_t)n_factor * sizeof *factors, c->err)) &&
+           for_each_tensor(c, write_tensor) && lm_gguf_writer_finish(c->writer, c->err);
+}
+
+bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *options, lm_error *err) {
+    if (!lm_dtype_is_weight(options->type))
+        return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as F32, F16, BF16 or Q8_0, not %s",
+                       lm_dtype_name(options->type));
+    if (!lm_path_is_directory(hf_dir))
+        return lm_fail(err, LM_ERROR_INPUT, "%s: is not a Hugging Face directory", hf_dir);
+    lm_model *model;
+    if (!lm_model_open(hf_dir, &model, err))
+        return false;
+    const conversion c = {.model = model, .options = options, .dir = hf_dir, .writer = lm_gguf_writer_create(),
+                          .err = err};
+    const bool ok = c.writer ? convert(&c, path) : lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", path);
+    lm_gguf_writer_free(c.writer);
+    lm_model_close(model);
+    return ok;
+}
