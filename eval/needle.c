@@ -1,0 +1,397 @@
+#include "needle.h"
+#include "rng.h"
+#include "words.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAYLOAD_BYTES 48 /* holds a uuid and the longest pair of words */
+#define SENTENCE_BYTES 192
+#define MAX_KEY 4096
+
+static const char noise[] =
+    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
+
+static const char *const type_names[] = {"word", "number", "uuid"};
+
+typedef struct pair {
+    char key[PAYLOAD_BYTES], value[PAYLOAD_BYTES];
+} pair;
+
+/* What stays the same while the length of the haystack is searched for. */
+typedef struct maker {
+    const eval_needle_spec *spec;
+    const char *book; /* book or noise; read as a ring */
+    size_t n_book, start;
+    pair *pairs; /* [n_key], the queried one first */
+    eval_rng rng; /* as it stands after the pairs were drawn */
+    lm_text text;
+    size_t queried_at; /* where the queried needle starts in text */
+    size_t n_context;
+} maker;
+
+void eval_needle_spec_init(eval_needle_spec *spec) {
+    *spec = (eval_needle_spec){.haystack = EVAL_HAYSTACK_BOOK,
+                               .key = EVAL_PAYLOAD_WORD,
+                               .value = EVAL_PAYLOAD_NUMBER,
+                               .n_key = 4,
+                               .depth = 0.5,
+                               .n_token = 8192,
+                               .seed = 1,
+                               .book_offset = EVAL_BOOK_ANYWHERE};
+}
+
+/* ----------------------------------------------------------------------------------------------- payloads ---- */
+
+static void draw(eval_payload type, eval_rng *rng, char out[PAYLOAD_BYTES]) {
+    if (type == EVAL_PAYLOAD_NUMBER) {
+        snprintf(out, PAYLOAD_BYTES, "%llu", 1000000ull + (unsigned long long)eval_rng_below(rng, 9000000));
+    } else if (type == EVAL_PAYLOAD_WORD) {
+        const char *adjective = eval_adjectives[eval_rng_below(rng, EVAL_N_ADJECTIVE)];
+        const char *noun = eval_nouns[eval_rng_below(rng, EVAL_N_NOUN)];
+        snprintf(out, PAYLOAD_BYTES, "%s-%s", adjective, noun);
+    } else {
+        uint64_t high = eval_rng_next(rng), low = eval_rng_next(rng);
+        high = (high & ~0xF000ull) | 0x4000;           /* version 4 */
+        low = (low & ~(3ull << 62)) | 1ull << 63; /* variant 1 */
+        snprintf(out, PAYLOAD_BYTES, "%08llx-%04llx-%04llx-%04llx-%012llx", (unsigned long long)(high >> 32),
+                 (unsigned long long)(high >> 16 & 0xFFFF), (unsigned long long)(high & 0xFFFF),
+                 (unsigned long long)(low >> 48), (unsigned long long)(low & 0xFFFFFFFFFFFFull));
+    }
+}
+
+static bool is_taken(const maker *m, int32_t n, const pair *p) {
+    for (int32_t i = 0; i < n; i++)
+        if (strcmp(m->pairs[i].key, p->key) == 0 || strcmp(m->pairs[i].value, p->value) == 0)
+            return true;
+    return false;
+}
+
+/* Draws a pair that shares neither key nor value with the first n. */
+static pair draw_pair(const maker *m, int32_t n, eval_rng *rng) {
+    pair p;
+    do {
+        draw(m->spec->key, rng, p.key);
+        draw(m->spec->value, rng, p.value);
+    } while (is_taken(m, n, &p));
+    return p;
+}
+
+static bool append_needle(lm_text *text, const eval_needle_spec *spec, const pair *p, lm_error *err) {
+    char sentence[SENTENCE_BYTES];
+    int n = snprintf(sentence, sizeof sentence, " One of the special magic %ss for %s is: %s.", type_names[spec->value],
+                     p->key, p->value);
+    return lm_text_append(text, sentence, (size_t)n, err);
+}
+
+/* ------------------------------------------------------------------------------------------------ weaving ---- */
+
+static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+/* A sentence that ends just before text[i]: full stop, question or exclamation mark, then perhaps quotes. White space
+ * follows, so no word and no UTF-8 character is ever cut. */
+static bool ends_sentence(const char *text, size_t i) {
+    if (i == 0 || !is_space(text[i]))
+        return false;
+    while (i > 0 && strchr("\"')]_", text[i - 1]))
+        i--;
+    if (i >= 3 && (memcmp(text + i - 3, "\xE2\x80\x9D", 3) == 0 || memcmp(text + i - 3, "\xE2\x80\x99", 3) == 0))
+        i -= 3;
+    return i > 0 && strchr(".!?", text[i - 1]) && text[i - 1];
+}
+
+static bool ends_word(const char *text, size_t i) { return i > 0 && is_space(text[i]) && !is_space(text[i - 1]); }
+
+/* The place for a needle nearest to `at` within reach: the end of a sentence, else of a word, else the text's end. */
+static size_t find_site(const char *text, size_t n, size_t at) {
+    const size_t reach = 4096;
+    for (int words = 0; words < 2; words++)
+        for (size_t d = 0; d <= reach; d++) {
+            if (at + d < n && (words ? ends_word(text, at + d) : ends_sentence(text, at + d)))
+                return at + d;
+            if (at >= d && at - d < n && (words ? ends_word(text, at - d) : ends_sentence(text, at - d)))
+                return at - d;
+        }
+    return n;
+}
+
+typedef struct site {
+    size_t at;
+    int32_t pair;
+} site;
+
+static int compare_site(const void *a, const void *b) {
+    const site *x = a, *y = b;
+    return x->at != y->at ? (x->at < y->at ? -1 : 1) : x->pair < y->pair ? -1 : x->pair > y->pair;
+}
+
+/* n bytes of the ring from the start, shortened to whole words. */
+static bool take_excerpt(const maker *m, size_t n, lm_text *out, lm_error *err) {
+    size_t at = m->start;
+    while (n > 0) {
+        size_t part = m->n_book - at < n ? m->n_book - at : n;
+        if (!lm_text_append(out, m->book + at, part, err))
+            return false;
+        n -= part;
+        at = 0;
+        if (n > 0 && !lm_text_append(out, "\n", 1, err))
+            return false;
+    }
+    while (out->n > 0 && !is_space(out->data[out->n - 1]))
+        out->n--;
+    while (out->n > 0 && is_space(out->data[out->n - 1]))
+        out->n--;
+    return true;
+}
+
+static bool weave_text(maker *m, const lm_text *excerpt, site *sites, lm_error *err) {
+    const eval_needle_spec *spec = m->spec;
+    eval_rng rng = m->rng;
+    for (int32_t i = 0; i < spec->n_key; i++) {
+        size_t at = i == 0 ? (size_t)llround(spec->depth * (double)excerpt->n)
+                           : (size_t)eval_rng_below(&rng, excerpt->n + 1);
+        sites[i] = (site){find_site(excerpt->data, excerpt->n, at), i};
+    }
+    qsort(sites, (size_t)spec->n_key, sizeof *sites, compare_site);
+    size_t done = 0;
+    for (int32_t i = 0; i < spec->n_key; i++) {
+        if (!lm_text_append(&m->text, excerpt->data + done, sites[i].at - done, err))
+            return false;
+        done = sites[i].at;
+        if (sites[i].pair == 0)
+            m->queried_at = m->text.n;
+        if (!append_needle(&m->text, spec, &m->pairs[sites[i].pair], err))
+            return false;
+    }
+    return lm_text_append(&m->text, excerpt->data + done, excerpt->n - done, err);
+}
+
+static bool context_of_text(maker *m, size_t n, lm_error *err) {
+    lm_text excerpt = {0};
+    site *sites = malloc((size_t)m->spec->n_key * sizeof *sites);
+    bool ok = sites ? lm_text_append(&excerpt, NULL, 0, err) && take_excerpt(m, n, &excerpt, err) &&
+                          weave_text(m, &excerpt, sites, err)
+                    : lm_fail(err, LM_ERROR_MEMORY, "needle: out of memory");
+    free(sites);
+    lm_text_free(&excerpt);
+    return ok;
+}
+
+/* n distractors, the needles among them. */
+static bool context_of_needles(maker *m, size_t n, lm_error *err) {
+    const eval_needle_spec *spec = m->spec;
+    eval_rng rng = m->rng;
+    size_t total = n + (size_t)spec->n_key, queried = (size_t)llround(spec->depth * (double)(total - 1));
+    size_t others = (size_t)spec->n_key - 1; /* still to be placed, at random among what is left */
+    for (size_t i = 0; i < total; i++) {
+        size_t left = total - i - (i < queried); /* slots from here on, without the queried one */
+        pair distractor;
+        const pair *p = &distractor;
+        if (i == queried) {
+            p = &m->pairs[0];
+            m->queried_at = m->text.n;
+        } else if (others > 0 && eval_rng_below(&rng, left) < others) {
+            p = &m->pairs[spec->n_key - (int32_t)others--];
+        } else {
+            distractor = draw_pair(m, spec->n_key, &rng);
+        }
+        if (!append_needle(&m->text, spec, p, err))
+            return false;
+    }
+    return true;
+}
+
+/* Builds the whole prompt with a haystack of the given size (bytes or distractors) and counts its tokens. */
+static bool build(maker *m, const lm_tokenizer *tok, size_t size, size_t *n_token, lm_error *err) {
+    const eval_needle_spec *spec = m->spec;
+    const char *type = type_names[spec->value], *key = m->pairs[0].key;
+    m->text.n = 0;
+    bool ok = lm_text_append(&m->text, NULL, 0, err) && (spec->haystack == EVAL_HAYSTACK_NEEDLE
+                                                             ? context_of_needles(m, size, err)
+                                                             : context_of_text(m, size, err));
+    if (!ok)
+        return false;
+    m->n_context = m->text.n;
+    char question[2 * SENTENCE_BYTES];
+    int n = snprintf(question, sizeof question,
+                     "\nWhat is the special magic %s for %s mentioned in the provided text? The special magic %s for "
+                     "%s mentioned in the provided text is",
+                     type, key, type, key);
+    lm_tokens ids = {0};
+    ok = lm_text_append(&m->text, question, (size_t)n, err) &&
+         lm_tokenizer_encode(tok, m->text.data, m->text.n, 0, &ids, err);
+    *n_token = ids.n;
+    lm_tokens_free(&ids);
+    return ok;
+}
+
+/* The largest haystack that fits; leaves it built. */
+static bool fit(maker *m, const lm_tokenizer *tok, size_t *n_token, lm_error *err) {
+    const size_t limit = (size_t)m->spec->n_token;
+    size_t low = 0, high = limit;
+    if (!build(m, tok, 0, n_token, err))
+        return false;
+    if (*n_token > limit)
+        return lm_fail(err, LM_ERROR_USAGE, "needle: %d needles and the question take %zu tokens, more than the %zu asked "
+                                            "for", (int)m->spec->n_key, *n_token, limit);
+    for (;; low = high, high *= 2) {
+        if (!build(m, tok, high, n_token, err))
+            return false;
+        if (*n_token > limit)
+            break;
+        if (high > limit * 64) /* no text has tokens of 64 bytes on average: white space without end */
+            return lm_fail(err, LM_ERROR_INPUT, "needle: the text has too few words");
+    }
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (!build(m, tok, middle, n_token, err))
+            return false;
+        *(*n_token > limit ? &high : &low) = middle;
+    }
+    /* Sites move a little with the size, so the count is only nearly monotonic. */
+    do {
+        if (!build(m, tok, low, n_token, err))
+            return false;
+    } while (*n_token > limit && low-- > 0);
+    return true;
+}
+
+/* -------------------------------------------------------------------------------------------------- doors ---- */
+
+static bool check(const eval_needle_spec *spec, const lm_tokenizer *tok, const char *book, size_t n_book,
+                  lm_error *err) {
+    if (!spec || !tok)
+        return lm_fail(err, LM_ERROR_USAGE, "needle: NULL argument");
+    if ((unsigned)spec->haystack > EVAL_HAYSTACK_NOISE || (unsigned)spec->key > EVAL_PAYLOAD_UUID ||
+        (unsigned)spec->value > EVAL_PAYLOAD_UUID)
+        return lm_fail(err, LM_ERROR_USAGE, "needle: no such haystack or type");
+    if (spec->n_key < 1 || spec->n_key > MAX_KEY)
+        return lm_fail(err, LM_ERROR_USAGE, "needle: the number of keys must be 1 .. %d", MAX_KEY);
+    if (!(spec->depth >= 0 && spec->depth <= 1))
+        return lm_fail(err, LM_ERROR_USAGE, "needle: the depth must be 0 .. 1");
+    if (spec->n_token < 1)
+        return lm_fail(err, LM_ERROR_USAGE, "needle: the number of tokens must be positive");
+    if (spec->haystack != EVAL_HAYSTACK_BOOK)
+        return true;
+    if (!book || n_book == 0)
+        return lm_fail(err, LM_ERROR_INPUT, "needle: a book haystack needs a text");
+    if (spec->book_offset != EVAL_BOOK_ANYWHERE && spec->book_offset >= n_book)
+        return lm_fail(err, LM_ERROR_USAGE, "needle: the text has only %zu bytes", n_book);
+    return true;
+}
+
+/* The excerpt starts with a sentence where the seed picks one, and with a word in any case. */
+static void pick_start(maker *m) {
+    const eval_needle_spec *spec = m->spec;
+    if (spec->haystack == EVAL_HAYSTACK_NOISE) {
+        m->book = noise;
+        m->n_book = sizeof noise - 1;
+        return;
+    }
+    if (spec->haystack != EVAL_HAYSTACK_BOOK || spec->book_offset == 0)
+        return;
+    if (spec->book_offset == EVAL_BOOK_ANYWHERE)
+        m->start = find_site(m->book, m->n_book, (size_t)eval_rng_below(&m->rng, m->n_book));
+    else
+        for (m->start = spec->book_offset; m->start < m->n_book && !is_space(m->book[m->start - 1]);)
+            m->start++;
+    while (m->start < m->n_book && is_space(m->book[m->start]))
+        m->start++;
+    if (m->start == m->n_book)
+        m->start = 0;
+}
+
+static bool hand_over(maker *m, size_t n_token, eval_needle *out, lm_error *err) {
+    char **gold = malloc(sizeof *gold), *answer = malloc(PAYLOAD_BYTES);
+    if (!gold || !answer) {
+        free(gold);
+        free(answer);
+        return lm_fail(err, LM_ERROR_MEMORY, "needle: out of memory");
+    }
+    memcpy(answer, m->pairs[0].value, PAYLOAD_BYTES);
+    gold[0] = answer;
+    *out = (eval_needle){.prompt = m->text.data,
+                         .n_bytes = m->text.n,
+                         .gold = gold,
+                         .n_gold = 1,
+                         .n_token = (int32_t)n_token,
+                         .depth = (double)m->queried_at / (double)m->n_context,
+                         .book_offset = m->start};
+    m->text = (lm_text){0};
+    return true;
+}
+
+bool eval_needle_make(const eval_needle_spec *spec, const lm_tokenizer *tok, const char *book, size_t n_book,
+                      eval_needle *out, lm_error *err) {
+    if (!out)
+        return lm_fail(err, LM_ERROR_USAGE, "needle: NULL argument");
+    if (!check(spec, tok, book, n_book, err))
+        return false;
+    maker m = {.spec = spec, .book = book, .n_book = n_book, .rng = {spec->seed}};
+    m.pairs = malloc((size_t)spec->n_key * sizeof *m.pairs);
+    if (!m.pairs)
+        return lm_fail(err, LM_ERROR_MEMORY, "needle: out of memory for %d keys", (int)spec->n_key);
+    for (int32_t i = 0; i < spec->n_key; i++)
+        m.pairs[i] = draw_pair(&m, i, &m.rng);
+    pick_start(&m);
+    size_t n_token;
+    bool ok = fit(&m, tok, &n_token, err) && hand_over(&m, n_token, out, err);
+    lm_text_free(&m.text);
+    free(m.pairs);
+    return ok;
+}
+
+void eval_needle_free(eval_needle *needle) {
+    if (!needle)
+        return;
+    for (size_t i = 0; i < needle->n_gold; i++)
+        free(needle->gold[i]);
+    free(needle->gold);
+    free(needle->prompt);
+    *needle = (eval_needle){0};
+}
+
+/* --------------------------------------------------------------------------------------------------- JSON ---- */
+
+static bool append_z(lm_text *out, const char *s, lm_error *err) { return lm_text_append(out, s, strlen(s), err); }
+
+/* Bytes past ASCII go out as they are: the text is as much UTF-8 as the book. */
+static bool append_quoted(lm_text *out, const char *s, size_t n, lm_error *err) {
+    bool ok = append_z(out, "\"", err);
+    for (size_t i = 0; ok && i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        char escape[8];
+        if (c == '"' || c == '\\')
+            snprintf(escape, sizeof escape, "\\%c", c);
+        else if (c == '\n')
+            snprintf(escape, sizeof escape, "\\n");
+        else if (c < 0x20)
+            snprintf(escape, sizeof escape, "\\u%04x", c);
+        else {
+            ok = lm_text_append(out, s + i, 1, err);
+            continue;
+        }
+        ok = append_z(out, escape, err);
+    }
+    return ok && append_z(out, "\"", err);
+}
+
+bool eval_needle_json(const eval_needle *needles, size_t n_needle, lm_text *out, lm_error *err) {
+    if (!out || (!needles && n_needle))
+        return lm_fail(err, LM_ERROR_USAGE, "needle: NULL argument");
+    bool ok = append_z(out, "{", err);
+    for (size_t i = 0; ok && i < n_needle; i++) {
+        char head[96];
+        snprintf(head, sizeof head, "%s\n  \"%zu\": {\n    \"origin_prompt\": [{\"role\": \"HUMAN\", \"prompt\": ",
+                 i ? "," : "", i);
+        ok = append_z(out, head, err) && append_quoted(out, needles[i].prompt, needles[i].n_bytes, err) &&
+             append_z(out, "}],\n    \"gold\": [", err);
+        for (size_t j = 0; ok && j < needles[i].n_gold; j++)
+            ok = append_z(out, j ? ", " : "", err) &&
+                 append_quoted(out, needles[i].gold[j], strlen(needles[i].gold[j]), err);
+        ok = ok && append_z(out, "]\n  }", err);
+    }
+    return ok && append_z(out, "\n}\n", err);
+}
