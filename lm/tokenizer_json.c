@@ -2,9 +2,9 @@
  * Hugging Face tokenizer.json -> lm_tokenizer_desc. What the file asks for and this tokenizer does not do is refused,
  * but for Unicode normalization (see tokenizer.h).
  */
+#include "json.h"
 #include "tokenizer_internal.h"
 
-#include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -265,10 +265,9 @@ bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer.json: NULL argument");
     if (has_nul(json, n_bytes))
         return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: there is a NUL in the file");
-    const char *end = json;
-    cJSON *root = cJSON_ParseWithLengthOpts(json, n_bytes, &end, 0);
+    cJSON *root = lm_json_parse(json, n_bytes, "tokenizer.json", err);
     if (!root)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: not valid JSON at byte %zu", (size_t)(end - json));
+        return false;
     json_vocab v = {0};
     bool ok = create_from(root, &v, out, err);
     free(v.tokens);
