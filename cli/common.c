@@ -1,0 +1,172 @@
+/* Errors, arguments, files, clocks. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "cli.h"
+
+int cli_fail(int exit_code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fflush(stdout);
+    fputs("prism: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return exit_code;
+}
+
+int cli_fail_lm(const lm_error *err)
+{
+    static const int exit_codes[] = {
+        [LM_OK] = EXIT_RUN,          [LM_ERROR_RUN] = EXIT_RUN,    [LM_ERROR_USAGE] = EXIT_USAGE,
+        [LM_ERROR_INPUT] = EXIT_INPUT, [LM_ERROR_MEMORY] = EXIT_RUN, [LM_ERROR_UNSUPPORTED] = EXIT_INPUT,
+    };
+    return cli_fail(exit_codes[err->kind], "%s", err->text);
+}
+
+int cli_fail_prism(const prism_ctx *ctx, prism_status status, int what)
+{
+    const bool arguments = status == PRISM_ERROR_INVALID || status == PRISM_ERROR_UNSUPPORTED;
+    const char *text = prism_last_error(ctx);
+    return cli_fail(arguments ? what : EXIT_RUN, "%s", text[0] ? text : prism_status_name(status));
+}
+
+int cli_bad_option(char *const *argv, const char *command)
+{
+    return cli_fail(EXIT_USAGE, "'%s' is unknown or lacks its value: 'prism %s --help' lists the options",
+                    argv[optind - 1], command);
+}
+
+/* --------------------------------------------------------------------------------------------- arguments ---- */
+
+bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max, int32_t *out)
+{
+    char *end;
+    errno = 0;
+    const long long value = strtoll(text, &end, 10);
+    if (end == text || *end || errno || value < min || value > max) {
+        cli_fail(EXIT_USAGE, "%s '%s': a whole number from %d to %d is wanted", name, text, min, max);
+        return false;
+    }
+    *out = (int32_t)value;
+    return true;
+}
+
+void cli_method_args_init(cli_method_args *args)
+{
+    memset(args, 0, sizeof *args);
+    prism_options_init(&args->options);
+}
+
+static int set_option(cli_method_args *args, const char *name, const char *value)
+{
+    if (!prism_options_set(&args->options, name, value))
+        return EXIT_DONE;
+    return cli_fail(EXIT_USAGE, "%s '%s': unknown, or out of range", name, value);
+}
+
+static int set_named_option(cli_method_args *args, const char *assignment)
+{
+    char name[64];
+    const char *equals = strchr(assignment, '=');
+    if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof name)
+        return cli_fail(EXIT_USAGE, "--option '%s': NAME=VALUE is wanted", assignment);
+    memcpy(name, assignment, (size_t)(equals - assignment));
+    name[equals - assignment] = '\0';
+    return set_option(args, name, equals + 1);
+}
+
+int cli_method_arg(cli_method_args *args, int option, const char *value)
+{
+    switch (option) {
+    case OPT_METHOD: return set_option(args, "method", value);
+    case OPT_TOP_P: return set_option(args, "top_p", value);
+    case OPT_BLOCK_SIZE: return set_option(args, "block_size", value);
+    case OPT_CALIBRATION: return set_option(args, "calibration", value);
+    case 'o': return set_named_option(args, value);
+    case OPT_THREADS: return cli_parse_int("--threads", value, 1, 1024, &args->n_thread) ? EXIT_DONE : EXIT_USAGE;
+    case OPT_JSON: args->json = true; return EXIT_DONE;
+    default: return -1;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------- files ---- */
+
+static bool read_stream(FILE *in, char **data, size_t *n)
+{
+    size_t capacity = 1 << 16, used = 0;
+    char *buffer = malloc(capacity);
+    while (buffer) {
+        used += fread(buffer + used, 1, capacity - used - 1, in);
+        if (used < capacity - 1)
+            break;
+        char *more = capacity > SIZE_MAX / 2 ? NULL : realloc(buffer, capacity *= 2);
+        if (!more)
+            free(buffer);
+        buffer = more;
+    }
+    if (!buffer)
+        return false;
+    buffer[used] = '\0';
+    *data = buffer;
+    *n = used;
+    return true;
+}
+
+bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err)
+{
+    const bool is_stdin = !strcmp(path, "-");
+    FILE *in = is_stdin ? stdin : fopen(path, "rb");
+    if (!in)
+        return lm_fail(err, LM_ERROR_INPUT, "cannot read '%s': %s", path, strerror(errno));
+    const bool held = read_stream(in, data, n), broken = ferror(in) != 0;
+    const int why = errno;
+    if (!is_stdin)
+        fclose(in);
+    if (!held)
+        return lm_fail(err, LM_ERROR_MEMORY, "'%s' does not fit in memory", path);
+    if (!broken)
+        return true;
+    free(*data);
+    *data = NULL;
+    return lm_fail(err, LM_ERROR_INPUT, "cannot read '%s': %s", path, strerror(why));
+}
+
+/* ------------------------------------------------------------------------------------- clocks and memory ---- */
+
+double cli_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void cli_reset_peak(void)
+{
+    FILE *f = fopen("/proc/self/clear_refs", "w");
+    if (!f)
+        return;
+    fputs("5", f); /* resets VmHWM, proc(5) */
+    fclose(f);
+}
+
+int64_t cli_peak_bytes(void)
+{
+    char line[128];
+    long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %lld kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    if (kib)
+        return kib * 1024;
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) ? 0 : (int64_t)usage.ru_maxrss * 1024;
+}

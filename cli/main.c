@@ -1,0 +1,48 @@
+/* prism - long prompts by block-sparse attention. */
+#include <string.h>
+
+#include "cli.h"
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+} commands[] = {
+    {"run", cli_run, "answer a long prompt, by Prism and, to compare, by full attention"},
+    {"attend", cli_attend, "attention over tensors in a safetensors file: mask and output"},
+    {"info", cli_info, "this machine: CPU features, kernels in use, threads, build"},
+    {"convert", cli_convert, "a Hugging Face model directory to one GGUF file"},
+    {"needle", cli_needle, "write needle-in-a-haystack prompts with gold answers"},
+};
+enum { n_command = sizeof commands / sizeof commands[0] };
+
+static void print_help(FILE *out)
+{
+    fputs("usage: prism COMMAND [options]\n\n", out);
+    for (int i = 0; i < n_command; i++)
+        fprintf(out, "  %-8s  %s\n", commands[i].name, commands[i].what);
+    fputs("\n'prism COMMAND --help' tells more. To begin with:\n"
+          "  prism run -m models/prism-testbed-32m-q8_0.gguf --ruler-json examples/needle-16k.json --compare dense\n\n"
+          "exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 unreadable or invalid input\n",
+          out);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_help(stdout);
+        return EXIT_DONE;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("prism %s\n", prism_version());
+        return EXIT_DONE;
+    }
+    for (int i = 0; i < n_command; i++)
+        if (!strcmp(argv[1], commands[i].name))
+            return commands[i].run(argc - 1, argv + 1);
+    return cli_fail(EXIT_USAGE, "unknown command '%s': 'prism --help' lists them", argv[1]);
+}

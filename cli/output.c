@@ -1,0 +1,76 @@
+/* What people see: progress, tables, bars; and JSON for machines. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+void cli_progress_start(cli_progress *p, const char *label, bool visible)
+{
+    *p = (cli_progress){.label = label, .visible = visible, .start = cli_now()};
+}
+
+static void draw(const cli_progress *p, int64_t done, int64_t total, double seconds, const char *ending)
+{
+    char bar[128];
+    const double share = total > 0 ? (double)done / (double)total : 0;
+    fprintf(stderr, "%s %s %3.0f %%  %lld/%lld tokens  %.0f tokens/s%s", p->label, cli_bar(share, 24, bar, sizeof bar),
+            100 * share, (long long)done, (long long)total, seconds > 0 ? (double)done / seconds : 0, ending);
+    fflush(stderr);
+}
+
+void cli_progress_update(void *progress, int64_t done, int64_t total)
+{
+    cli_progress *p = progress;
+    const double now = cli_now();
+    if (!p->visible)
+        return;
+    if (isatty(STDERR_FILENO)) {
+        if (done < total && now - p->last < 0.1)
+            return;
+        fputc('\r', stderr);
+        draw(p, done, total, now - p->start, "\033[K");
+        p->last = now;
+    } else if (total > 0 && done * 10 / total > p->tenth) {
+        p->tenth = (int)(done * 10 / total);
+        draw(p, done, total, now - p->start, "\n");
+    }
+}
+
+void cli_progress_end(cli_progress *p)
+{
+    if (p->visible && p->last > 0)
+        fputc('\n', stderr);
+}
+
+const char *cli_bar(double value, int width, char *text, size_t n)
+{
+    static const char *const eighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
+    int units = (int)(value * width * 8 + 0.5);
+    size_t used = 0;
+    for (int i = 0; i < width && used + 4 < n; i++) {
+        const int part = units > 8 ? 8 : units < 0 ? 0 : units;
+        used += (size_t)snprintf(text + used, n - used, "%s", part ? eighths[part] : "·");
+        units -= part;
+    }
+    return text;
+}
+
+void cli_table_row(const char *name, const char *const *cells, int n_cell)
+{
+    printf("  %-22s", name);
+    for (int i = 0; i < n_cell; i++)
+        printf("%16s", cells[i]);
+    putchar('\n');
+}
+
+int cli_print_json(cJSON *object)
+{
+    char *text = object ? cJSON_Print(object) : NULL;
+    cJSON_Delete(object);
+    if (!text)
+        return cli_fail(EXIT_RUN, "out of memory for the JSON result");
+    puts(text);
+    cJSON_free(text);
+    return EXIT_DONE;
+}
