@@ -12,7 +12,7 @@
 #ifndef EVAL_NEEDLE_H
 #define EVAL_NEEDLE_H
 
-#include "tokenizer.h"
+#include "lm/tokenizer.h"
 
 #include <stddef.h>
 #include <stdint.h>

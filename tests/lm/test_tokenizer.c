@@ -1,0 +1,368 @@
+/*
+ * The tokenizer against Hugging Face `tokenizers` (recorded by record_tokenizer.py), its identities, and files that
+ * are wrong.
+ */
+#include "lm_test.h"
+
+#include "eval/rng.h"
+#include "lm/file.h"
+#include "lm/json.h"
+#include "lm/tokenizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const char *const names[] = {"qwen2", "llama-bpe"};
+static lm_tokenizer *toks[2];
+static cJSON *cases;
+static lm_text fragments[512];
+static size_t n_fragment;
+
+static lm_tokenizer *load(const char *name) {
+    char path[512], *json;
+    size_t n;
+    lm_tokenizer *tok = NULL;
+    snprintf(path, sizeof path, "%s/tokenizer-%s.json", LM_TEST_DATA, name);
+    ok(lm_read_file(path, 1 << 24, &json, &n, &err));
+    ok(lm_tokenizer_from_json(json, n, &tok, &err));
+    free(json);
+    return tok;
+}
+
+static const lm_tokenizer *tok_of(const cJSON *item) {
+    return toks[strcmp(lm_json_get(item, "tokenizer")->valuestring, names[0]) != 0];
+}
+
+static lm_text unhex(const char *hex) {
+    lm_text out = {0};
+    ok(lm_text_append(&out, NULL, 0, &err));
+    for (; *hex; hex += 2) {
+        unsigned byte;
+        assert_int_equal(sscanf(hex, "%2x", &byte), 1);
+        char c = (char)byte;
+        ok(lm_text_append(&out, &c, 1, &err));
+    }
+    return out;
+}
+
+static int setup(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        toks[i] = load(names[i]);
+    lm_error err = {0};
+    cases = lm_json_read(LM_TEST_DATA "/tokenizer-cases.json", 1 << 24, &err);
+    if (!cases)
+        fail_msg("%s", err.text);
+    const cJSON *item;
+    cJSON_ArrayForEach(item, lm_json_get(cases, "fragments")) {
+        assert_true(n_fragment < sizeof fragments / sizeof fragments[0]);
+        fragments[n_fragment++] = unhex(item->valuestring);
+    }
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        lm_tokenizer_free(toks[i]);
+    for (size_t i = 0; i < n_fragment; i++)
+        lm_text_free(&fragments[i]);
+    cJSON_Delete(cases);
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------ recorded ---- */
+
+static uint64_t fnv(const lm_tokens *ids) {
+    uint64_t h = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < ids->n; i++)
+        h = (h ^ (uint64_t)ids->ids[i]) * 0x100000001B3u;
+    return h;
+}
+
+static void check_hash(const cJSON *item, const char *text, size_t n, unsigned flags) {
+    lm_tokens ids = {0};
+    ok(lm_tokenizer_encode(tok_of(item), text, n, flags, &ids, &err));
+    assert_int_equal(ids.n, lm_json_get(item, "n")->valueint);
+    assert_int_equal(fnv(&ids), strtoull(lm_json_get(item, "fnv")->valuestring, NULL, 16));
+    lm_tokens_free(&ids);
+}
+
+static void short_texts(void **state) {
+    (void)state;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, lm_json_get(cases, "short")) {
+        lm_text text = unhex(lm_json_get(item, "text")->valuestring);
+        const cJSON *wanted = lm_json_get(item, "ids");
+        lm_tokens ids = {0};
+        ok(lm_tokenizer_encode(tok_of(item), text.data, text.n, LM_ENCODE_SPECIAL, &ids, &err));
+        int n = cJSON_GetArraySize(wanted);
+        for (int i = 0; i < n || (size_t)i < ids.n; i++)
+            if (i == n || (size_t)i == ids.n || ids.ids[i] != cJSON_GetArrayItem(wanted, i)->valueint)
+                fail_msg("%s: text %s: token %d differs", lm_tokenizer_pre(tok_of(item)),
+                         lm_json_get(item, "text")->valuestring, i);
+        lm_tokens_free(&ids);
+        lm_text_free(&text);
+    }
+}
+
+static void long_texts(void **state) {
+    (void)state;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, lm_json_get(cases, "long")) {
+        eval_rng rng = {(uint64_t)lm_json_get(item, "seed")->valueint};
+        lm_text text = {0};
+        for (int i = 0; i < lm_json_get(item, "count")->valueint; i++) {
+            const lm_text *f = &fragments[eval_rng_next(&rng) % (uint64_t)lm_json_get(item, "pool")->valueint];
+            ok(lm_text_append(&text, f->data, f->n, &err));
+        }
+        assert_int_equal(text.n, lm_json_get(item, "n_bytes")->valueint);
+        unsigned special = cJSON_IsTrue(lm_json_get(item, "special")) ? LM_ENCODE_SPECIAL : 0;
+        check_hash(item, text.data, text.n, special | LM_ENCODE_BOS);
+        lm_text_free(&text);
+    }
+}
+
+static void book(void **state) {
+    (void)state;
+    char *text;
+    size_t n;
+    ok(lm_read_file(LM_TEST_DATA "/../../../eval/data/nostromo.txt", 1 << 24, &text, &n, &err));
+    const cJSON *item;
+    cJSON_ArrayForEach(item, lm_json_get(cases, "book")) {
+        clock_t start = clock();
+        check_hash(item, text, n, 0);
+        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        print_message("%s: %.1f MB/s\n", lm_tokenizer_pre(tok_of(item)), 1e-6 * (double)n / seconds);
+    }
+    free(text);
+}
+
+/* ---------------------------------------------------------------------------------------------- identities ---- */
+
+static void check_round_trip(const lm_tokenizer *tok, const char *bytes, size_t n, unsigned flags) {
+    lm_tokens ids = {0};
+    lm_text whole = {0}, streamed = {0};
+    lm_stream stream = {0};
+    ok(lm_tokenizer_encode(tok, bytes, n, flags, &ids, &err));
+    ok(lm_tokenizer_decode(tok, ids.ids, ids.n, 0, &whole, &err));
+    for (size_t i = 0; i < ids.n; i++)
+        ok(lm_stream_push(&stream, tok, ids.ids[i], 0, &streamed, &err));
+    ok(lm_stream_flush(&stream, &streamed, &err));
+    assert_int_equal(whole.n, n);
+    assert_int_equal(streamed.n, n);
+    if (n) {
+        assert_memory_equal(whole.data, bytes, n);
+        assert_memory_equal(streamed.data, bytes, n);
+    }
+    lm_text_free(&whole);
+    lm_text_free(&streamed);
+    lm_tokens_free(&ids);
+}
+
+static void round_trip_of_random_bytes(void **state) {
+    (void)state;
+    eval_rng rng = {7};
+    char bytes[300];
+    for (int trial = 0; trial < 4000; trial++) {
+        size_t n = eval_rng_below(&rng, sizeof bytes);
+        uint64_t mask = trial % 3 == 0 ? 0x7F : 0xFF; /* every third is ASCII */
+        for (size_t i = 0; i < n; i++)
+            bytes[i] = (char)(eval_rng_next(&rng) & mask);
+        check_round_trip(toks[trial % 2], bytes, n, trial % 5 ? LM_ENCODE_SPECIAL : 0);
+    }
+}
+
+/* A text without a break is one piece: this must not take time in proportion to its square. */
+static void megabyte_without_spaces(void **state) {
+    (void)state;
+    const size_t n = 1 << 20;
+    char *text = malloc(n);
+    assert_non_null(text);
+    for (int kind = 0; kind < 3; kind++) {
+        eval_rng rng = {11};
+        for (size_t i = 0; i < n; i++)
+            text[i] = kind == 0 ? 'a' : kind == 1 ? (char)('a' + eval_rng_below(&rng, 26)) : ' ';
+        clock_t start = clock();
+        check_round_trip(toks[kind % 2], text, n, 0);
+        /* Seconds where a quadratic algorithm takes an hour; wide, for sanitizers and busy machines. */
+        assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 30);
+    }
+    free(text);
+}
+
+static void stream_holds_back_incomplete_characters(void **state) {
+    (void)state;
+    const lm_tokenizer *tok = toks[0];
+    const char bytes[] = "a\xF0\x9F\x99\x82\xE2\x82"; /* a smile, then the start of a euro sign */
+    const size_t shown[] = {1, 1, 1, 1, 5, 5, 5};
+    lm_stream stream = {0};
+    lm_text out = {0};
+    for (size_t i = 0; i < sizeof bytes - 1; i++) {
+        int32_t id = lm_tokenizer_find(tok, bytes + i, 1);
+        assert_true(id >= 0);
+        ok(lm_stream_push(&stream, tok, id, 0, &out, &err));
+        assert_int_equal(out.n, shown[i]);
+    }
+    ok(lm_stream_flush(&stream, &out, &err));
+    assert_string_equal(out.data, bytes);
+    lm_text_free(&out);
+}
+
+static void queries(void **state) {
+    (void)state;
+    lm_tokenizer *tok = toks[1];
+    size_t n;
+    int32_t bos = lm_tokenizer_find(tok, "<|endoftext|>", 13);
+    assert_true(bos >= 0);
+    assert_int_equal(lm_tokenizer_bos(tok), bos);
+    assert_true(lm_tokenizer_adds_bos(tok));
+    assert_false(lm_tokenizer_adds_bos(toks[0]));
+    assert_int_equal(lm_tokenizer_eos(tok), -1);
+    assert_int_equal(lm_tokenizer_type(tok, bos), LM_TOKEN_CONTROL);
+    assert_int_equal(lm_tokenizer_type(tok, lm_tokenizer_find(tok, "<tool_call>", 11)), LM_TOKEN_USER_DEFINED);
+    assert_int_equal(lm_tokenizer_type(tok, lm_tokenizer_n_token(tok)), LM_TOKEN_UNUSED);
+    assert_string_equal(lm_tokenizer_bytes(tok, bos, &n), "<|endoftext|>");
+    assert_int_equal(n, 13);
+    assert_null(lm_tokenizer_bytes(tok, -1, &n));
+    assert_int_equal(lm_tokenizer_find(tok, "no such token", 13), -1);
+    refused(lm_tokenizer_set_ends(tok, -1, lm_tokenizer_n_token(tok), &err), LM_ERROR_INPUT, "EOS");
+    lm_text out = {0};
+    const int32_t ids[] = {bos, INT32_MAX, -5};
+    ok(lm_tokenizer_decode(tok, ids, 3, LM_DECODE_SKIP_SPECIAL, &out, &err));
+    assert_string_equal(out.data, "");
+    lm_text_free(&out);
+}
+
+/* ---------------------------------------------------------------------------------------------- wrong files ---- */
+
+/* The qwen2 fixture with the first `from` replaced by `to` must be refused. */
+static void refused_with(const char *from, const char *to, lm_error_kind kind, const char *part) {
+    char *json;
+    size_t n;
+    ok(lm_read_file(LM_TEST_DATA "/tokenizer-qwen2.json", 1 << 24, &json, &n, &err));
+    const char *at = strstr(json, from);
+    if (!at)
+        fail_msg("the fixture has no %s", from);
+    lm_text edited = {0};
+    ok(lm_text_append(&edited, json, (size_t)(at - json), &err));
+    ok(lm_text_append(&edited, to, strlen(to), &err));
+    ok(lm_text_append(&edited, at + strlen(from), strlen(at + strlen(from)), &err));
+    lm_tokenizer *tok = NULL;
+    refused(lm_tokenizer_from_json(edited.data, edited.n, &tok, &err), kind, part);
+    assert_null(tok);
+    lm_text_free(&edited);
+    free(json);
+}
+
+static void wrong_json(void **state) {
+    (void)state;
+    refused_with("\"!\":4", "\"!\":5", LM_ERROR_INPUT, "two tokens");
+    refused_with("\"!\":4", "\"!\":-4", LM_ERROR_INPUT, "whole number");
+    refused_with("\"!\":4", "\"!\":4.5", LM_ERROR_INPUT, "whole number");
+    refused_with("\"!\":4", "\"!\":2147483648", LM_ERROR_INPUT, "whole number");
+    refused_with("\"!\":4", "\"!\":1e300", LM_ERROR_INPUT, "whole number");
+    refused_with("\"!\":4,", "", LM_ERROR_INPUT, "no token for the byte 0x21");
+    refused_with("\"!\":4", "\"!\\u0000\":4", LM_ERROR_INPUT, "NUL");
+    refused_with("\"merges\":[[", "\"merges\":[[\"zz\",\"qqq\"],[", LM_ERROR_INPUT, "not in the vocabulary");
+    refused_with("\"merges\":[[", "\"merges\":[[\"a\"],[", LM_ERROR_INPUT, "merge 0");
+    refused_with("\"merges\":[[", "\"merges\":[7,[", LM_ERROR_INPUT, "merge 0");
+    refused_with("\"merges\"", "\"mergers\"", LM_ERROR_INPUT, "missing");
+    refused_with("\"type\":\"BPE\"", "\"type\":\"Unigram\"", LM_ERROR_UNSUPPORTED, "not BPE");
+    refused_with("\\\\p{N}|", "\\\\p{N}{1,2}|", LM_ERROR_UNSUPPORTED, "pattern");
+    refused_with("\"Isolated\"", "\"Removed\"", LM_ERROR_UNSUPPORTED, "options");
+    refused_with("\"normalizer\":null", "\"normalizer\":{\"type\":\"Lowercase\"}", LM_ERROR_UNSUPPORTED, "normalizer");
+    refused_with("\"post_processor\":null", "\"post_processor\":{\"type\":\"BertProcessing\"}", LM_ERROR_UNSUPPORTED,
+                 "post-processor");
+    refused_with("\"lstrip\":false", "\"lstrip\":true", LM_ERROR_UNSUPPORTED, "lstrip");
+    refused_with("\"content\":\"<|im_start|>\"", "\"content\":\"<|endoftext|>\"", LM_ERROR_INPUT, "two tokens");
+    refused_with("{", "[", LM_ERROR_INPUT, "JSON");
+    lm_tokenizer *tok = NULL;
+    refused(lm_tokenizer_from_json("", 0, &tok, &err), LM_ERROR_INPUT, "JSON");
+    refused(lm_tokenizer_from_json("{}", 2, &tok, &err), LM_ERROR_UNSUPPORTED, "BPE");
+    refused(lm_tokenizer_from_json("7", 1, &tok, &err), LM_ERROR_UNSUPPORTED, "BPE");
+    refused(lm_tokenizer_from_json(NULL, 0, &tok, &err), LM_ERROR_USAGE, "NULL");
+}
+
+/* ------------------------------------------------------------------------------------------- plain arrays ---- */
+
+/* The 256 bytes in the alphabet of the files, then "ab". */
+static void fill_alphabet(char text[257][4], lm_string tokens[257]) {
+    unsigned next = 0x100;
+    for (unsigned b = 0; b < 256; b++) {
+        bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b != 0xAD);
+        unsigned c = printable ? b : next++;
+        size_t n = 0;
+        if (c >= 0x80)
+            text[b][n++] = (char)(0xC0 | c >> 6);
+        text[b][n] = (char)(c >= 0x80 ? 0x80 | (c & 0x3F) : c);
+        tokens[b] = (lm_string){text[b], n + 1};
+    }
+    tokens[256] = (lm_string){"ab", 2};
+}
+
+static void plain_arrays(void **state) {
+    (void)state;
+    char text[257][4];
+    lm_string tokens[257], merges[1] = {{"a b", 3}};
+    int32_t types[257];
+    fill_alphabet(text, tokens);
+    for (int i = 0; i < 257; i++)
+        types[i] = LM_TOKEN_NORMAL;
+    lm_tokenizer_desc desc;
+    lm_tokenizer_desc_init(&desc);
+    desc = (lm_tokenizer_desc){tokens, types, 257, merges, 1, "llama3", 0, 1, true, 0};
+    lm_tokenizer *tok = NULL;
+    ok(lm_tokenizer_create(&desc, &tok, &err));
+    lm_tokens ids = {0};
+    ok(lm_tokenizer_encode(tok, "abba", 4, LM_ENCODE_BOS, &ids, &err));
+    const int32_t wanted[] = {0, 256, 'b', 'a'};
+    assert_int_equal(ids.n, 4);
+    assert_memory_equal(ids.ids, wanted, sizeof wanted);
+    lm_tokens_free(&ids);
+    lm_tokenizer_free(tok);
+
+    lm_tokenizer_desc bad = desc;
+    bad.pre = "gpt-2";
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_UNSUPPORTED, "gpt-2");
+    bad.pre = NULL;
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_INPUT, "pre-tokenizer");
+    bad = desc, bad.n_token = 0;
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_INPUT, "empty");
+    bad = desc, bad.n_token = SIZE_MAX;
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_INPUT, "more than");
+    bad = desc, bad.bos_id = 257;
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_INPUT, "BOS");
+    bad = desc, bad.bos_id = -1;
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_INPUT, "BOS");
+    bad = desc, bad.tokens = NULL;
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_USAGE, "NULL");
+    types[5] = 99;
+    refused(lm_tokenizer_create(&desc, &tok, &err), LM_ERROR_INPUT, "type");
+    types[5] = LM_TOKEN_NORMAL;
+    tokens[256] = tokens['x'];
+    refused(lm_tokenizer_create(&desc, &tok, &err), LM_ERROR_INPUT, "same text");
+    tokens[256] = (lm_string){"ac", 2};
+    refused(lm_tokenizer_create(&desc, &tok, &err), LM_ERROR_INPUT, "merge 0");
+    merges[0] = (lm_string){"ac", 2};
+    refused(lm_tokenizer_create(&desc, &tok, &err), LM_ERROR_INPUT, "merge 0");
+    merges[0] = (lm_string){NULL, 0};
+    refused(lm_tokenizer_create(&desc, &tok, &err), LM_ERROR_INPUT, "merge 0");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(short_texts),
+        cmocka_unit_test(long_texts),
+        cmocka_unit_test(book),
+        cmocka_unit_test(round_trip_of_random_bytes),
+        cmocka_unit_test(megabyte_without_spaces),
+        cmocka_unit_test(stream_holds_back_incomplete_characters),
+        cmocka_unit_test(queries),
+        cmocka_unit_test(wrong_json),
+        cmocka_unit_test(plain_arrays),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
