@@ -8,9 +8,9 @@
 
 enum { tile_rows = 12 };
 
-/* Keys of one KV head, packed per band; and what each thread needs. */
+/* Keys packed per band; and what each thread needs. */
 typedef struct select_scratch {
-    float *panels[PRISM_MAX_BAND];
+    float *panels[PRISM_MAX_BAND]; /* [n_kv_head][n_kblk rounded up x n_dim] */
     char *thread;
     size_t thread_bytes;
 } select_scratch;
@@ -39,7 +39,8 @@ static select_scratch layout(const prism_ctx *ctx, const prism_problem *p, prism
 {
     select_scratch s;
     for (int b = 0; b < PRISM_MAX_BAND; b++)
-        s.panels[b] = prism_arena_take(a, (size_t)padded_blocks(p) * p->call->d_head, sizeof(float));
+        s.panels[b] = prism_arena_take(
+            a, prism_arena_count(a, p->call->n_kv_head, padded_blocks(p), p->call->d_head, 1), sizeof(float));
     prism_arena one = {0};
     layout_thread(p, &one);
     s.thread_bytes = one.used;
@@ -54,13 +55,22 @@ size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* panel[l][j] = k_mean[first + j][dim[l]] */
-static void pack_panel(const prism_band *band, const float *k_mean, int32_t d, int32_t first, int32_t n_kblk,
+static float *head_panels(const prism_select_job *job, const select_scratch *scratch, int32_t h_kv, int b)
+{
+    return scratch->panels[b] + (int64_t)h_kv * padded_blocks(job->problem) * job->band[b].n_dim;
+}
+
+/* One panel of `width` blocks of a KV head: panel[l][j] = k_mean[first + j][dim[l]] */
+static void pack_panel(const prism_select_job *job, const prism_seq *q, int32_t s, int32_t h_kv, int b, int32_t first,
                        int32_t width, float *panel)
 {
+    const prism_problem *p = job->problem;
+    const prism_band *band = &job->band[b];
+    const int32_t d = p->call->d_head;
+    const float *k_mean = job->k_mean + ((int64_t)s * p->call->n_kv_head + h_kv) * p->n_kblk * d;
     for (int32_t l = 0; l < band->n_dim; l++)
         for (int32_t j = 0; j < width; j++)
-            panel[l * width + j] = first + j < n_kblk ? k_mean[(int64_t)(first + j) * d + band->dim[l]] : 0.0f;
+            panel[l * width + j] = first + j < q->n_kblk ? k_mean[(int64_t)(first + j) * d + band->dim[l]] : 0.0f;
 }
 
 /* Blocks whose score is not finite are kept, and take no part in the softmax. Returns the largest finite score. */
@@ -92,7 +102,7 @@ static void select_row(const prism_cpu_kernels *k, float *logit, int32_t n, floa
 
 /* Query blocks [i0, i0 + m) of one head. */
 static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const prism_seq *q, int64_t row0,
-                        int32_t i0, int32_t m, float *const *panels, thread_scratch *t)
+                        int32_t h_kv, int32_t i0, int32_t m, const select_scratch *scratch, thread_scratch *t)
 {
     const prism_cpu_kernels *k = ctx->cpu;
     const prism_problem *p = job->problem;
@@ -105,7 +115,8 @@ static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const
         for (int32_t i = 0; i < m; i++)
             for (int32_t l = 0; l < band->n_dim; l++)
                 t->query[i * band->n_dim + l] = job->q_mean[(row0 + i) * d + band->dim[l]];
-        k->gemm(t->logit, ld, NULL, t->query, band->n_dim, panels[b], m, n_visible, band->n_dim);
+        k->gemm(t->logit, ld, NULL, t->query, band->n_dim, head_panels(job, scratch, h_kv, b), m, n_visible,
+                band->n_dim);
         for (int32_t i = 0; i < m; i++)
             select_row(k, t->logit + (int64_t)i * ld, first + i + 1, job->factor[(row0 + i) * PRISM_MAX_BAND + b],
                        band->top_p, t->fixed, job->bits + (row0 + i) * p->n_word);
@@ -121,31 +132,30 @@ static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const
     }
 }
 
-static void select_kv_head(const prism_ctx *ctx, const prism_select_job *job, int32_t s, int32_t h_kv,
-                           const select_scratch *scratch)
+static void select_sequence(const prism_ctx *ctx, const prism_select_job *job, int32_t s,
+                            const select_scratch *scratch)
 {
     const prism_problem *p = job->problem;
-    const prism_call *c = p->call;
     const prism_seq q = prism_problem_seq(p, s);
-    const int32_t width = ctx->cpu->panel, n_panel = (q.n_kblk + width - 1) / width;
-    const int32_t n_tile = (q.n_qblk + tile_rows - 1) / tile_rows;
-    const float *k_mean = job->k_mean + ((int64_t)s * c->n_kv_head + h_kv) * p->n_kblk * c->d_head;
+    const int32_t n_head = p->call->n_head, n_kv_head = p->call->n_kv_head, width = ctx->cpu->panel;
+    const int32_t n_panel = (q.n_kblk + width - 1) / width, n_tile = (q.n_qblk + tile_rows - 1) / tile_rows;
 #pragma omp parallel num_threads(ctx->n_thread)
     {
-        for (int b = 0; b < job->n_band; b++) {
 #pragma omp for schedule(static)
-            for (int32_t panel = 0; panel < n_panel; panel++)
-                pack_panel(&job->band[b], k_mean, c->d_head, panel * width, q.n_kblk, width,
-                           scratch->panels[b] + (int64_t)panel * width * job->band[b].n_dim);
+        for (int32_t item = 0; item < n_panel * n_kv_head; item++) {
+            const int32_t h_kv = item / n_panel, first = item % n_panel * width;
+            for (int b = 0; b < job->n_band; b++)
+                pack_panel(job, &q, s, h_kv, b, first, width,
+                           head_panels(job, scratch, h_kv, b) + (int64_t)first * job->band[b].n_dim);
         }
         prism_arena arena = {.base = scratch->thread + (size_t)prism_thread_index() * scratch->thread_bytes};
         thread_scratch t = layout_thread(p, &arena);
         /* Later query blocks see more: longest first. */
 #pragma omp for schedule(dynamic, 1)
-        for (int32_t item = 0; item < n_tile * p->group; item++) {
-            const int32_t i0 = (n_tile - 1 - item / p->group) * tile_rows, h = h_kv * p->group + item % p->group;
+        for (int32_t item = 0; item < n_tile * n_head; item++) {
+            const int32_t i0 = (n_tile - 1 - item / n_head) * tile_rows, h = item % n_head;
             const int32_t m = q.n_qblk - i0 < tile_rows ? q.n_qblk - i0 : tile_rows;
-            select_tile(ctx, job, &q, prism_problem_row(p, s, h, i0), i0, m, scratch->panels, &t);
+            select_tile(ctx, job, &q, prism_problem_row(p, s, h, i0), h / p->group, i0, m, scratch, &t);
         }
     }
 }
@@ -171,7 +181,6 @@ void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job)
         if (q.n_kv < job->min_tokens)
             select_all(job, s);
         else
-            for (int32_t h_kv = 0; h_kv < p->call->n_kv_head; h_kv++)
-                select_kv_head(ctx, job, s, h_kv, &scratch);
+            select_sequence(ctx, job, s, &scratch);
     }
 }

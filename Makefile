@@ -1,0 +1,42 @@
+# What a person types. CMake does the building; `make help` lists the targets.
+BUILD ?= build
+JOBS  ?= $(shell nproc)
+MODEL := models/prism-testbed-32m-q8_0.gguf
+
+.PHONY: all demo test test-release test-sanitize test-fuzz install clean help
+
+all: ## build build/prism and the library
+	@tools/install-deps.sh build
+	@cmake -S . -B $(BUILD) -DPRISM_TESTS=OFF >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS)
+
+demo: all ## answer a 16K-token prompt with Prism and with full attention, and compare
+	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 10 --compare dense
+
+test: ## build and run every test: release, sanitizers, fuzzers
+	@tools/install-deps.sh test
+	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz
+
+test-release:
+	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
+	@cmake --build build-test -j $(JOBS)
+	@cd build-test && ctest -j $(JOBS) --output-on-failure
+
+test-sanitize:
+	@cmake -S . -B build-sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPRISM_SANITIZE=address,undefined -DPRISM_TESTS=ON >/dev/null
+	@cmake --build build-sanitize -j $(JOBS)
+	@cd build-sanitize && ctest -j $(JOBS) --output-on-failure
+
+test-fuzz:
+	@cmake -S . -B build-fuzz -DCMAKE_C_COMPILER=clang -DPRISM_LM=OFF -DPRISM_TESTS=OFF -DPRISM_FUZZ=ON >/dev/null
+	@cmake --build build-fuzz -j $(JOBS)
+	@cd build-fuzz && ctest -j $(JOBS) --output-on-failure
+
+install: all ## install the library, its headers and the command (PREFIX=/usr/local)
+	@cmake --install $(BUILD) $(if $(PREFIX),--prefix $(PREFIX))
+
+clean: ## remove every build
+	rm -rf build build-*
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
