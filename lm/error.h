@@ -24,10 +24,15 @@ typedef struct lm_error {
     char text[512]; /* what was wrong, where, and what to do; truncated to fit, always terminated */
 } lm_error;
 
-/* Fills err (which may be NULL) and returns false, so that a failing function can end with `return lm_fail(...)`. */
+/* lm_fail(err, kind, format, ...) fills err (which may be NULL) and is false, so that a failing function can end with
+ * `return lm_fail(...);`. A macro, so that the compiler sees the false and knows which paths go on. */
+#define lm_fail(...) (lm_error_set(__VA_ARGS__), lm_false())
+
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
-bool lm_fail(lm_error *err, lm_error_kind kind, const char *fmt, ...);
+void lm_error_set(lm_error *err, lm_error_kind kind, const char *fmt, ...);
+
+static inline bool lm_false(void) { return false; }
 
 #endif
