@@ -1,0 +1,133 @@
+/* Checks and times every kernel and stage.
+ *
+ *   checkkern [--seed N] [--verbose] [TEST ...]     check; no TEST: all of them
+ *   checkkern --bench                                        time
+ */
+#include "checkkern.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cpu/cpu.h"
+
+ck_state ck;
+
+const prism_isa ck_tiers[] = {PRISM_ISA_C, PRISM_ISA_AVX2, PRISM_ISA_AVX512};
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} tests[] = {
+    {"rows", ck_rows},     {"gemm", ck_gemm},     {"softmax", ck_softmax},
+    {"select", ck_select}, {"attend", ck_attend}, {"nonfinite", ck_nonfinite},
+};
+enum { n_test = sizeof tests / sizeof tests[0], n_printed = 8 };
+
+int ck_n_tier(void)
+{
+    return (int)prism_cpu_best_isa(PRISM_ISA_AUTO);
+}
+
+const char *ck_tier_name(prism_isa isa)
+{
+    static const char *const names[] = {"auto", "c", "avx2", "avx512"};
+    return names[isa];
+}
+
+static bool count(bool ok, const char *format, va_list args)
+{
+    ck.n_check++;
+    if (ok)
+        return true;
+    if (ck.n_fail++ < n_printed || ck.verbose) {
+        printf("FAIL %s: ", ck.what);
+        vprintf(format, args);
+        printf("  (--seed %llu)\n", (unsigned long long)ck.seed);
+    }
+    return false;
+}
+
+bool ck_ok(bool ok, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    count(ok, format, args);
+    va_end(args);
+    return ok;
+}
+
+bool ck_near(double got, double want, double bound, const char *format, ...)
+{
+    const bool ok = (isnan(got) && isnan(want)) || got == want || fabs(got - want) <= bound;
+    va_list args;
+    va_start(args, format);
+    if (!count(ok, format, args) && ck.n_fail <= n_printed)
+        printf("     got %.9g, want %.9g, off by %.3g, bound %.3g\n", got, want, fabs(got - want), bound);
+    va_end(args);
+    return ok;
+}
+
+rng ck_rng(const char *test)
+{
+    uint64_t h = ck.seed ^ UINT64_C(0xcbf29ce484222325);
+    while (*test)
+        h = (h ^ (unsigned char)*test++) * UINT64_C(0x100000001b3);
+    return (rng){h};
+}
+
+static int run_test(int i)
+{
+    const double start = seconds_now();
+    ck.what = tests[i].name;
+    ck.n_check = ck.n_fail = 0;
+    tests[i].run();
+    printf("%-10s %8ld checks, %ld failed, %.1f s\n", tests[i].name, ck.n_check, ck.n_fail, seconds_now() - start);
+    fflush(stdout);
+    return ck.n_fail > 0 || ck.n_check == 0;
+}
+
+static bool chosen(const char *name, char **args, int n_arg)
+{
+    for (int i = 0; i < n_arg; i++)
+        if (!strcmp(args[i], name))
+            return true;
+    return n_arg == 0;
+}
+
+int main(int argc, char **argv)
+{
+    int n_arg = 0, failed = 0, n_run = 0;
+    bool bench = false;
+    ck.seed = (uint64_t)time(NULL);
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--seed") && i + 1 < argc)
+            ck.seed = strtoull(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--bench"))
+            bench = true;
+        else if (!strcmp(argv[i], "--verbose"))
+            ck.verbose = true;
+        else
+            argv[1 + n_arg++] = argv[i];
+    }
+    if (bench) {
+        ck_bench();
+        return 0;
+    }
+    printf("seed %llu, tiers up to %s\n", (unsigned long long)ck.seed, ck_tier_name((prism_isa)ck_n_tier()));
+    for (int i = 0; i < n_test; i++)
+        if (chosen(tests[i].name, argv + 1, n_arg)) {
+            failed += run_test(i);
+            n_run++;
+        }
+    if (n_run < (n_arg ? n_arg : 1)) {
+        fprintf(stderr, "checkkern: unknown test; there are:");
+        for (int i = 0; i < n_test; i++)
+            fprintf(stderr, " %s", tests[i].name);
+        fprintf(stderr, "\n");
+        return 2;
+    }
+    return failed > 0;
+}

@@ -1,0 +1,41 @@
+/* checkkern: oracle -> C reference -> every tier this machine runs. One file per stage; main in checkkern.c. */
+#ifndef TESTS_CHECKKERN_H
+#define TESTS_CHECKKERN_H
+
+#include <stdio.h>
+
+#include "cases.h"
+
+typedef struct ck_state {
+    uint64_t seed;
+    bool verbose;
+    const char *what; /* the test under way */
+    long n_check, n_fail;
+} ck_state;
+
+extern ck_state ck;
+
+/* Counts a check; a failing one is printed (the first few of each test), with its test and the seed that replays it. */
+bool ck_ok(bool ok, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* |got - want| <= bound; both NaN, or both the same infinity, agree too. */
+bool ck_near(double got, double want, double bound, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Tiers of this machine, the C reference first. */
+extern const prism_isa ck_tiers[];
+int ck_n_tier(void);
+const char *ck_tier_name(prism_isa isa);
+
+/* A seed of its own for every test, derived from --seed. */
+rng ck_rng(const char *test);
+
+void ck_rows(void);
+void ck_gemm(void);
+void ck_softmax(void);
+void ck_select(void);
+void ck_attend(void);
+void ck_nonfinite(void);
+
+void ck_bench(void);
+
+#endif

@@ -1,0 +1,187 @@
+/* Attention over a plan: full, selected and arbitrary plans; outputs and log-sum-exp judged by the oracle. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkkern.h"
+
+/* What the oracle says about one sequence, and how far float arithmetic may be from it. */
+typedef struct verdict {
+    double *out, *lse, *weight; /* weight: sum of p |v|, the scale of an output's error */
+    double *logit_error;        /* [n_head][n_q] */
+} verdict;
+
+static double *new_doubles(long n)
+{
+    double *x = malloc((size_t)n * sizeof *x + 1);
+    if (!x)
+        abort();
+    return x;
+}
+
+/* A dot product of d terms, its operands scaled and rounded once, is within (d + 3) u of the sum of magnitudes. */
+static double logit_error(const oracle_seq *s, const uint8_t *mask, int h, int t)
+{
+    const int h_kv = h / (s->n_head / s->n_kv_head), n_kv = oracle_n_kv(s), d = s->d, p = s->q_start + t;
+    const uint8_t *row =
+        mask + ((long)h * oracle_n_qblk(s) + p / s->block - oracle_first_qblk(s)) * oracle_n_kblk(s);
+    const double *q = s->q + ((long)h * s->n_q + t) * d;
+    double worst = 0;
+    for (int c = 0; c <= p; c++) {
+        const double *k = s->k + ((long)h_kv * n_kv + c) * d;
+        double magnitude = 0;
+        for (int j = 0; row[c / s->block] && j < d; j++)
+            magnitude += fabs(q[j] * k[j]);
+        worst = fmax(worst, magnitude);
+    }
+    return worst * s->scale * (d + 3) * 0x1p-24;
+}
+
+static verdict judge(const oracle_seq *s, const uint8_t *mask)
+{
+    const long n_out = (long)s->n_head * s->n_q * s->d, n_row = (long)s->n_head * s->n_q;
+    const long n_value = (long)s->n_kv_head * oracle_n_kv(s) * s->d;
+    verdict v = {new_doubles(n_out), new_doubles(n_row), new_doubles(n_out), new_doubles(n_row)};
+    oracle_attend(s, mask, v.out, v.lse);
+    double *magnitude = new_doubles(n_value);
+    for (long i = 0; i < n_value; i++)
+        magnitude[i] = fabs(s->v[i]);
+    oracle_seq abs_seq = *s;
+    abs_seq.v = magnitude;
+    oracle_attend(&abs_seq, mask, v.weight, NULL);
+    free(magnitude);
+    for (int h = 0; h < s->n_head; h++)
+        for (int t = 0; t < s->n_q; t++)
+            v.logit_error[(long)h * s->n_q + t] = logit_error(s, mask, h, t);
+    return v;
+}
+
+static void verdict_free(verdict *v)
+{
+    free(v->out);
+    free(v->lse);
+    free(v->weight);
+    free(v->logit_error);
+}
+
+/*
+ * Output: each weight is off by the error e of its logit, 2e relative after normalising, by 2^-22 for exp2 and its
+ * argument of up to some tens (ck_softmax), and sums of n terms rescaled once a block by (n + 3 n_block) u: all relative
+ * to sum p |v|. Then one rounding to the output's format. lse: e, the same summing error, and two roundings.
+ */
+static void check_sequence(const test_case *c, int s, const verdict *v, const char *tier)
+{
+    const oracle_seq *q = &c->seq[s];
+    const double u = 0x1p-24, n = oracle_n_kv(q) + 3.0 * oracle_n_kblk(q);
+    double *out = new_doubles((long)q->n_head * q->n_q * q->d), *lse = new_doubles((long)q->n_head * q->n_q);
+    case_read(c, s, out, lse);
+    for (int h = 0; h < q->n_head; h++)
+        for (int t = 0; t < q->n_q; t++) {
+            const long row = (long)h * q->n_q + t;
+            const double rel = 2 * v->logit_error[row] + n * u + 0x1p-21;
+            for (int j = 0; j < q->d; j++) {
+                const double want = v->out[row * q->d + j], exact = value_round(c->s.out_dtype, want);
+                const double rounding = value_unit(c->s.out_dtype) * (fabs(want) + rel * v->weight[row * q->d + j]);
+                const double tiny = c->s.out_dtype == PRISM_F16 ? 0x1p-25 : 0x1p-133; /* half a subnormal's step */
+                const double bound = rel * v->weight[row * q->d + j] + rounding + tiny;
+                ck_near(out[row * q->d + j], isinf(exact) ? exact : want, bound, "%s seq %d h %d row %d of %d [%d]",
+                        tier, s, h, t, q->n_q, j);
+            }
+            ck_near(lse[row], v->lse[row], v->logit_error[row] + n * u + 0x1p-21 + 4 * u * fabs(v->lse[row]),
+                    "%s seq %d h %d row %d: lse", tier, s, h, t);
+        }
+    free(out);
+    free(lse);
+}
+
+static prism_options options_for(const test_case *c, int kind)
+{
+    prism_options o;
+    prism_options_init(&o);
+    o.block_size = c->s.block;
+    o.method = kind == 0 ? PRISM_METHOD_DENSE : PRISM_METHOD_PRISM;
+    o.top_p = 0.6f;
+    o.min_tokens = 0;
+    o.bands = &c->bands;
+    return o;
+}
+
+/* A plan of nobody's: any blocks up to each row's own, the own one sometimes missing. */
+static void plan_at_random(runner *r, const test_case *c, rng *rand)
+{
+    const size_t bytes = (size_t)r->view.n_row * (size_t)r->view.n_kblk;
+    memset(r->mask, 0, bytes);
+    for (int s = 0; s < c->s.n_seq; s++)
+        for (int h = 0; h < c->s.n_head; h++)
+            for (int i = 0; i < oracle_n_qblk(&c->seq[s]); i++)
+                for (int v = 0; v <= oracle_first_qblk(&c->seq[s]) + i; v++)
+                    ((uint8_t *)runner_mask_row(r, s, h, i))[v] = rng_range(rand, 0, 2) == 0;
+    ck_ok(prism_plan_from_mask(r->ctx, &c->call, c->s.block, r->mask, bytes, r->plan) == PRISM_OK, "plan_from_mask: %s",
+          prism_last_error(r->ctx));
+    ck_ok(prism_plan_mask(r->plan, r->mask, bytes) == PRISM_OK, "plan_mask");
+}
+
+/* kind 0: full plan, 1: selected, 2: arbitrary */
+static void check_attend(test_case *c, int kind, uint64_t seed)
+{
+    const prism_options o = options_for(c, kind);
+    verdict v[MAX_SEQ];
+    uint8_t *first = NULL;
+    size_t bytes = 0;
+    for (int tier = 0; tier < ck_n_tier(); tier++) {
+        prism_ctx *ctx = context_new(ck_tiers[tier], 2);
+        runner r = runner_new(ctx, &o, &c->call);
+        ck_ok(runner_plan(&r, &o, &c->call) == PRISM_OK, "plan_build: %s", prism_last_error(ctx));
+        if (kind == 2)
+            plan_at_random(&r, c, &(rng){seed});
+        if (tier == 0) { /* the C tier's plan serves all of them */
+            bytes = (size_t)r.view.n_row * (size_t)r.view.n_kblk;
+            first = malloc(bytes + 1);
+            memcpy(first, r.mask, bytes);
+            for (int s = 0; s < c->s.n_seq; s++) {
+                uint8_t *mask = runner_mask_of(&r, c, s);
+                v[s] = judge(&c->seq[s], mask);
+                free(mask);
+            }
+        } else if (kind == 1) {
+            prism_plan_from_mask(ctx, &c->call, c->s.block, first, bytes, r.plan);
+        }
+        case_poison_outputs(c);
+        if (ck_ok(runner_attend(&r, &c->call) == PRISM_OK, "attend: %s", prism_last_error(ctx)))
+            for (int s = 0; s < c->s.n_seq; s++)
+                check_sequence(c, s, &v[s], ck_tier_name(ck_tiers[tier]));
+        ck_ok(case_gaps_untouched(c), "%s: wrote outside the output", ck_tier_name(ck_tiers[tier]));
+        runner_free(&r);
+        prism_destroy(ctx);
+    }
+    for (int s = 0; s < c->s.n_seq; s++)
+        verdict_free(&v[s]);
+    free(first);
+}
+
+static void check_tails(void)
+{
+    rng r = ck_rng("attend tails");
+    for (int tail = 1; tail < 128; tail++) {
+        shape s = {.n_seq = 1, .n_head = 1, .n_kv_head = 1, .d = 32, .block = tail % 3 ? 128 : 64, .page_size = 16};
+        s.q_start[0] = tail % 2 ? 128 - tail % 77 : 0;
+        s.n_q[0] = 128 + tail - s.q_start[0];
+        s.kv_layout = (layout)(tail % N_LAYOUT);
+        test_case *c = case_new(&s, rng_next(&r));
+        check_attend(c, tail % 3, rng_next(&r));
+        case_free(c);
+    }
+}
+
+void ck_attend(void)
+{
+    rng r = ck_rng("attend");
+    for (int index = 0; index < 66; index++) {
+        shape s = shape_nth(index, 400, &r);
+        s.data = index % 3 ? DATA_RANDOM : (data_kind)(index / 3 % N_DATA);
+        test_case *c = case_new(&s, rng_next(&r));
+        check_attend(c, index / 2 % 3, rng_next(&r));
+        case_free(c);
+    }
+    check_tails();
+}
