@@ -7,6 +7,7 @@
  *   NOT_FINITE(x) true if any lane is infinite or NaN
  */
 #include <math.h>
+#include <string.h>
 
 #include "core/half.h"
 #include "cpu/tier.h"
@@ -256,8 +257,12 @@ static void SUFFIX(exp_row)(float *x, int32_t n, float max)
     int32_t j = 0;
     for (; j + VL <= n; j += VL)
         STORE(x + j, EXP2(MUL(ADD(LOAD(x + j), base), log2e)));
-    for (; j < n; j++)
-        x[j] = expf(x[j] - max);
+    if (j < n) { /* the same arithmetic for the tail: equal scores must stay equal weights, or ties go astray */
+        float tail[VL] = {0};
+        memcpy(tail, x + j, (size_t)(n - j) * sizeof *x);
+        STORE(tail, EXP2(MUL(ADD(LOAD(tail), base), log2e)));
+        memcpy(x + j, tail, (size_t)(n - j) * sizeof *x);
+    }
 }
 
 static inline void SUFFIX(prism_cpu_kernels_fill)(prism_cpu_kernels *k)
