@@ -13,13 +13,15 @@
 /* One question. All memory is the sample's: eval_sample_free(). */
 typedef struct eval_sample {
     char *prompt;        /* what a user would say; put into the model's chat template where the model has one */
-    char *answer_prefix; /* how the answer begins, or NULL; given to the model after the prompt */
+    char *answer_prefix; /* how the answer begins, or NULL; given to the model after the prompt: as the start of its
+                            turn, or after one space where there is no chat template */
     char **gold;         /* [n_gold] reference answers */
     size_t n_gold;
     char **classes; /* [n_class] labels of a classification task; NULL elsewhere */
     size_t n_class;
     int32_t n_answer;     /* most tokens to generate */
     bool stop_at_newline; /* the answer ends at the first newline that follows text */
+    bool no_template;     /* a text to be continued: not to be put into a chat template even where there is one */
 } eval_sample;
 
 void eval_sample_free(eval_sample *sample); /* {0} is allowed */
