@@ -213,12 +213,13 @@ void oracle_attend(const oracle_seq *s, const uint8_t *mask, double *out, double
             const uint8_t *row = mask ? mask + ((long)h * n_qblk + p / s->block - oracle_first_qblk(s)) * n_kblk : NULL;
             double max = -INFINITY, sum = 0;
             for (int c = 0; c <= p; c++) {
+                if (row && !row[c / s->block])
+                    continue;
                 logit[c] = 0;
                 for (int j = 0; j < d; j++)
                     logit[c] += q[j] * s->k[((long)h_kv * n_kv + c) * d + j];
                 logit[c] *= s->scale;
-                if (!row || row[c / s->block])
-                    max = fmax(max, logit[c]);
+                max = fmax(max, logit[c]);
             }
             double *o = out ? out + ((long)h * s->n_q + t) * d : NULL;
             for (int j = 0; o && j < d; j++)
