@@ -13,10 +13,11 @@
 
 #include <stdlib.h>
 
-static void linear(lm_session *s, const lm_step *step, const lm_matrix *w, const float *bias, const float *x, int64_t n,
-                   float *y, bool accumulate) {
+/* x: rows first .. first + n - 1 of the step. */
+static void linear(lm_session *s, const lm_step *step, const lm_matrix *w, const float *bias, const float *x,
+                   int32_t first, int64_t n, float *y, bool accumulate) {
     const double start = lm_seconds();
-    lm_linear_apply(&s->linear, w, bias, x, w->cols, n, y, w->rows, accumulate);
+    lm_linear_apply(&s->linear, w, bias, x, w->cols, (int64_t)s->n_token + first, n, y, w->rows, accumulate);
     if (!step->decode)
         s->stats.linear_seconds += lm_seconds() - start;
 }
@@ -45,9 +46,9 @@ static void project(lm_session *s, const lm_step *step, int32_t layer, int32_t f
     const int64_t q_width = (int64_t)c->n_head * c->d_head, kv_width = (int64_t)c->n_kv_head * c->d_head;
     float *q = s->q + first * q_width;
     norm_rows(s, s->hidden + (int64_t)first * c->d_model, l->attn_norm, n, s->x);
-    linear(s, step, &l->q, l->q_bias, s->x, n, q, false);
-    linear(s, step, &l->k, l->k_bias, s->x, n, s->k, false);
-    linear(s, step, &l->v, l->v_bias, s->x, n, s->v, false);
+    linear(s, step, &l->q, l->q_bias, s->x, first, n, q, false);
+    linear(s, step, &l->k, l->k_bias, s->x, first, n, s->k, false);
+    linear(s, step, &l->v, l->v_bias, s->x, first, n, s->v, false);
     const int64_t position = (int64_t)s->n_token + first;
     const size_t row_bytes = (size_t)kv_width * prism_dtype_bytes(s->kv_type);
     uint8_t *k_rows = s->k_cache + (size_t)layer * s->layer_bytes + (size_t)position * row_bytes;
@@ -70,14 +71,14 @@ static void project(lm_session *s, const lm_step *step, int32_t layer, int32_t f
 static void output(lm_session *s, const lm_step *step, const lm_layer *l, int32_t first, int32_t n) {
     const lm_config *c = &s->model->config;
     float *hidden = s->hidden + (int64_t)first * c->d_model;
-    linear(s, step, &l->o, l->o_bias, s->o + (int64_t)first * c->n_head * c->d_head, n, hidden, true);
+    linear(s, step, &l->o, l->o_bias, s->o + (int64_t)first * c->n_head * c->d_head, first, n, hidden, true);
     norm_rows(s, hidden, l->ffn_norm, n, s->x);
-    linear(s, step, &l->gate, NULL, s->x, n, s->gate, false);
-    linear(s, step, &l->up, NULL, s->x, n, s->up, false);
+    linear(s, step, &l->gate, NULL, s->x, first, n, s->gate, false);
+    linear(s, step, &l->up, NULL, s->x, first, n, s->up, false);
 #pragma omp parallel for schedule(static) num_threads(s->n_thread) if (n > 1)
     for (int32_t i = 0; i < n; i++)
         lm_swiglu(s->gate + (int64_t)i * c->d_ff, s->up + (int64_t)i * c->d_ff, c->d_ff);
-    linear(s, step, &l->down, NULL, s->gate, n, hidden, true);
+    linear(s, step, &l->down, NULL, s->gate, first, n, hidden, true);
 }
 
 /* ------------------------------------------------------------------------------------------- attention ---- */
@@ -147,7 +148,7 @@ static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_erro
 static void logits_of(lm_session *s, const lm_step *step, int32_t first, int32_t n, float *out) {
     const lm_weights *w = &s->model->weights;
     norm_rows(s, s->hidden + (int64_t)first * s->model->config.d_model, w->output_norm, n, s->x);
-    linear(s, step, &w->output, NULL, s->x, n, out, false);
+    linear(s, step, &w->output, NULL, s->x, first, n, out, false);
 }
 
 static bool all_logits(lm_session *s, const lm_step *step, lm_error *err) {

@@ -9,8 +9,8 @@
  * something to work on where rows are long. */
 enum { TILE_FLOATS = 128 * 1024, MIN_ROWS = 16 };
 
-bool lm_linear_create(lm_linear *linear, int32_t n_thread, int64_t max_cols, lm_error *err) {
-    *linear = (lm_linear){.n_thread = n_thread, .tile_floats = TILE_FLOATS};
+bool lm_linear_create(lm_linear *linear, int32_t n_thread, int32_t group, int64_t max_cols, lm_error *err) {
+    *linear = (lm_linear){.n_thread = n_thread, .group = group, .tile_floats = TILE_FLOATS};
     if (linear->tile_floats < max_cols * MIN_ROWS)
         linear->tile_floats = (max_cols * MIN_ROWS + 15) / 16 * 16;
     const size_t bytes = (size_t)n_thread * (size_t)linear->tile_floats * sizeof(float);
@@ -44,7 +44,7 @@ static void tile_product(const float *tile, int64_t rows, int64_t cols, const fl
 }
 
 void lm_linear_apply(const lm_linear *linear, const lm_matrix *w, const float *bias, const float *x, int64_t stride_x,
-                     int64_t n, float *y, int64_t stride_y, bool accumulate) {
+                     int64_t position, int64_t n, float *y, int64_t stride_y, bool accumulate) {
     const int64_t cols = w->cols, bytes = (int64_t)row_bytes(w);
     int64_t tile_rows = TILE_FLOATS / cols;
     tile_rows = tile_rows < MIN_ROWS ? MIN_ROWS : tile_rows;
@@ -59,7 +59,12 @@ void lm_linear_apply(const lm_linear *linear, const lm_matrix *w, const float *b
         float *tile = linear->tiles + (int64_t)omp_get_thread_num() * linear->tile_floats;
         const int64_t first = i * tile_rows, rows = w->rows - first < tile_rows ? w->rows - first : tile_rows;
         lm_to_float(w->dtype, (const uint8_t *)w->data + first * bytes, tile, rows * cols);
-        tile_product(tile, rows, cols, x, stride_x, n, y + first, stride_y, accumulate ? 1.0f : 0.0f);
+        for (int64_t t = 0, count; t < n; t += count) {
+            count = linear->group - (position + t) % linear->group;
+            count = count < n - t ? count : n - t;
+            tile_product(tile, rows, cols, x + t * stride_x, stride_x, count, y + t * stride_y + first, stride_y,
+                         accumulate ? 1.0f : 0.0f);
+        }
         for (int64_t t = 0; bias && t < n; t++)
             for (int64_t r = 0; r < rows; r++)
                 y[t * stride_y + first + r] += bias[first + r];

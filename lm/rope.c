@@ -51,17 +51,19 @@ void lm_rope_table_destroy(lm_rope_table *t) {
     *t = (lm_rope_table){0};
 }
 
-/* cos(a + b) and sin(a + b) from a = first * frequency, computed once a tile, and b from the table: in double, so that
- * position 131071 is as exact as position 1. */
+/* cos(a + b) and sin(a + b) with a at the last multiple of n_max and b from the table: in double, so that position 131071
+ * is as exact as position 1, and split by the position alone, so that tiles which start elsewhere give the same bits. */
 void lm_rope_table_set(lm_rope_table *t, int64_t first, int32_t n) {
     const int32_t n_pair = t->rope->n_pair;
     double cos_a[PRISM_MAX_D_HEAD / 2], sin_a[PRISM_MAX_D_HEAD / 2];
-    for (int32_t j = 0; j < n_pair; j++) {
-        cos_a[j] = t->scale * cos((double)first * t->rope->frequency[j]);
-        sin_a[j] = t->scale * sin((double)first * t->rope->frequency[j]);
-    }
     for (int32_t i = 0; i < n; i++) {
-        const double *b = t->step + (size_t)i * (size_t)n_pair * 2;
+        const int64_t offset = (first + i) % t->n_max;
+        for (int32_t j = 0; (i == 0 || offset == 0) && j < n_pair; j++) {
+            const double angle = (double)(first + i - offset) * t->rope->frequency[j];
+            cos_a[j] = t->scale * cos(angle);
+            sin_a[j] = t->scale * sin(angle);
+        }
+        const double *b = t->step + (size_t)offset * (size_t)n_pair * 2;
         float *out = t->cos_sin + (size_t)i * (size_t)n_pair * 2;
         for (int32_t j = 0; j < n_pair; j++) {
             out[j] = (float)(cos_a[j] * b[2 * j] - sin_a[j] * b[2 * j + 1]);

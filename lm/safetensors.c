@@ -135,7 +135,7 @@ static bool align_tensors(lm_safetensors *st, lm_tensor *t, size_t n, const char
 }
 
 static bool grow(lm_safetensors *st, size_t more, const char *where, lm_error *err) {
-    const size_t want = st->n_tensor + more;
+    const size_t want = st->n_tensor + more + 1; /* one spare: the list then exists even if it is empty */
     if (want <= st->capacity)
         return true;
     lm_tensor *t = realloc(st->tensors, want * sizeof *t);

@@ -188,8 +188,8 @@ static bool create(lm_session *s, const lm_session_options *options, lm_error *e
     const int64_t q_width = (int64_t)c->n_head * c->d_head;
     max_cols = max_cols > q_width ? max_cols : q_width;
     return allocate_buffers(s, pooled_bytes, err) && create_pooled(s, pooled_bytes, err) && create_plan(s, err) &&
-           lm_linear_create(&s->linear, s->n_thread, max_cols, err) &&
-           lm_rope_table_create(&s->rope, &s->model->rope, c, s->step < LM_TILE ? s->step : LM_TILE, err);
+           lm_linear_create(&s->linear, s->n_thread, s->options.block_size, max_cols, err) &&
+           lm_rope_table_create(&s->rope, &s->model->rope, c, LM_TILE, err);
 }
 
 bool lm_session_create(const lm_model *model, prism_ctx *ctx, const lm_session_options *options, lm_session **out,

@@ -26,6 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         }
         lm_safetensors_close(st);
     }
+    (void)sink;
     free(copy);
     return 0;
 }
