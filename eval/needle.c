@@ -1,31 +1,18 @@
 #include "needle.h"
-#include "rng.h"
-#include "words.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PAYLOAD_BYTES 48 /* holds a uuid and the longest pair of words */
-#define SENTENCE_BYTES 192
 #define MAX_KEY 4096
-
-static const char noise[] =
-    "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";
-
-static const char *const type_names[] = {"word", "number", "uuid"};
-
-typedef struct pair {
-    char key[PAYLOAD_BYTES], value[PAYLOAD_BYTES];
-} pair;
 
 /* What stays the same while the length of the haystack is searched for. */
 typedef struct maker {
     const eval_needle_spec *spec;
     const char *book; /* book or noise; read as a ring */
     size_t n_book, start;
-    pair *pairs; /* [n_key], the queried one first */
+    eval_pair *pairs; /* [n_key], the queried one first */
     eval_rng rng; /* as it stands after the pairs were drawn */
     lm_text text;
     size_t queried_at; /* where the queried needle starts in text */
@@ -43,75 +30,27 @@ void eval_needle_spec_init(eval_needle_spec *spec) {
                                .book_offset = EVAL_BOOK_ANYWHERE};
 }
 
-/* ----------------------------------------------------------------------------------------------- payloads ---- */
-
-static void draw(eval_payload type, eval_rng *rng, char out[PAYLOAD_BYTES]) {
-    if (type == EVAL_PAYLOAD_NUMBER) {
-        snprintf(out, PAYLOAD_BYTES, "%llu", 1000000ull + (unsigned long long)eval_rng_below(rng, 9000000));
-    } else if (type == EVAL_PAYLOAD_WORD) {
-        const char *adjective = eval_adjectives[eval_rng_below(rng, EVAL_N_ADJECTIVE)];
-        const char *noun = eval_nouns[eval_rng_below(rng, EVAL_N_NOUN)];
-        snprintf(out, PAYLOAD_BYTES, "%s-%s", adjective, noun);
-    } else {
-        uint64_t high = eval_rng_next(rng), low = eval_rng_next(rng);
-        high = (high & ~0xF000ull) | 0x4000;           /* version 4 */
-        low = (low & ~(3ull << 62)) | 1ull << 63; /* variant 1 */
-        snprintf(out, PAYLOAD_BYTES, "%08llx-%04llx-%04llx-%04llx-%012llx", (unsigned long long)(high >> 32),
-                 (unsigned long long)(high >> 16 & 0xFFFF), (unsigned long long)(high & 0xFFFF),
-                 (unsigned long long)(low >> 48), (unsigned long long)(low & 0xFFFFFFFFFFFFull));
-    }
-}
-
-static bool is_taken(const maker *m, int32_t n, const pair *p) {
-    for (int32_t i = 0; i < n; i++)
-        if (strcmp(m->pairs[i].key, p->key) == 0 || strcmp(m->pairs[i].value, p->value) == 0)
-            return true;
-    return false;
-}
-
 /* Draws a pair that shares neither key nor value with the first n. */
-static pair draw_pair(const maker *m, int32_t n, eval_rng *rng) {
-    pair p;
-    do {
-        draw(m->spec->key, rng, p.key);
-        draw(m->spec->value, rng, p.value);
-    } while (is_taken(m, n, &p));
-    return p;
+static eval_pair draw_pair(const maker *m, int32_t n, eval_rng *rng) {
+    return eval_pair_draw(m->spec->key, m->spec->value, m->pairs, n, rng);
 }
 
-static bool append_needle(lm_text *text, const eval_needle_spec *spec, const pair *p, lm_error *err) {
-    char sentence[SENTENCE_BYTES];
-    int n = snprintf(sentence, sizeof sentence, " One of the special magic %ss for %s is: %s.", type_names[spec->value],
-                     p->key, p->value);
-    return lm_text_append(text, sentence, (size_t)n, err);
+static bool append_needle(lm_text *text, const eval_needle_spec *spec, const eval_pair *p, lm_error *err) {
+    return lm_text_append(text, " ", 1, err) && eval_pair_append(text, spec->value, p, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ weaving ---- */
 
-static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
-/* A sentence that ends just before text[i]: full stop, question or exclamation mark, then perhaps quotes. White space
- * follows, so no word and no UTF-8 character is ever cut. */
-static bool ends_sentence(const char *text, size_t i) {
-    if (i == 0 || !is_space(text[i]))
-        return false;
-    while (i > 0 && strchr("\"')]_", text[i - 1]))
-        i--;
-    if (i >= 3 && (memcmp(text + i - 3, "\xE2\x80\x9D", 3) == 0 || memcmp(text + i - 3, "\xE2\x80\x99", 3) == 0))
-        i -= 3;
-    return i > 0 && strchr(".!?", text[i - 1]) && text[i - 1];
-}
-
-static bool ends_word(const char *text, size_t i) { return i > 0 && is_space(text[i]) && !is_space(text[i - 1]); }
+static bool ends_word(const char *text, size_t i) { return i > 0 && eval_is_blank(text[i]) && !eval_is_blank(text[i - 1]); }
 
 /* The place for a needle nearest to `at` within reach: the end of a sentence, else of a word, else the text's end. */
 static size_t find_site(const char *text, size_t n, size_t at) {
     const size_t reach = 4096;
     for (int words = 0; words < 2; words++)
         for (size_t d = 0; d <= reach; d++) {
-            if (at + d < n && (words ? ends_word(text, at + d) : ends_sentence(text, at + d)))
+            if (at + d < n && (words ? ends_word(text, at + d) : eval_ends_sentence(text, at + d)))
                 return at + d;
-            if (at >= d && at - d < n && (words ? ends_word(text, at - d) : ends_sentence(text, at - d)))
+            if (at >= d && at - d < n && (words ? ends_word(text, at - d) : eval_ends_sentence(text, at - d)))
                 return at - d;
         }
     return n;
@@ -139,9 +78,9 @@ static bool take_excerpt(const maker *m, size_t n, lm_text *out, lm_error *err) 
         if (n > 0 && !lm_text_append(out, "\n", 1, err))
             return false;
     }
-    while (out->n > 0 && !is_space(out->data[out->n - 1]))
+    while (out->n > 0 && !eval_is_blank(out->data[out->n - 1]))
         out->n--;
-    while (out->n > 0 && is_space(out->data[out->n - 1]))
+    while (out->n > 0 && eval_is_blank(out->data[out->n - 1]))
         out->n--;
     return true;
 }
@@ -187,8 +126,8 @@ static bool context_of_needles(maker *m, size_t n, lm_error *err) {
     size_t others = (size_t)spec->n_key - 1; /* still to be placed, at random among what is left */
     for (size_t i = 0; i < total; i++) {
         size_t left = total - i - (i < queried); /* slots from here on, without the queried one */
-        pair distractor;
-        const pair *p = &distractor;
+        eval_pair distractor;
+        const eval_pair *p = &distractor;
         if (i == queried) {
             p = &m->pairs[0];
             m->queried_at = m->text.n;
@@ -206,7 +145,7 @@ static bool context_of_needles(maker *m, size_t n, lm_error *err) {
 /* Builds the whole prompt with a haystack of the given size (bytes or distractors) and counts its tokens. */
 static bool build(maker *m, const lm_tokenizer *tok, size_t size, size_t *n_token, lm_error *err) {
     const eval_needle_spec *spec = m->spec;
-    const char *type = type_names[spec->value], *key = m->pairs[0].key;
+    const char *type = eval_payload_names[spec->value], *key = m->pairs[0].key;
     m->text.n = 0;
     bool ok = lm_text_append(&m->text, NULL, 0, err) && (spec->haystack == EVAL_HAYSTACK_NEEDLE
                                                              ? context_of_needles(m, size, err)
@@ -214,7 +153,7 @@ static bool build(maker *m, const lm_tokenizer *tok, size_t size, size_t *n_toke
     if (!ok)
         return false;
     m->n_context = m->text.n;
-    char question[2 * SENTENCE_BYTES];
+    char question[384];
     int n = snprintf(question, sizeof question,
                      "\nWhat is the special magic %s for %s mentioned in the provided text? The special magic %s for "
                      "%s mentioned in the provided text is",
@@ -286,8 +225,8 @@ static bool check(const eval_needle_spec *spec, const lm_tokenizer *tok, const c
 static void pick_start(maker *m) {
     const eval_needle_spec *spec = m->spec;
     if (spec->haystack == EVAL_HAYSTACK_NOISE) {
-        m->book = noise;
-        m->n_book = sizeof noise - 1;
+        m->book = eval_noise;
+        m->n_book = strlen(eval_noise);
         return;
     }
     if (spec->haystack != EVAL_HAYSTACK_BOOK || spec->book_offset == 0)
@@ -295,22 +234,22 @@ static void pick_start(maker *m) {
     if (spec->book_offset == EVAL_BOOK_ANYWHERE)
         m->start = find_site(m->book, m->n_book, (size_t)eval_rng_below(&m->rng, m->n_book));
     else
-        for (m->start = spec->book_offset; m->start < m->n_book && !is_space(m->book[m->start - 1]);)
+        for (m->start = spec->book_offset; m->start < m->n_book && !eval_is_blank(m->book[m->start - 1]);)
             m->start++;
-    while (m->start < m->n_book && is_space(m->book[m->start]))
+    while (m->start < m->n_book && eval_is_blank(m->book[m->start]))
         m->start++;
     if (m->start == m->n_book)
         m->start = 0;
 }
 
 static bool hand_over(maker *m, size_t n_token, eval_needle *out, lm_error *err) {
-    char **gold = malloc(sizeof *gold), *answer = malloc(PAYLOAD_BYTES);
+    char **gold = malloc(sizeof *gold), *answer = malloc(EVAL_PAYLOAD_BYTES);
     if (!gold || !answer) {
         free(gold);
         free(answer);
         return lm_fail(err, LM_ERROR_MEMORY, "needle: out of memory");
     }
-    memcpy(answer, m->pairs[0].value, PAYLOAD_BYTES);
+    memcpy(answer, m->pairs[0].value, EVAL_PAYLOAD_BYTES);
     gold[0] = answer;
     *out = (eval_needle){.prompt = m->text.data,
                          .n_bytes = m->text.n,

@@ -12,22 +12,13 @@
 #ifndef EVAL_NEEDLE_H
 #define EVAL_NEEDLE_H
 
-#include "lm/tokenizer.h"
-
-#include <stddef.h>
-#include <stdint.h>
+#include "payload.h"
 
 typedef enum eval_haystack {
     EVAL_HAYSTACK_BOOK = 0,   /* the caller's text, from a place that the seed picks; starts again where it ends */
     EVAL_HAYSTACK_NEEDLE = 1, /* nothing but needles with other keys */
     EVAL_HAYSTACK_NOISE = 2   /* RULER's five sentences, again and again */
 } eval_haystack;
-
-typedef enum eval_payload {
-    EVAL_PAYLOAD_WORD = 0,   /* adjective-noun */
-    EVAL_PAYLOAD_NUMBER = 1, /* seven digits */
-    EVAL_PAYLOAD_UUID = 2    /* version 4 */
-} eval_payload;
 
 #define EVAL_BOOK_ANYWHERE SIZE_MAX
 
