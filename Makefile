@@ -40,3 +40,8 @@ clean: ## remove every build
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+picture: all ## draw docs/images/plan.png again (needs python3 with matplotlib and numpy)
+	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 0 --plan $(BUILD)/plan.safetensors
+	tools/plot_plan.py $(BUILD)/plan.safetensors --layer 2 --head 7 -o docs/images/plan.png
+.PHONY: picture
