@@ -103,8 +103,11 @@ static prism_status check_pages(prism_ctx *ctx, const tensor_use *u, int32_t s, 
     if (x->stride_table < n_entry)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: stride_table %lld, but sequence %d needs %lld pages", u->name,
                           (long long)x->stride_table, s, (long long)n_entry);
+    int64_t first = 0;
+    if (!advance(&first, s, x->stride_table) || first > INT64_MAX / 8)
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: stride_table overflows", u->name);
     for (int64_t e = 0; e < n_entry; e++) {
-        const int32_t page = x->page_table[s * x->stride_table + e];
+        const int32_t page = x->page_table[first + e];
         if (page < 0 || page >= x->n_page)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: page_table[%d][%lld] is %d, outside 0 .. %d", u->name, s,
                               (long long)e, page, x->n_page - 1);

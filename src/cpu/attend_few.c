@@ -20,7 +20,7 @@ bool prism_attend_few_fits(const prism_problem *p, const prism_seq *q, const pri
 /* Parts a KV head's keys are cut into: enough for every thread. */
 static int32_t part_count(const prism_ctx *ctx, const prism_problem *p)
 {
-    const int32_t wanted = (ctx->n_thread + p->call->n_kv_head - 1) / p->call->n_kv_head;
+    const int32_t wanted = (ctx->n_thread - 1) / p->call->n_kv_head + 1;
     return wanted < p->n_kblk ? wanted : p->n_kblk;
 }
 
@@ -117,7 +117,7 @@ void prism_attend_few(const prism_ctx *ctx, const prism_problem *p, int32_t s, v
     const prism_call *c = p->call;
     const prism_seq q = prism_problem_seq(p, s);
     const int32_t d = c->d_head, n_part = part_count(ctx, p), m = p->group * q.n_q;
-    const int32_t n_chunk = (q.n_kv + few_tokens - 1) / few_tokens;
+    const int32_t n_chunk = (q.n_kv - 1) / few_tokens + 1;
     const size_t bytes = part_bytes(d);
 #pragma omp parallel for num_threads(ctx->n_thread) schedule(static)
     for (int32_t item = 0; item < c->n_kv_head * n_part; item++) {

@@ -1,6 +1,9 @@
 /* The CPU backend: its stages, and which tier's inner loops they run. */
 #include <stdio.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "cpu/cpu.h"
 
@@ -19,10 +22,16 @@ const prism_kernels prism_kernels_cpu = {
 #if defined(__x86_64__)
 /* The compiler's runtime asks CPUID and, for AVX, whether the operating system saves the registers. */
 #define HAS(feature) __builtin_cpu_supports(feature)
+static bool has_f16c(void) /* a name that clang 14's runtime does not know */
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static bool has_avx2(void)
 {
     __builtin_cpu_init();
-    return HAS("avx2") && HAS("fma") && HAS("f16c");
+    return HAS("avx2") && HAS("fma") && has_f16c();
 }
 
 static bool has_avx512(void)
@@ -34,7 +43,7 @@ void prism_cpu_describe(char *text, size_t n)
 {
     __builtin_cpu_init();
     snprintf(text, n, "%s%s%s%s%s%s%s%s", HAS("avx2") ? "avx2 " : "", HAS("fma") ? "fma " : "",
-             HAS("f16c") ? "f16c " : "", HAS("avx512f") ? "avx512f " : "", HAS("avx512bw") ? "avx512bw " : "",
+             has_f16c() ? "f16c " : "", HAS("avx512f") ? "avx512f " : "", HAS("avx512bw") ? "avx512bw " : "",
              HAS("avx512vl") ? "avx512vl " : "", HAS("avx512vnni") ? "avx512vnni " : "",
              HAS("avx512bf16") ? "avx512bf16 " : "");
     const size_t length = strlen(text);

@@ -41,7 +41,7 @@ static void append_sequence(const prism_ctx *ctx, const prism_problem *p, int32_
 {
     const prism_call *c = p->call;
     const int32_t d = c->d_head, block = p->block_size, end = prism_problem_seq(p, s).n_kv;
-    const int32_t begin = pooled->n_token, first = begin / block, n_block = (end + block - 1) / block - first;
+    const int32_t begin = pooled->n_token, first = begin / block, n_block = (end - 1) / block + 1 - first;
 #pragma omp parallel for collapse(2) num_threads(ctx->n_thread) schedule(static)
     for (int32_t b = 0; b < n_block; b++)
         for (int32_t h = 0; h < c->n_kv_head; h++) {
@@ -73,7 +73,8 @@ static void key_means(const prism_ctx *ctx, const prism_problem *p, int32_t s, c
 void prism_pool_keys_cpu(const prism_ctx *ctx, const prism_problem *p, prism_pooled *pooled, float *k_mean)
 {
     for (int32_t s = 0; s < p->call->n_seq; s++) {
-        if (pooled[s].n_token < prism_problem_seq(p, s).n_kv)
+        const prism_seq q = prism_problem_seq(p, s);
+        if (q.n_q > 0 && pooled[s].n_token < q.n_kv) /* a sequence without queries is not looked at, nor checked */
             append_sequence(ctx, p, s, &pooled[s]);
         if (k_mean)
             key_means(ctx, p, s, &pooled[s], k_mean);
