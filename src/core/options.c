@@ -92,7 +92,9 @@ prism_status prism_options_set(prism_options *options, const char *name, const c
         if (strcmp(name, f->name))
             continue;
         char *end;
-        const double number = strtod(value, &end);
+        double number = strtod(value, &end);
+        if (f->kind == field_float)
+            number = (double)(float)number; /* what will be stored: 1e-60 is 0 */
         if (end == value || *end || field_problem(f, number))
             return PRISM_ERROR_INVALID;
         char *at = (char *)options + f->offset;
