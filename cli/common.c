@@ -97,6 +97,8 @@ int cli_method_arg(cli_method_args *args, int option, const char *value)
 
 /* ------------------------------------------------------------------------------------------------- files ---- */
 
+enum { max_file_bytes = 1 << 30 }; /* no prompt is longer; a device that never ends must not fill the memory */
+
 static bool read_stream(FILE *in, char **data, size_t *n)
 {
     size_t capacity = 1 << 16, used = 0;
@@ -105,7 +107,7 @@ static bool read_stream(FILE *in, char **data, size_t *n)
         used += fread(buffer + used, 1, capacity - used - 1, in);
         if (used < capacity - 1)
             break;
-        char *more = capacity > SIZE_MAX / 2 ? NULL : realloc(buffer, capacity *= 2);
+        char *more = capacity >= max_file_bytes ? NULL : realloc(buffer, capacity *= 2);
         if (!more)
             free(buffer);
         buffer = more;
@@ -129,7 +131,8 @@ bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err)
     if (!is_stdin)
         fclose(in);
     if (!held)
-        return lm_fail(err, LM_ERROR_MEMORY, "'%s' does not fit in memory", path);
+        return lm_fail(err, LM_ERROR_MEMORY, "'%s' does not fit in memory, or has more than %d bytes", path,
+                       max_file_bytes);
     if (!broken)
         return true;
     free(*data);
