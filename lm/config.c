@@ -6,7 +6,8 @@
 /* Far above any model; below it no product of two dimensions overflows. */
 enum { MAX_LAYER = 1024, MAX_WIDTH = 1 << 20, MAX_HEAD = 4096, MAX_VOCAB = 1 << 24 };
 
-static bool range(const char *where, const char *what, int64_t value, int64_t min, int64_t max, lm_error *err) {
+static bool range(const char *where, const char *what, int64_t value, int64_t min, int64_t max, lm_error *err)
+{
     if (value >= min && value <= max)
         return true;
     return lm_fail(err, LM_ERROR_INPUT, "%s: %s is %lld; must be from %lld to %lld", where, what, (long long)value,
@@ -14,7 +15,8 @@ static bool range(const char *where, const char *what, int64_t value, int64_t mi
 }
 
 /* Checks that hold for both file formats. */
-static bool check_shape(const lm_config *c, const char *where, lm_error *err) {
+static bool check_shape(const lm_config *c, const char *where, lm_error *err)
+{
     if (!range(where, "the number of layers", c->n_layer, 1, MAX_LAYER, err) ||
         !range(where, "the hidden size", c->d_model, 1, MAX_WIDTH, err) ||
         !range(where, "the MLP size", c->d_ff, 1, MAX_WIDTH, err) ||
@@ -34,7 +36,8 @@ static bool check_shape(const lm_config *c, const char *where, lm_error *err) {
     return true;
 }
 
-static bool check_rope(const lm_config *c, const char *where, lm_error *err) {
+static bool check_rope(const lm_config *c, const char *where, lm_error *err)
+{
     const lm_rope *r = &c->rope;
     if (!(r->base > 1 && r->base < 1e15))
         return lm_fail(err, LM_ERROR_INPUT, "%s: RoPE base %g; must be above 1", where, r->base);
@@ -52,7 +55,8 @@ static bool check_rope(const lm_config *c, const char *where, lm_error *err) {
     return true;
 }
 
-void lm_config_defaults(lm_config *c) {
+void lm_config_defaults(lm_config *c)
+{
     *c = (lm_config){.n_ctx_train = 2048, .bos_id = -1, .pad_id = -1};
     c->rope = (lm_rope){.base = 10000,
                         .factor = 1,
@@ -64,7 +68,8 @@ void lm_config_defaults(lm_config *c) {
                         .high_freq_factor = 4};
 }
 
-static void add_eos(lm_config *c, int64_t id) {
+static void add_eos(lm_config *c, int64_t id)
+{
     for (int32_t i = 0; i < c->n_eos; i++)
         if (c->eos_id[i] == id)
             return;
@@ -72,7 +77,8 @@ static void add_eos(lm_config *c, int64_t id) {
         c->eos_id[c->n_eos++] = (int32_t)id;
 }
 
-bool lm_config_check(const lm_config *c, const char *where, lm_error *err) {
+bool lm_config_check(const lm_config *c, const char *where, lm_error *err)
+{
     return check_shape(c, where, err) && check_rope(c, where, err);
 }
 
@@ -80,7 +86,8 @@ bool lm_config_check(const lm_config *c, const char *where, lm_error *err) {
 
 static const char *const architectures[] = {"qwen3", "llama"};
 
-static bool known_architecture(const char *name) {
+static bool known_architecture(const char *name)
+{
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
         if (strcmp(architectures[i], name) == 0)
             return true;
@@ -92,7 +99,8 @@ typedef struct arch_key {
     char text[96];
 } arch_key;
 
-static const char *key_of(arch_key *key, const lm_config *c, const char *name) {
+static const char *key_of(arch_key *key, const lm_config *c, const char *name)
+{
     const size_t n = strlen(c->arch), m = strlen(name);
     memcpy(key->text, c->arch, n);
     key->text[n] = '.';
@@ -101,7 +109,8 @@ static const char *key_of(arch_key *key, const lm_config *c, const char *name) {
 }
 
 static bool gguf_int(const lm_gguf *g, const lm_config *c, const char *name, int32_t *out, bool required,
-                     const char *where, lm_error *err) {
+                     const char *where, lm_error *err)
+{
     arch_key key;
     int64_t v = *out;
     if (!lm_gguf_int(g, key_of(&key, c, name), INT32_MIN, INT32_MAX, &v, err))
@@ -112,12 +121,14 @@ static bool gguf_int(const lm_gguf *g, const lm_config *c, const char *name, int
     return true;
 }
 
-static bool gguf_number(const lm_gguf *g, const lm_config *c, const char *name, double *out, lm_error *err) {
+static bool gguf_number(const lm_gguf *g, const lm_config *c, const char *name, double *out, lm_error *err)
+{
     arch_key key;
     return lm_gguf_number(g, key_of(&key, c, name), out, err);
 }
 
-static bool gguf_refuse(const lm_gguf *g, const lm_config *c, const char *name, const char *where, lm_error *err) {
+static bool gguf_refuse(const lm_gguf *g, const lm_config *c, const char *name, const char *where, lm_error *err)
+{
     int32_t v = 0;
     if (!gguf_int(g, c, name, &v, false, where, err))
         return false;
@@ -125,7 +136,8 @@ static bool gguf_refuse(const lm_gguf *g, const lm_config *c, const char *name, 
                              c->arch, name, v);
 }
 
-static bool gguf_rope(const lm_gguf *g, const char *where, lm_config *c, lm_error *err) {
+static bool gguf_rope(const lm_gguf *g, const char *where, lm_config *c, lm_error *err)
+{
     lm_rope *r = &c->rope;
     r->layout = strcmp(c->arch, "llama") == 0 ? PRISM_ROPE_INTERLEAVED : PRISM_ROPE_HALF_SPLIT;
     r->n_dim = c->d_head;
@@ -166,7 +178,8 @@ static bool gguf_rope(const lm_gguf *g, const char *where, lm_config *c, lm_erro
     return true;
 }
 
-static bool gguf_tokens(const lm_gguf *g, const char *where, lm_config *c, lm_error *err) {
+static bool gguf_tokens(const lm_gguf *g, const char *where, lm_config *c, lm_error *err)
+{
     int64_t bos = -1, eos = -1, eot = -1, pad = -1;
     const int64_t max = (int64_t)c->n_vocab - 1;
     if (!lm_gguf_int(g, "tokenizer.ggml.bos_token_id", 0, max, &bos, err) ||
@@ -193,15 +206,16 @@ static bool gguf_tokens(const lm_gguf *g, const char *where, lm_config *c, lm_er
     return true;
 }
 
-bool lm_config_from_gguf(const lm_gguf *g, const char *where, lm_config *out, lm_error *err) {
+bool lm_config_from_gguf(const lm_gguf *g, const char *where, lm_config *out, lm_error *err)
+{
     lm_config c;
     lm_config_defaults(&c);
     char arch[64] = "";
     if (!lm_gguf_string(g, "general.architecture", arch, sizeof arch, err))
         return false;
     if (!known_architecture(arch))
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: architecture \"%s\" is not supported (qwen3 and llama are)", where,
-                       arch);
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: architecture \"%s\" is not supported (qwen3 and llama are)",
+                       where, arch);
     memcpy(c.arch, arch, strlen(arch) + 1);
     const lm_tensor *embedding = lm_gguf_tensor(g, "token_embd.weight");
     if (!embedding || embedding->n_dim != 2)
@@ -235,8 +249,8 @@ bool lm_config_from_gguf(const lm_gguf *g, const char *where, lm_config *out, lm
         !gguf_refuse(g, &c, "attention.sliding_window", where, err) || !gguf_rope(g, where, &c, err))
         return false;
     if (d_value != c.d_head)
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: keys of %d and values of %d dimensions: they must be equal", where,
-                       c.d_head, d_value);
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: keys of %d and values of %d dimensions: they must be equal",
+                       where, c.d_head, d_value);
     if (!gguf_tokens(g, where, &c, err) || !lm_config_check(&c, where, err))
         return false;
     *out = c;

@@ -26,11 +26,11 @@ typedef struct lm_rope {
     prism_rope_layout layout; /* GGUF files of arch llama have their q and k rows permuted to interleaved pairs */
     int32_t n_dim;            /* rotated dimensions of a head, from the first */
     double base;
-    double factor;                           /* linear, yarn, llama3 */
-    double n_ctx_original;                   /* yarn, llama3 */
-    double beta_fast, beta_slow;             /* yarn */
-    bool truncate;                           /* yarn: the ramp's ends are rounded outwards */
-    double attention_factor;                 /* yarn: multiplies cos and sin; 1 otherwise */
+    double factor;                            /* linear, yarn, llama3 */
+    double n_ctx_original;                    /* yarn, llama3 */
+    double beta_fast, beta_slow;              /* yarn */
+    bool truncate;                            /* yarn: the ramp's ends are rounded outwards */
+    double attention_factor;                  /* yarn: multiplies cos and sin; 1 otherwise */
     double low_freq_factor, high_freq_factor; /* llama3 */
 } lm_rope;
 

@@ -13,46 +13,53 @@ typedef struct reader {
     bool failed;
 } reader;
 
-static int64_t get_int(reader *r, const char *key, int64_t min, int64_t max, int64_t fallback) {
+static int64_t get_int(reader *r, const char *key, int64_t min, int64_t max, int64_t fallback)
+{
     int64_t v = fallback;
     if (!r->failed && !lm_json_int(r->object, key, min, max, &v, r->where, r->err))
         r->failed = true;
     return v;
 }
 
-static double get_number(reader *r, const char *key, double fallback) {
+static double get_number(reader *r, const char *key, double fallback)
+{
     double v = fallback;
     if (!r->failed && !lm_json_number(r->object, key, &v, r->where, r->err))
         r->failed = true;
     return v;
 }
 
-static bool get_bool(reader *r, const char *key, bool fallback) {
+static bool get_bool(reader *r, const char *key, bool fallback)
+{
     bool v = fallback;
     if (!r->failed && !lm_json_bool(r->object, key, &v, r->where, r->err))
         r->failed = true;
     return v;
 }
 
-static const char *get_string(reader *r, const char *key, const char *fallback) {
+static const char *get_string(reader *r, const char *key, const char *fallback)
+{
     const char *v = fallback;
     if (!r->failed && !lm_json_string(r->object, key, &v, r->where, r->err))
         r->failed = true;
     return v;
 }
 
-static void fail(reader *r, lm_error_kind kind, const char *what, const char *value) {
+static void fail(reader *r, lm_error_kind kind, const char *what, const char *value)
+{
     if (!r->failed)
         lm_fail(r->err, kind, "%s: %s \"%.64s\"", r->where, what, value);
     r->failed = true;
 }
 
 /* 0.1 ln s + 1 and its relatives (arXiv 2309.00071, section 3.4; DeepSeek's mscale). */
-static double yarn_mscale(double factor, double mscale) {
+static double yarn_mscale(double factor, double mscale)
+{
     return factor > 1 ? 0.1 * mscale * log(factor) + 1 : 1;
 }
 
-static void read_yarn(reader *r, lm_rope *rope) {
+static void read_yarn(reader *r, lm_rope *rope)
+{
     rope->scaling = LM_ROPE_YARN;
     rope->beta_fast = get_number(r, "beta_fast", 32);
     rope->beta_slow = get_number(r, "beta_slow", 1);
@@ -64,7 +71,8 @@ static void read_yarn(reader *r, lm_rope *rope) {
     rope->attention_factor = get_number(r, "attention_factor", factor);
 }
 
-static void read_scaling(reader *r, lm_rope *rope) {
+static void read_scaling(reader *r, lm_rope *rope)
+{
     const char *type = get_string(r, "rope_type", NULL);
     if (!type)
         type = get_string(r, "type", "default");
@@ -87,7 +95,8 @@ static void read_scaling(reader *r, lm_rope *rope) {
     }
 }
 
-static void read_rope(reader *r, lm_config *c) {
+static void read_rope(reader *r, lm_config *c)
+{
     lm_rope *rope = &c->rope;
     rope->layout = PRISM_ROPE_HALF_SPLIT;
     rope->n_ctx_original = c->n_ctx_train;
@@ -99,8 +108,8 @@ static void read_rope(reader *r, lm_config *c) {
         fail(r, LM_ERROR_INPUT, "must be an object:", scaling == parameters ? "rope_parameters" : "rope_scaling");
     if (!r->failed && scaling) {
         const cJSON *item;
-        cJSON_ArrayForEach(item, scaling) if (cJSON_IsObject(item))
-            fail(r, LM_ERROR_UNSUPPORTED, "RoPE parameters that differ between layers are not supported:", item->string);
+        cJSON_ArrayForEach(item, scaling) if (cJSON_IsObject(item)) fail(
+            r, LM_ERROR_UNSUPPORTED, "RoPE parameters that differ between layers are not supported:", item->string);
         reader inner = {.object = scaling, .where = r->where, .err = r->err, .failed = r->failed};
         rope->base = get_number(&inner, "rope_theta", rope->base);
         partial = get_number(&inner, "partial_rotary_factor", partial);
@@ -112,7 +121,8 @@ static void read_rope(reader *r, lm_config *c) {
     rope->n_dim = r->failed ? 0 : (int32_t)((double)c->d_head * partial);
 }
 
-static void add_eos(reader *r, lm_config *c, const cJSON *value) {
+static void add_eos(reader *r, lm_config *c, const cJSON *value)
+{
     uint64_t id;
     if (!value || cJSON_IsNull(value) || r->failed)
         return;
@@ -132,7 +142,8 @@ static void add_eos(reader *r, lm_config *c, const cJSON *value) {
         c->eos_id[c->n_eos++] = (int32_t)id;
 }
 
-static void read_kind(reader *r, lm_config *c) {
+static void read_kind(reader *r, lm_config *c)
+{
     const char *type = get_string(r, "model_type", "");
     if (r->failed)
         return;
@@ -150,11 +161,12 @@ static void read_kind(reader *r, lm_config *c) {
     if (get_bool(r, "use_sliding_window", false))
         fail(r, LM_ERROR_UNSUPPORTED, "not supported:", "use_sliding_window");
     if (lm_json_get(r->object, "quantization_config"))
-        fail(r, LM_ERROR_UNSUPPORTED, "quantised checkpoints are not supported; use the original, or a Q8_0 GGUF:",
-             "quantization_config");
+        fail(r, LM_ERROR_UNSUPPORTED,
+             "quantised checkpoints are not supported; use the original, or a Q8_0 GGUF:", "quantization_config");
 }
 
-static int32_t required(reader *r, const char *key, int64_t max) {
+static int32_t required(reader *r, const char *key, int64_t max)
+{
     const int64_t v = get_int(r, key, 1, max, 0);
     if (!r->failed && v == 0)
         fail(r, LM_ERROR_INPUT, "has no", key);
@@ -162,7 +174,8 @@ static int32_t required(reader *r, const char *key, int64_t max) {
 }
 
 bool lm_config_decide_bos(lm_config *config, const cJSON *tokenizer_config, bool adds_bos, const char *where,
-                          lm_error *err) {
+                          lm_error *err)
+{
     bool add = adds_bos || (!tokenizer_config && config->bos_id >= 0);
     if (tokenizer_config && !lm_json_bool(tokenizer_config, "add_bos_token", &add, where, err))
         return false;
@@ -170,8 +183,8 @@ bool lm_config_decide_bos(lm_config *config, const cJSON *tokenizer_config, bool
     return true;
 }
 
-bool lm_config_from_json(const cJSON *config, const cJSON *generation, const char *where, lm_config *out,
-                         lm_error *err) {
+bool lm_config_from_json(const cJSON *config, const cJSON *generation, const char *where, lm_config *out, lm_error *err)
+{
     if (!cJSON_IsObject(config))
         return lm_fail(err, LM_ERROR_INPUT, "%s: is not a JSON object", where);
     reader r = {.object = config, .where = where, .err = err};

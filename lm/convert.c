@@ -21,27 +21,32 @@ typedef struct conversion {
 
 /* -------------------------------------------------------------------------------------------- metadata ---- */
 
-static const char *arch_key(const conversion *c, const char *name, char key[96]) {
+static const char *arch_key(const conversion *c, const char *name, char key[96])
+{
     snprintf(key, 96, "%s.%s", c->model->config.arch, name);
     return key;
 }
 
-static void put_u32(const conversion *c, const char *name, int32_t value) {
+static void put_u32(const conversion *c, const char *name, int32_t value)
+{
     char key[96];
     lm_gguf_put_u32(c->writer, arch_key(c, name, key), (uint32_t)value);
 }
 
-static void put_f32(const conversion *c, const char *name, double value) {
+static void put_f32(const conversion *c, const char *name, double value)
+{
     char key[96];
     lm_gguf_put_f32(c->writer, arch_key(c, name, key), (float)value);
 }
 
 /* llama.cpp's numbers for what a file mostly holds. */
-static uint32_t file_type(lm_dtype type) {
+static uint32_t file_type(lm_dtype type)
+{
     return type == LM_F32 ? 0 : type == LM_F16 ? 1 : type == LM_Q8_0 ? 7 : 32;
 }
 
-static bool put_rope(const conversion *c) {
+static bool put_rope(const conversion *c)
+{
     const lm_rope *r = &c->model->config.rope;
     char key[96];
     put_u32(c, "rope.dimension_count", r->n_dim);
@@ -53,7 +58,8 @@ static bool put_rope(const conversion *c) {
     }
     if (r->scaling == LM_ROPE_YARN) {
         if (!r->truncate)
-            return lm_fail(c->err, LM_ERROR_UNSUPPORTED, "%s: YaRN without truncation cannot be written to GGUF", c->dir);
+            return lm_fail(c->err, LM_ERROR_UNSUPPORTED, "%s: YaRN without truncation cannot be written to GGUF",
+                           c->dir);
         put_u32(c, "rope.scaling.original_context_length", (int32_t)r->n_ctx_original);
         put_f32(c, "rope.scaling.yarn_beta_fast", r->beta_fast);
         put_f32(c, "rope.scaling.yarn_beta_slow", r->beta_slow);
@@ -63,7 +69,8 @@ static bool put_rope(const conversion *c) {
     return true;
 }
 
-static bool put_model(const conversion *c) {
+static bool put_model(const conversion *c)
+{
     const lm_config *m = &c->model->config;
     lm_gguf_writer *w = c->writer;
     lm_gguf_put_string(w, "general.architecture", m->arch);
@@ -91,7 +98,8 @@ static bool put_model(const conversion *c) {
 /* ------------------------------------------------------------------------------------------- tokenizer ---- */
 
 /* GPT-2's byte alphabet: printable Latin-1 stands for itself, the other bytes for U+0100 and up. */
-static size_t byte_letter(uint8_t byte, char out[2]) {
+static size_t byte_letter(uint8_t byte, char out[2])
+{
     uint32_t u = byte;
     if (byte <= 32)
         u = 256u + byte;
@@ -108,7 +116,8 @@ static size_t byte_letter(uint8_t byte, char out[2]) {
     return 2;
 }
 
-static bool put_token(const conversion *c, const lm_tokenizer *tok, int32_t id, lm_text *text) {
+static bool put_token(const conversion *c, const lm_tokenizer *tok, int32_t id, lm_text *text)
+{
     size_t n;
     const char *bytes = lm_tokenizer_bytes(tok, id, &n);
     const lm_token_type type = lm_tokenizer_type(tok, id);
@@ -133,15 +142,18 @@ static bool put_token(const conversion *c, const lm_tokenizer *tok, int32_t id, 
 }
 
 /* tokenizer.json has merges as "a b" or as ["a", "b"]; GGUF has the former. */
-static bool put_merges(const conversion *c, const cJSON *tokenizer) {
-    const cJSON *merges = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(tokenizer, "model"), "merges");
+static bool put_merges(const conversion *c, const cJSON *tokenizer)
+{
+    const cJSON *merges =
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(tokenizer, "model"), "merges");
     const cJSON *item;
     if (!cJSON_IsArray(merges))
         return lm_fail(c->err, LM_ERROR_INPUT, "%s/tokenizer.json: has no list of merges", c->dir);
     lm_gguf_put_array(c->writer, "tokenizer.ggml.merges", LM_GGUF_STRING, (uint64_t)cJSON_GetArraySize(merges));
     lm_text text = {0};
     bool ok = true;
-    cJSON_ArrayForEach(item, merges) {
+    cJSON_ArrayForEach(item, merges)
+    {
         const char *left = cJSON_GetStringValue(cJSON_IsArray(item) ? cJSON_GetArrayItem(item, 0) : item);
         const char *right = cJSON_IsArray(item) ? cJSON_GetStringValue(cJSON_GetArrayItem(item, 1)) : "";
         if (!left || !right) {
@@ -160,7 +172,8 @@ static bool put_merges(const conversion *c, const cJSON *tokenizer) {
     return ok;
 }
 
-static bool put_vocabulary(const conversion *c) {
+static bool put_vocabulary(const conversion *c)
+{
     const lm_config *m = &c->model->config;
     const lm_tokenizer *tok = c->model->tokenizer;
     lm_gguf_writer *w = c->writer;
@@ -178,7 +191,8 @@ static bool put_vocabulary(const conversion *c) {
     return ok;
 }
 
-static bool put_tokenizer(const conversion *c) {
+static bool put_tokenizer(const conversion *c)
+{
     const lm_config *m = &c->model->config;
     lm_gguf_writer *w = c->writer;
     if (!c->model->tokenizer)
@@ -202,7 +216,8 @@ static bool put_tokenizer(const conversion *c) {
 
 /* --------------------------------------------------------------------------------------------- tensors ---- */
 
-static lm_dtype target_type(const conversion *c, const lm_tensor *t) {
+static lm_dtype target_type(const conversion *c, const lm_tensor *t)
+{
     if (t->n_dim < 2)
         return LM_F32;
     if (c->options->type == LM_Q8_0 && t->dim[t->n_dim - 1] % LM_Q8_0_BLOCK)
@@ -213,7 +228,8 @@ static lm_dtype target_type(const conversion *c, const lm_tensor *t) {
 /* Calls each for every tensor of the model, in the order of the file. */
 typedef bool visit(const conversion *c, const lm_tensor *t, const char *gguf_name);
 
-static bool for_each_tensor(const conversion *c, visit *each) {
+static bool for_each_tensor(const conversion *c, visit *each)
+{
     size_t n;
     const lm_weight_name *names = lm_weight_names(&n);
     const int32_t n_layer = c->model->config.n_layer;
@@ -232,13 +248,15 @@ static bool for_each_tensor(const conversion *c, visit *each) {
     return true;
 }
 
-static bool list_tensor(const conversion *c, const lm_tensor *t, const char *name) {
+static bool list_tensor(const conversion *c, const lm_tensor *t, const char *name)
+{
     lm_gguf_put_tensor(c->writer, name, target_type(c, t), t->n_dim, t->dim);
     return true;
 }
 
 /* The row of the source that becomes row i: pairs (j, j + d/2) of a head become (2j, 2j + 1). */
-static int64_t source_row(const lm_config *m, const char *name, int64_t i) {
+static int64_t source_row(const lm_config *m, const char *name, int64_t i)
+{
     const bool rotated = strstr(name, "attn_q.") || strstr(name, "attn_k.");
     if (strcmp(m->arch, "llama") != 0 || !rotated)
         return i;
@@ -248,12 +266,13 @@ static int64_t source_row(const lm_config *m, const char *name, int64_t i) {
     return head * m->d_head + r / 2 + (r % 2) * half;
 }
 
-static bool write_tensor(const conversion *c, const lm_tensor *t, const char *name) {
+static bool write_tensor(const conversion *c, const lm_tensor *t, const char *name)
+{
     const lm_dtype type = target_type(c, t);
     const int64_t cols = t->n_dim < 2 ? 1 : t->dim[1], rows = t->dim[0];
     const size_t in_bytes = lm_dtype_bytes(t->dtype) * (size_t)cols;
-    const size_t out_bytes = type == LM_Q8_0 ? (size_t)cols / LM_Q8_0_BLOCK * LM_Q8_0_BLOCK_BYTES
-                                             : lm_dtype_bytes(type) * (size_t)cols;
+    const size_t out_bytes =
+        type == LM_Q8_0 ? (size_t)cols / LM_Q8_0_BLOCK * LM_Q8_0_BLOCK_BYTES : lm_dtype_bytes(type) * (size_t)cols;
     float *row = malloc((size_t)cols * sizeof *row);
     uint8_t *out = malloc(out_bytes);
     bool ok = row && out;
@@ -263,8 +282,8 @@ static bool write_tensor(const conversion *c, const lm_tensor *t, const char *na
         const int64_t from = source_row(&c->model->config, name, i);
         lm_to_float(t->dtype, (const uint8_t *)t->data + (size_t)from * in_bytes, row, cols);
         if (!lm_all_finite(row, cols)) {
-            ok = lm_fail(c->err, LM_ERROR_INPUT, "%s: tensor %s: row %lld has values that are not finite", c->dir, t->name,
-                         (long long)from);
+            ok = lm_fail(c->err, LM_ERROR_INPUT, "%s: tensor %s: row %lld has values that are not finite", c->dir,
+                         t->name, (long long)from);
             break;
         }
         lm_from_float(type, row, out, cols);
@@ -276,7 +295,8 @@ static bool write_tensor(const conversion *c, const lm_tensor *t, const char *na
 }
 
 /* llama3 scaling as factors: unscaled frequency / scaled frequency. */
-static bool rope_factors(const conversion *c, float factors[PRISM_MAX_D_HEAD / 2]) {
+static bool rope_factors(const conversion *c, float factors[PRISM_MAX_D_HEAD / 2])
+{
     lm_config plain = c->model->config;
     prism_rope unscaled;
     plain.rope.scaling = LM_ROPE_NONE;
@@ -287,7 +307,8 @@ static bool rope_factors(const conversion *c, float factors[PRISM_MAX_D_HEAD / 2
     return true;
 }
 
-static bool convert(const conversion *c, const char *path) {
+static bool convert(const conversion *c, const char *path)
+{
     const lm_rope *r = &c->model->config.rope;
     const bool llama3 = r->scaling == LM_ROPE_LLAMA3;
     const int64_t n_factor = r->n_dim / 2;
@@ -304,7 +325,8 @@ static bool convert(const conversion *c, const char *path) {
            for_each_tensor(c, write_tensor) && lm_gguf_writer_finish(c->writer, c->err);
 }
 
-bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *options, lm_error *err) {
+bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *options, lm_error *err)
+{
     if (!lm_dtype_is_weight(options->type))
         return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as F32, F16, BF16 or Q8_0, not %s",
                        lm_dtype_name(options->type));
@@ -313,8 +335,8 @@ bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *
     lm_model *model;
     if (!lm_model_open(hf_dir, &model, err))
         return false;
-    const conversion c = {.model = model, .options = options, .dir = hf_dir, .writer = lm_gguf_writer_create(),
-                          .err = err};
+    const conversion c = {
+        .model = model, .options = options, .dir = hf_dir, .writer = lm_gguf_writer_create(), .err = err};
     const bool ok = c.writer ? convert(&c, path) : lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", path);
     lm_gguf_writer_free(c.writer);
     lm_model_close(model);

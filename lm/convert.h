@@ -12,8 +12,8 @@
 #include "tensor.h"
 
 typedef struct lm_convert_options {
-    lm_dtype type;    /* of the matrices: F32, F16, BF16 or Q8_0 */
-    const char *name; /* general.name; NULL: the directory's */
+    lm_dtype type;                     /* of the matrices: F32, F16, BF16 or Q8_0 */
+    const char *name;                  /* general.name; NULL: the directory's */
     const char *license, *description; /* general.license, general.description; NULL: none */
 } lm_convert_options;
 

@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 /* Opens a regular file and tells its size. */
-static int open_regular(const char *path, size_t *bytes, lm_error *err) {
+static int open_regular(const char *path, size_t *bytes, lm_error *err)
+{
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) {
@@ -28,7 +29,8 @@ static int open_regular(const char *path, size_t *bytes, lm_error *err) {
     return -1;
 }
 
-bool lm_map_open(const char *path, lm_map *map, lm_error *err) {
+bool lm_map_open(const char *path, lm_map *map, lm_error *err)
+{
     *map = (lm_map){0};
     size_t bytes;
     const int fd = open_regular(path, &bytes, err);
@@ -45,13 +47,15 @@ bool lm_map_open(const char *path, lm_map *map, lm_error *err) {
     return true;
 }
 
-void lm_map_close(lm_map *map) {
+void lm_map_close(lm_map *map)
+{
     if (map->data)
         munmap((void *)(uintptr_t)map->data, map->bytes);
     *map = (lm_map){0};
 }
 
-static bool read_all(int fd, char *at, size_t n) {
+static bool read_all(int fd, char *at, size_t n)
+{
     while (n > 0) {
         const ssize_t got = read(fd, at, n);
         if (got < 0 && errno == EINTR)
@@ -64,7 +68,8 @@ static bool read_all(int fd, char *at, size_t n) {
     return true;
 }
 
-bool lm_read_file(const char *path, size_t max_bytes, char **text, size_t *n, lm_error *err) {
+bool lm_read_file(const char *path, size_t max_bytes, char **text, size_t *n, lm_error *err)
+{
     size_t bytes;
     const int fd = open_regular(path, &bytes, err);
     if (fd < 0)
@@ -91,7 +96,8 @@ bool lm_read_file(const char *path, size_t max_bytes, char **text, size_t *n, lm
     return true;
 }
 
-char *lm_path_join(const char *dir, const char *name) {
+char *lm_path_join(const char *dir, const char *name)
+{
     const size_t n = strlen(dir), m = strlen(name);
     char *path = malloc(n + m + 2);
     if (!path)
@@ -104,14 +110,19 @@ char *lm_path_join(const char *dir, const char *name) {
     return path;
 }
 
-bool lm_path_is_directory(const char *path) {
+bool lm_path_is_directory(const char *path)
+{
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-bool lm_path_exists(const char *path) { return access(path, F_OK) == 0; }
+bool lm_path_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
 
-bool lm_writer_open(lm_writer *w, const char *path, lm_error *err) {
+bool lm_writer_open(lm_writer *w, const char *path, lm_error *err)
+{
     *w = (lm_writer){0};
     w->path = strdup(path);
     if (!w->path || asprintf(&w->temporary, "%s.XXXXXX", path) < 0) {
@@ -139,14 +150,16 @@ bool lm_writer_open(lm_writer *w, const char *path, lm_error *err) {
     return true;
 }
 
-bool lm_writer_put(lm_writer *w, const void *data, size_t bytes, lm_error *err) {
+bool lm_writer_put(lm_writer *w, const void *data, size_t bytes, lm_error *err)
+{
     if (bytes && fwrite(data, 1, bytes, w->file) != bytes)
         return lm_fail(err, LM_ERROR_RUN, "%s: writing failed (%s)", w->temporary, strerror(errno));
     w->n_written += bytes;
     return true;
 }
 
-bool lm_writer_pad(lm_writer *w, size_t alignment, lm_error *err) {
+bool lm_writer_pad(lm_writer *w, size_t alignment, lm_error *err)
+{
     static const char zeros[64];
     const size_t over = (size_t)(w->n_written % alignment);
     for (size_t left = over ? alignment - over : 0; left > 0;) {
@@ -158,7 +171,8 @@ bool lm_writer_pad(lm_writer *w, size_t alignment, lm_error *err) {
     return true;
 }
 
-bool lm_writer_commit(lm_writer *w, lm_error *err) {
+bool lm_writer_commit(lm_writer *w, lm_error *err)
+{
     bool ok = fflush(w->file) == 0 && fsync(fileno(w->file)) == 0;
     ok = fclose(w->file) == 0 && ok;
     w->file = NULL;
@@ -173,7 +187,8 @@ bool lm_writer_commit(lm_writer *w, lm_error *err) {
     return true;
 }
 
-void lm_writer_discard(lm_writer *w) {
+void lm_writer_discard(lm_writer *w)
+{
     if (w->file)
         fclose(w->file);
     if (w->temporary)

@@ -15,14 +15,16 @@
 
 /* x: rows first .. first + n - 1 of the step. */
 static void linear(lm_session *s, const lm_step *step, const lm_matrix *w, const float *bias, const float *x,
-                   int32_t first, int64_t n, float *y, bool accumulate) {
+                   int32_t first, int64_t n, float *y, bool accumulate)
+{
     const double start = lm_seconds();
     lm_linear_apply(&s->linear, w, bias, x, w->cols, (int64_t)s->n_token + first, n, y, w->rows, accumulate);
     if (!step->decode)
         s->stats.linear_seconds += lm_seconds() - start;
 }
 
-static void norm_rows(const lm_session *s, const float *x, const float *weight, int32_t n, float *out) {
+static void norm_rows(const lm_session *s, const float *x, const float *weight, int32_t n, float *out)
+{
     const int64_t d = s->model->config.d_model;
     const float eps = s->model->config.rms_eps;
 #pragma omp parallel for schedule(static) num_threads(s->n_thread) if (n > 1)
@@ -30,17 +32,20 @@ static void norm_rows(const lm_session *s, const float *x, const float *weight, 
         lm_rms_norm(x + i * d, weight, d, eps, out + i * d);
 }
 
-static void norm_heads(const lm_config *c, float *heads, int32_t n_head, const float *weight) {
+static void norm_heads(const lm_config *c, float *heads, int32_t n_head, const float *weight)
+{
     for (int32_t h = 0; weight && h < n_head; h++)
         lm_rms_norm(heads + (int64_t)h * c->d_head, weight, c->d_head, c->rms_eps, heads + (int64_t)h * c->d_head);
 }
 
-static lm_dtype cache_type(const lm_session *s) {
+static lm_dtype cache_type(const lm_session *s)
+{
     return s->kv_type == PRISM_F16 ? LM_F16 : s->kv_type == PRISM_BF16 ? LM_BF16 : LM_F32;
 }
 
 /* hidden rows first .. first + n - 1 -> q, and keys and values into the cache. */
-static void project(lm_session *s, const lm_step *step, int32_t layer, int32_t first, int32_t n) {
+static void project(lm_session *s, const lm_step *step, int32_t layer, int32_t first, int32_t n)
+{
     const lm_config *c = &s->model->config;
     const lm_layer *l = &s->model->weights.layers[layer];
     const int64_t q_width = (int64_t)c->n_head * c->d_head, kv_width = (int64_t)c->n_kv_head * c->d_head;
@@ -68,7 +73,8 @@ static void project(lm_session *s, const lm_step *step, int32_t layer, int32_t f
 }
 
 /* The rest of the layer for the same rows. */
-static void output(lm_session *s, const lm_step *step, const lm_layer *l, int32_t first, int32_t n) {
+static void output(lm_session *s, const lm_step *step, const lm_layer *l, int32_t first, int32_t n)
+{
     const lm_config *c = &s->model->config;
     float *hidden = s->hidden + (int64_t)first * c->d_model;
     linear(s, step, &l->o, l->o_bias, s->o + (int64_t)first * c->n_head * c->d_head, first, n, hidden, true);
@@ -83,7 +89,8 @@ static void output(lm_session *s, const lm_step *step, const lm_layer *l, int32_
 
 /* ------------------------------------------------------------------------------------------- attention ---- */
 
-static prism_call make_call(lm_session *s, int32_t layer, int32_t n) {
+static prism_call make_call(lm_session *s, int32_t layer, int32_t n)
+{
     const lm_config *c = &s->model->config;
     const size_t at = (size_t)layer * s->layer_bytes;
     prism_call call;
@@ -104,7 +111,8 @@ static prism_call make_call(lm_session *s, int32_t layer, int32_t n) {
 }
 
 /* The bound depends on shapes only, and the first layer of the first step usually sets it for good. */
-static bool ensure_workspace(lm_session *s, const prism_options *options, const prism_call *call, lm_error *err) {
+static bool ensure_workspace(lm_session *s, const prism_options *options, const prism_call *call, lm_error *err)
+{
     size_t bytes;
     if (prism_workspace_bytes(s->ctx, options, call, &bytes) != PRISM_OK)
         return lm_fail(err, LM_ERROR_RUN, "attention over %d keys: %s", call->n_kv, prism_last_error(s->ctx));
@@ -119,7 +127,8 @@ static bool ensure_workspace(lm_session *s, const prism_options *options, const 
     return true;
 }
 
-static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_error *err) {
+static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)
+{
     const prism_call call = make_call(s, layer, step->n);
     if (!step->decode && s->on_call)
         s->on_call(s->user, layer, &call);
@@ -145,13 +154,15 @@ static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_erro
 
 /* ---------------------------------------------------------------------------------------------- logits ---- */
 
-static void logits_of(lm_session *s, const lm_step *step, int32_t first, int32_t n, float *out) {
+static void logits_of(lm_session *s, const lm_step *step, int32_t first, int32_t n, float *out)
+{
     const lm_weights *w = &s->model->weights;
     norm_rows(s, s->hidden + (int64_t)first * s->model->config.d_model, w->output_norm, n, s->x);
     linear(s, step, &w->output, NULL, s->x, first, n, out, false);
 }
 
-static bool all_logits(lm_session *s, const lm_step *step, lm_error *err) {
+static bool all_logits(lm_session *s, const lm_step *step, lm_error *err)
+{
     for (int32_t first = 0; first < step->n; first += LM_LOGIT_TILE) {
         const int32_t n = step->n - first < LM_LOGIT_TILE ? step->n - first : LM_LOGIT_TILE;
         logits_of(s, step, first, n, s->logit_tile);
@@ -163,7 +174,8 @@ static bool all_logits(lm_session *s, const lm_step *step, lm_error *err) {
 
 /* ------------------------------------------------------------------------------------------------ step ---- */
 
-static bool run_layer(lm_session *s, const lm_step *step, int32_t layer, lm_error *err) {
+static bool run_layer(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)
+{
     const lm_config *c = &s->model->config;
     for (int32_t first = 0; first < step->n; first += LM_TILE)
         project(s, step, layer, first, step->n - first < LM_TILE ? step->n - first : LM_TILE);
@@ -174,12 +186,12 @@ static bool run_layer(lm_session *s, const lm_step *step, int32_t layer, lm_erro
     if (layer == c->n_layer - 1 && !(s->on_logits && !step->decode))
         first = step->last ? step->n - 1 : step->n;
     for (; first < step->n; first += LM_TILE)
-        output(s, step, &s->model->weights.layers[layer], first,
-               step->n - first < LM_TILE ? step->n - first : LM_TILE);
+        output(s, step, &s->model->weights.layers[layer], first, step->n - first < LM_TILE ? step->n - first : LM_TILE);
     return true;
 }
 
-bool lm_forward(lm_session *s, const lm_step *step, lm_error *err) {
+bool lm_forward(lm_session *s, const lm_step *step, lm_error *err)
+{
     const lm_config *c = &s->model->config;
     lm_linear_rows(&s->model->weights.embedding, step->tokens, step->n, s->hidden);
     for (int32_t layer = 0; layer < c->n_layer; layer++) {

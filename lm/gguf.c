@@ -26,22 +26,31 @@ typedef struct cursor {
     lm_error *err;
 } cursor;
 
-static size_t left(const cursor *c) { return (size_t)(c->end - c->at); }
-static size_t offset(const cursor *c) { return (size_t)(c->at - c->start); }
+static size_t left(const cursor *c)
+{
+    return (size_t)(c->end - c->at);
+}
+static size_t offset(const cursor *c)
+{
+    return (size_t)(c->at - c->start);
+}
 
-static bool truncated(const cursor *c, const char *what) {
+static bool truncated(const cursor *c, const char *what)
+{
     return lm_fail(c->err, LM_ERROR_INPUT, "%s: byte %zu: the file ends inside %s; is it truncated?", c->where,
                    offset(c), what);
 }
 
-static uint64_t load(const uint8_t *p, int n) {
+static uint64_t load(const uint8_t *p, int n)
+{
     uint64_t v = 0;
     for (int i = n - 1; i >= 0; i--)
         v = v << 8 | p[i];
     return v;
 }
 
-static bool take_u32(cursor *c, uint32_t *out, const char *what) {
+static bool take_u32(cursor *c, uint32_t *out, const char *what)
+{
     if (left(c) < 4)
         return truncated(c, what);
     *out = (uint32_t)load(c->at, 4);
@@ -49,7 +58,8 @@ static bool take_u32(cursor *c, uint32_t *out, const char *what) {
     return true;
 }
 
-static bool take_u64(cursor *c, uint64_t *out, const char *what) {
+static bool take_u64(cursor *c, uint64_t *out, const char *what)
+{
     if (left(c) < 8)
         return truncated(c, what);
     *out = load(c->at, 8);
@@ -57,7 +67,8 @@ static bool take_u64(cursor *c, uint64_t *out, const char *what) {
     return true;
 }
 
-static bool skip_string(cursor *c, const char *what) {
+static bool skip_string(cursor *c, const char *what)
+{
     uint64_t n;
     if (!take_u64(c, &n, what))
         return false;
@@ -69,7 +80,8 @@ static bool skip_string(cursor *c, const char *what) {
 }
 
 /* *out is the caller's to free. */
-static bool take_name(cursor *c, const char **out, const char *what) {
+static bool take_name(cursor *c, const char **out, const char *what)
+{
     const uint8_t *from = c->at;
     if (!skip_string(c, what))
         return false;
@@ -82,12 +94,14 @@ static bool take_name(cursor *c, const char **out, const char *what) {
 }
 
 /* Bytes of a fixed-size element; 0 for strings, arrays and unknown types. */
-static size_t type_bytes(uint32_t type) {
+static size_t type_bytes(uint32_t type)
+{
     static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return type < sizeof bytes ? bytes[type] : 0;
 }
 
-static bool skip_elements(cursor *c, const lm_gguf_value *v) {
+static bool skip_elements(cursor *c, const lm_gguf_value *v)
+{
     if (v->type == LM_GGUF_STRING) {
         if (v->n > left(c) / 8)
             return lm_fail(c->err, LM_ERROR_INPUT, "%s: key %s: claims %" PRIu64 " strings, %zu bytes are left",
@@ -106,7 +120,8 @@ static bool skip_elements(cursor *c, const lm_gguf_value *v) {
     return true;
 }
 
-static bool take_value(cursor *c, lm_gguf_value *v) {
+static bool take_value(cursor *c, lm_gguf_value *v)
+{
     uint32_t type;
     *v = (lm_gguf_value){.n = 1};
     if (!take_name(c, &v->key, "a metadata key") || !take_u32(c, &type, v->key))
@@ -132,15 +147,17 @@ static const struct {
     lm_dtype dtype;
 } ggml_types[] = {{0, "F32", LM_F32}, {1, "F16", LM_F16}, {8, "Q8_0", LM_Q8_0}, {30, "BF16", LM_BF16}};
 
-static const char *ggml_type_name(uint32_t type) {
-    static const char *const names[] = {"F32",     "F16",     "Q4_0",    "Q4_1",   "4",     "5",      "Q5_0",  "Q5_1",
-                                        "Q8_0",    "Q8_1",    "Q2_K",    "Q3_K",   "Q4_K",  "Q5_K",   "Q6_K",  "Q8_K",
-                                        "IQ2_XXS", "IQ2_XS",  "IQ3_XXS", "IQ1_S",  "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS"};
+static const char *ggml_type_name(uint32_t type)
+{
+    static const char *const names[] = {"F32",     "F16",    "Q4_0",    "Q4_1",  "4",      "5",     "Q5_0",  "Q5_1",
+                                        "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
+                                        "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS"};
     return type < sizeof names / sizeof *names ? names[type] : "unknown";
 }
 
 /* The data field holds the offset until the data section is known. */
-static bool take_tensor(cursor *c, lm_tensor *t, uint64_t *data_offset) {
+static bool take_tensor(cursor *c, lm_tensor *t, uint64_t *data_offset)
+{
     uint32_t n_dim, type;
     uint64_t dim[4];
     *t = (lm_tensor){0};
@@ -178,15 +195,18 @@ static bool take_tensor(cursor *c, lm_tensor *t, uint64_t *data_offset) {
 
 /* ------------------------------------------------------------------------------------- checks on the whole ---- */
 
-static int by_key(const void *a, const void *b) {
+static int by_key(const void *a, const void *b)
+{
     return strcmp(((const lm_gguf_value *)a)->key, ((const lm_gguf_value *)b)->key);
 }
 
-static int by_name(const void *a, const void *b) {
+static int by_name(const void *a, const void *b)
+{
     return strcmp(((const lm_tensor *)a)->name, ((const lm_tensor *)b)->name);
 }
 
-static int by_place(const void *a, const void *b) {
+static int by_place(const void *a, const void *b)
+{
     const lm_tensor *x = a, *y = b;
     const uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
     if (p != q)
@@ -194,7 +214,8 @@ static int by_place(const void *a, const void *b) {
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static bool check_values(lm_gguf *g, lm_error *err) {
+static bool check_values(lm_gguf *g, lm_error *err)
+{
     if (g->n_value)
         qsort(g->values, g->n_value, sizeof *g->values, by_key);
     for (size_t i = 1; i < g->n_value; i++)
@@ -203,7 +224,8 @@ static bool check_values(lm_gguf *g, lm_error *err) {
     return true;
 }
 
-static bool check_tensors(lm_gguf *g, lm_error *err) {
+static bool check_tensors(lm_gguf *g, lm_error *err)
+{
     if (!g->n_tensor)
         return true;
     qsort(g->tensors, g->n_tensor, sizeof *g->tensors, by_place);
@@ -220,7 +242,8 @@ static bool check_tensors(lm_gguf *g, lm_error *err) {
 }
 
 /* Offsets count from the data section, which starts at the next multiple of the alignment. */
-static bool place_tensors(lm_gguf *g, const cursor *c, const uint64_t *offsets, uint64_t alignment) {
+static bool place_tensors(lm_gguf *g, const cursor *c, const uint64_t *offsets, uint64_t alignment)
+{
     const uint64_t start = (offset(c) + alignment - 1) / alignment * alignment;
     const uint64_t total = (uint64_t)(c->end - c->start);
     for (size_t i = 0; i < g->n_tensor; i++) {
@@ -241,7 +264,8 @@ static bool place_tensors(lm_gguf *g, const cursor *c, const uint64_t *offsets, 
 
 /* ---------------------------------------------------------------------------------------------- opening ---- */
 
-static bool take_counts(cursor *c, uint64_t *n_tensor, uint64_t *n_value) {
+static bool take_counts(cursor *c, uint64_t *n_tensor, uint64_t *n_value)
+{
     uint32_t magic, version;
     if (!take_u32(c, &magic, "the header") || !take_u32(c, &version, "the header"))
         return false;
@@ -259,7 +283,8 @@ static bool take_counts(cursor *c, uint64_t *n_tensor, uint64_t *n_value) {
     return true;
 }
 
-static bool parse(lm_gguf *g, cursor *c) {
+static bool parse(lm_gguf *g, cursor *c)
+{
     uint64_t n_tensor, n_value;
     if (!take_counts(c, &n_tensor, &n_value))
         return false;
@@ -284,7 +309,8 @@ static bool parse(lm_gguf *g, cursor *c) {
     return ok;
 }
 
-static bool open_bytes(lm_gguf *g, const uint8_t *data, size_t bytes, const char *name, lm_gguf **out, lm_error *err) {
+static bool open_bytes(lm_gguf *g, const uint8_t *data, size_t bytes, const char *name, lm_gguf **out, lm_error *err)
+{
     cursor c = {.at = data, .start = data, .end = data + bytes, .where = name, .err = err};
     g->name = strdup(name);
     if (!g->name)
@@ -297,7 +323,8 @@ static bool open_bytes(lm_gguf *g, const uint8_t *data, size_t bytes, const char
     return true;
 }
 
-bool lm_gguf_open(const char *path, lm_gguf **out, lm_error *err) {
+bool lm_gguf_open(const char *path, lm_gguf **out, lm_error *err)
+{
     lm_gguf *g = calloc(1, sizeof *g);
     if (!g)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", path);
@@ -309,14 +336,16 @@ bool lm_gguf_open(const char *path, lm_gguf **out, lm_error *err) {
     return open_bytes(g, g->map.data ? g->map.data : nothing, g->map.bytes, path, out, err);
 }
 
-bool lm_gguf_open_memory(const void *data, size_t bytes, const char *name, lm_gguf **out, lm_error *err) {
+bool lm_gguf_open_memory(const void *data, size_t bytes, const char *name, lm_gguf **out, lm_error *err)
+{
     lm_gguf *g = calloc(1, sizeof *g);
     if (!g)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", name);
     return open_bytes(g, data, bytes, name, out, err);
 }
 
-void lm_gguf_close(lm_gguf *g) {
+void lm_gguf_close(lm_gguf *g)
+{
     if (!g)
         return;
     lm_map_close(&g->map);
@@ -330,7 +359,8 @@ void lm_gguf_close(lm_gguf *g) {
     free(g);
 }
 
-bool lm_gguf_probe(const char *path) {
+bool lm_gguf_probe(const char *path)
+{
     char magic[4];
     FILE *f = fopen(path, "rb");
     const bool is = f && fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;
@@ -341,26 +371,42 @@ bool lm_gguf_probe(const char *path) {
 
 /* ---------------------------------------------------------------------------------------------- queries ---- */
 
-size_t lm_gguf_tensor_count(const lm_gguf *g) { return g->n_tensor; }
-size_t lm_gguf_value_count(const lm_gguf *g) { return g->n_value; }
-const lm_tensor *lm_gguf_tensor_at(const lm_gguf *g, size_t i) { return i < g->n_tensor ? &g->tensors[i] : NULL; }
-const lm_gguf_value *lm_gguf_value_at(const lm_gguf *g, size_t i) { return i < g->n_value ? &g->values[i] : NULL; }
+size_t lm_gguf_tensor_count(const lm_gguf *g)
+{
+    return g->n_tensor;
+}
+size_t lm_gguf_value_count(const lm_gguf *g)
+{
+    return g->n_value;
+}
+const lm_tensor *lm_gguf_tensor_at(const lm_gguf *g, size_t i)
+{
+    return i < g->n_tensor ? &g->tensors[i] : NULL;
+}
+const lm_gguf_value *lm_gguf_value_at(const lm_gguf *g, size_t i)
+{
+    return i < g->n_value ? &g->values[i] : NULL;
+}
 
-const lm_tensor *lm_gguf_tensor(const lm_gguf *g, const char *name) {
+const lm_tensor *lm_gguf_tensor(const lm_gguf *g, const char *name)
+{
     const lm_tensor key = {.name = name};
     return g->n_tensor ? bsearch(&key, g->tensors, g->n_tensor, sizeof key, by_name) : NULL;
 }
 
-const lm_gguf_value *lm_gguf_value_find(const lm_gguf *g, const char *key) {
+const lm_gguf_value *lm_gguf_value_find(const lm_gguf *g, const char *key)
+{
     const lm_gguf_value wanted = {.key = key};
     return g->n_value ? bsearch(&wanted, g->values, g->n_value, sizeof wanted, by_key) : NULL;
 }
 
-static bool is_integer(lm_gguf_type type) {
+static bool is_integer(lm_gguf_type type)
+{
     return type != LM_GGUF_F32 && type != LM_GGUF_F64 && type != LM_GGUF_STRING && type != LM_GGUF_ARRAY;
 }
 
-int64_t lm_gguf_value_int(const lm_gguf_value *v, uint64_t i) {
+int64_t lm_gguf_value_int(const lm_gguf_value *v, uint64_t i)
+{
     const size_t size = type_bytes(v->type);
     const uint64_t raw = load(v->data + i * size, (int)size);
     switch (v->type) {
@@ -377,14 +423,16 @@ int64_t lm_gguf_value_int(const lm_gguf_value *v, uint64_t i) {
     }
 }
 
-const char *lm_gguf_value_string(const uint8_t **at, size_t *n_bytes) {
+const char *lm_gguf_value_string(const uint8_t **at, size_t *n_bytes)
+{
     *n_bytes = (size_t)load(*at, 8);
     const char *text = (const char *)*at + 8;
     *at += 8 + *n_bytes;
     return text;
 }
 
-bool lm_gguf_int(const lm_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, lm_error *err) {
+bool lm_gguf_int(const lm_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, lm_error *err)
+{
     const lm_gguf_value *v = lm_gguf_value_find(g, key);
     if (!v)
         return true;
@@ -398,7 +446,8 @@ bool lm_gguf_int(const lm_gguf *g, const char *key, int64_t min, int64_t max, in
     return true;
 }
 
-bool lm_gguf_number(const lm_gguf *g, const char *key, double *out, lm_error *err) {
+bool lm_gguf_number(const lm_gguf *g, const char *key, double *out, lm_error *err)
+{
     const lm_gguf_value *v = lm_gguf_value_find(g, key);
     if (!v)
         return true;
@@ -418,7 +467,8 @@ bool lm_gguf_number(const lm_gguf *g, const char *key, double *out, lm_error *er
     return true;
 }
 
-bool lm_gguf_bool(const lm_gguf *g, const char *key, bool *out, lm_error *err) {
+bool lm_gguf_bool(const lm_gguf *g, const char *key, bool *out, lm_error *err)
+{
     const lm_gguf_value *v = lm_gguf_value_find(g, key);
     if (!v)
         return true;
@@ -428,7 +478,8 @@ bool lm_gguf_bool(const lm_gguf *g, const char *key, bool *out, lm_error *err) {
     return true;
 }
 
-bool lm_gguf_string(const lm_gguf *g, const char *key, char *out, size_t n, lm_error *err) {
+bool lm_gguf_string(const lm_gguf *g, const char *key, char *out, size_t n, lm_error *err)
+{
     const lm_gguf_value *v = lm_gguf_value_find(g, key);
     if (!v)
         return true;
@@ -438,7 +489,8 @@ bool lm_gguf_string(const lm_gguf *g, const char *key, char *out, size_t n, lm_e
     size_t bytes;
     const char *text = lm_gguf_value_string(&at, &bytes);
     if (bytes >= n || memchr(text, 0, bytes))
-        return lm_fail(err, LM_ERROR_INPUT, "%s: key %s: %zu bytes are too long or contain a zero", g->name, key, bytes);
+        return lm_fail(err, LM_ERROR_INPUT, "%s: key %s: %zu bytes are too long or contain a zero", g->name, key,
+                       bytes);
     memcpy(out, text, bytes);
     out[bytes] = '\0';
     return true;

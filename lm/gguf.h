@@ -29,11 +29,11 @@ typedef enum lm_gguf_type {
 } lm_gguf_type;
 
 typedef struct lm_gguf_value {
-    const char *key;      /* terminated */
-    lm_gguf_type type;    /* of the value; of the elements where is_array */
+    const char *key;   /* terminated */
+    lm_gguf_type type; /* of the value; of the elements where is_array */
     bool is_array;
-    uint64_t n;           /* elements; 1 where it is no array */
-    const uint8_t *data;  /* the elements, packed and possibly unaligned; strings: u64 length, bytes */
+    uint64_t n;          /* elements; 1 where it is no array */
+    const uint8_t *data; /* the elements, packed and possibly unaligned; strings: u64 length, bytes */
 } lm_gguf_value;
 
 typedef struct lm_gguf lm_gguf;

@@ -33,7 +33,8 @@ struct lm_gguf_writer {
     uint64_t written; /* of it */
 };
 
-static void put(buffer *b, const void *data, size_t n) {
+static void put(buffer *b, const void *data, size_t n)
+{
     if (b->failed)
         return;
     if (b->n + n > b->capacity) {
@@ -50,28 +51,35 @@ static void put(buffer *b, const void *data, size_t n) {
     b->n += n;
 }
 
-static void put_int(buffer *b, uint64_t value, int n) {
+static void put_int(buffer *b, uint64_t value, int n)
+{
     uint8_t bytes[8];
     for (int i = 0; i < n; i++)
         bytes[i] = (uint8_t)(value >> (8 * i));
     put(b, bytes, (size_t)n);
 }
 
-static void put_text(buffer *b, const char *data, size_t n) {
+static void put_text(buffer *b, const char *data, size_t n)
+{
     put_int(b, n, 8);
     if (n)
         put(b, data, n);
 }
 
-static void put_key(lm_gguf_writer *w, const char *key, lm_gguf_type type) {
+static void put_key(lm_gguf_writer *w, const char *key, lm_gguf_type type)
+{
     put_text(&w->values, key, strlen(key));
     put_int(&w->values, (uint64_t)type, 4);
     w->n_value++;
 }
 
-lm_gguf_writer *lm_gguf_writer_create(void) { return calloc(1, sizeof(lm_gguf_writer)); }
+lm_gguf_writer *lm_gguf_writer_create(void)
+{
+    return calloc(1, sizeof(lm_gguf_writer));
+}
 
-void lm_gguf_writer_free(lm_gguf_writer *w) {
+void lm_gguf_writer_free(lm_gguf_writer *w)
+{
     if (!w)
         return;
     lm_writer_discard(&w->file);
@@ -82,41 +90,51 @@ void lm_gguf_writer_free(lm_gguf_writer *w) {
     free(w);
 }
 
-void lm_gguf_put_u32(lm_gguf_writer *w, const char *key, uint32_t value) {
+void lm_gguf_put_u32(lm_gguf_writer *w, const char *key, uint32_t value)
+{
     put_key(w, key, LM_GGUF_U32);
     put_int(&w->values, value, 4);
 }
 
-void lm_gguf_put_f32(lm_gguf_writer *w, const char *key, float value) {
+void lm_gguf_put_f32(lm_gguf_writer *w, const char *key, float value)
+{
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     put_key(w, key, LM_GGUF_F32);
     put_int(&w->values, bits, 4);
 }
 
-void lm_gguf_put_bool(lm_gguf_writer *w, const char *key, bool value) {
+void lm_gguf_put_bool(lm_gguf_writer *w, const char *key, bool value)
+{
     put_key(w, key, LM_GGUF_BOOL);
     put_int(&w->values, value, 1);
 }
 
-void lm_gguf_put_string(lm_gguf_writer *w, const char *key, const char *value) {
+void lm_gguf_put_string(lm_gguf_writer *w, const char *key, const char *value)
+{
     put_key(w, key, LM_GGUF_STRING);
     put_text(&w->values, value, strlen(value));
 }
 
-void lm_gguf_put_array(lm_gguf_writer *w, const char *key, lm_gguf_type type, uint64_t n) {
+void lm_gguf_put_array(lm_gguf_writer *w, const char *key, lm_gguf_type type, uint64_t n)
+{
     put_key(w, key, LM_GGUF_ARRAY);
     put_int(&w->values, (uint64_t)type, 4);
     put_int(&w->values, n, 8);
 }
 
-void lm_gguf_put_array_string(lm_gguf_writer *w, const char *data, size_t n_bytes) {
+void lm_gguf_put_array_string(lm_gguf_writer *w, const char *data, size_t n_bytes)
+{
     put_text(&w->values, data, n_bytes);
 }
 
-void lm_gguf_put_array_i32(lm_gguf_writer *w, int32_t value) { put_int(&w->values, (uint32_t)value, 4); }
+void lm_gguf_put_array_i32(lm_gguf_writer *w, int32_t value)
+{
+    put_int(&w->values, (uint32_t)value, 4);
+}
 
-void lm_gguf_put_tensor(lm_gguf_writer *w, const char *name, lm_dtype dtype, int32_t n_dim, const int64_t *dim) {
+void lm_gguf_put_tensor(lm_gguf_writer *w, const char *name, lm_dtype dtype, int32_t n_dim, const int64_t *dim)
+{
     entry e = {.dtype = dtype, .n_dim = n_dim};
     if (n_dim > 4 || !lm_dtype_is_weight(dtype) || !lm_shape_bytes(dtype, n_dim, dim, &e.bytes)) {
         w->bad = true;
@@ -138,9 +156,13 @@ void lm_gguf_put_tensor(lm_gguf_writer *w, const char *name, lm_dtype dtype, int
     w->entries[w->n_entry++] = e;
 }
 
-static uint64_t padded(uint64_t n) { return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+static uint64_t padded(uint64_t n)
+{
+    return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
 
-static void put_entries(const lm_gguf_writer *w, buffer *b) {
+static void put_entries(const lm_gguf_writer *w, buffer *b)
+{
     static const uint8_t ggml_type[] = {[LM_F32] = 0, [LM_F16] = 1, [LM_BF16] = 30, [LM_Q8_0] = 8};
     uint64_t at = 0;
     for (size_t i = 0; i < w->n_entry; i++) {
@@ -156,7 +178,8 @@ static void put_entries(const lm_gguf_writer *w, buffer *b) {
 }
 
 /* Moves over tensors that are complete (or empty). */
-static bool next_tensor(lm_gguf_writer *w, lm_error *err) {
+static bool next_tensor(lm_gguf_writer *w, lm_error *err)
+{
     while (w->current < w->n_entry && w->written == w->entries[w->current].bytes) {
         if (!lm_writer_pad(&w->file, ALIGNMENT, err))
             return false;
@@ -166,7 +189,8 @@ static bool next_tensor(lm_gguf_writer *w, lm_error *err) {
     return true;
 }
 
-bool lm_gguf_writer_start(lm_gguf_writer *w, const char *path, lm_error *err) {
+bool lm_gguf_writer_start(lm_gguf_writer *w, const char *path, lm_error *err)
+{
     if (w->bad)
         return lm_fail(err, LM_ERROR_USAGE, "%s: a tensor's shape does not fit its type", path);
     buffer b = {0};
@@ -187,7 +211,8 @@ bool lm_gguf_writer_start(lm_gguf_writer *w, const char *path, lm_error *err) {
     return ok;
 }
 
-bool lm_gguf_writer_data(lm_gguf_writer *w, const void *data, size_t bytes, lm_error *err) {
+bool lm_gguf_writer_data(lm_gguf_writer *w, const void *data, size_t bytes, lm_error *err)
+{
     if (w->current == w->n_entry || bytes > w->entries[w->current].bytes - w->written)
         return lm_fail(err, LM_ERROR_USAGE, "%s: more data than its tensors hold", w->file.path);
     if (!lm_writer_put(&w->file, data, bytes, err))
@@ -196,9 +221,9 @@ bool lm_gguf_writer_data(lm_gguf_writer *w, const void *data, size_t bytes, lm_e
     return next_tensor(w, err);
 }
 
-bool lm_gguf_writer_finish(lm_gguf_writer *w, lm_error *err) {
+bool lm_gguf_writer_finish(lm_gguf_writer *w, lm_error *err)
+{
     if (w->current != w->n_entry)
-        return lm_fail(err, LM_ERROR_USAGE, "%s: tensor %s is not complete", w->file.path,
-                       w->entries[w->current].name);
+        return lm_fail(err, LM_ERROR_USAGE, "%s: tensor %s is not complete", w->file.path, w->entries[w->current].name);
     return lm_writer_commit(&w->file, err);
 }

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-cJSON *lm_json_parse(const char *text, size_t n, const char *where, lm_error *err) {
+cJSON *lm_json_parse(const char *text, size_t n, const char *where, lm_error *err)
+{
     const char *end = NULL;
     cJSON *value = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     if (!value) {
@@ -23,7 +24,8 @@ cJSON *lm_json_parse(const char *text, size_t n, const char *where, lm_error *er
     return value;
 }
 
-cJSON *lm_json_read(const char *path, size_t max_bytes, lm_error *err) {
+cJSON *lm_json_read(const char *path, size_t max_bytes, lm_error *err)
+{
     char *text;
     size_t n;
     if (!lm_read_file(path, max_bytes, &text, &n, err))
@@ -33,12 +35,14 @@ cJSON *lm_json_read(const char *path, size_t max_bytes, lm_error *err) {
     return value;
 }
 
-const cJSON *lm_json_get(const cJSON *object, const char *key) {
+const cJSON *lm_json_get(const cJSON *object, const char *key)
+{
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
     return value && !cJSON_IsNull(value) ? value : NULL;
 }
 
-bool lm_json_u53(const cJSON *value, uint64_t *out) {
+bool lm_json_u53(const cJSON *value, uint64_t *out)
+{
     const double x = cJSON_IsNumber(value) ? value->valuedouble : -1;
     if (!(x >= 0 && x <= 0x1p53) || x != floor(x))
         return false;
@@ -47,7 +51,8 @@ bool lm_json_u53(const cJSON *value, uint64_t *out) {
 }
 
 bool lm_json_int(const cJSON *object, const char *key, int64_t min, int64_t max, int64_t *out, const char *where,
-                 lm_error *err) {
+                 lm_error *err)
+{
     const cJSON *value = lm_json_get(object, key);
     if (!value)
         return true;
@@ -59,7 +64,8 @@ bool lm_json_int(const cJSON *object, const char *key, int64_t min, int64_t max,
     return true;
 }
 
-bool lm_json_number(const cJSON *object, const char *key, double *out, const char *where, lm_error *err) {
+bool lm_json_number(const cJSON *object, const char *key, double *out, const char *where, lm_error *err)
+{
     const cJSON *value = lm_json_get(object, key);
     if (!value)
         return true;
@@ -69,7 +75,8 @@ bool lm_json_number(const cJSON *object, const char *key, double *out, const cha
     return true;
 }
 
-bool lm_json_bool(const cJSON *object, const char *key, bool *out, const char *where, lm_error *err) {
+bool lm_json_bool(const cJSON *object, const char *key, bool *out, const char *where, lm_error *err)
+{
     const cJSON *value = lm_json_get(object, key);
     if (!value)
         return true;
@@ -79,7 +86,8 @@ bool lm_json_bool(const cJSON *object, const char *key, bool *out, const char *w
     return true;
 }
 
-bool lm_json_string(const cJSON *object, const char *key, const char **out, const char *where, lm_error *err) {
+bool lm_json_string(const cJSON *object, const char *key, const char **out, const char *where, lm_error *err)
+{
     const cJSON *value = lm_json_get(object, key);
     if (!value)
         return true;

@@ -9,7 +9,8 @@
  * something to work on where rows are long. */
 enum { TILE_FLOATS = 128 * 1024, MIN_ROWS = 16 };
 
-bool lm_linear_create(lm_linear *linear, int32_t n_thread, int32_t group, int64_t max_cols, lm_error *err) {
+bool lm_linear_create(lm_linear *linear, int32_t n_thread, int32_t group, int64_t max_cols, lm_error *err)
+{
     *linear = (lm_linear){.n_thread = n_thread, .group = group, .tile_floats = TILE_FLOATS};
     if (linear->tile_floats < max_cols * MIN_ROWS)
         linear->tile_floats = (max_cols * MIN_ROWS + 15) / 16 * 16;
@@ -23,19 +24,22 @@ bool lm_linear_create(lm_linear *linear, int32_t n_thread, int32_t group, int64_
     return true;
 }
 
-void lm_linear_destroy(lm_linear *linear) {
+void lm_linear_destroy(lm_linear *linear)
+{
     free(linear->tiles);
     *linear = (lm_linear){0};
 }
 
-static size_t row_bytes(const lm_matrix *w) {
+static size_t row_bytes(const lm_matrix *w)
+{
     return (size_t)w->cols / (w->dtype == LM_Q8_0 ? LM_Q8_0_BLOCK : 1) * lm_dtype_bytes(w->dtype);
 }
 
 /* Few tokens: widening a tile for one product costs more than the product, but the memory traffic of the weights
  * dominates both. */
 static void tile_product(const float *tile, int64_t rows, int64_t cols, const float *x, int64_t stride_x, int64_t n,
-                         float *y, int64_t stride_y, float beta) {
+                         float *y, int64_t stride_y, float beta)
+{
     if (n == 1)
         cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)rows, (int)cols, 1.0f, tile, (int)cols, x, 1, beta, y, 1);
     else
@@ -44,10 +48,11 @@ static void tile_product(const float *tile, int64_t rows, int64_t cols, const fl
 }
 
 void lm_linear_apply(const lm_linear *linear, const lm_matrix *w, const float *bias, const float *x, int64_t stride_x,
-                     int64_t position, int64_t n, float *y, int64_t stride_y, bool accumulate) {
+                     int64_t position, int64_t n, float *y, int64_t stride_y, bool accumulate)
+{
     const int64_t cols = w->cols, bytes = (int64_t)row_bytes(w);
     int64_t tile_rows = TILE_FLOATS / cols;
-    tile_rows = tile_rows < MIN_ROWS ? MIN_ROWS : tile_rows;
+    tile_rows = tile_rows < MIN_ROWS ? MIN_ROWS : tile_rows / MIN_ROWS * MIN_ROWS;
     /* Small matrices are split evenly, else one thread would have all of them. */
     const int64_t share = (w->rows + linear->n_thread - 1) / linear->n_thread;
     if (tile_rows > share)
@@ -71,7 +76,8 @@ void lm_linear_apply(const lm_linear *linear, const lm_matrix *w, const float *b
     }
 }
 
-void lm_linear_rows(const lm_matrix *w, const int32_t *ids, int64_t n, float *out) {
+void lm_linear_rows(const lm_matrix *w, const int32_t *ids, int64_t n, float *out)
+{
     const size_t bytes = row_bytes(w);
     for (int64_t i = 0; i < n; i++)
         lm_to_float(w->dtype, (const uint8_t *)w->data + (size_t)ids[i] * bytes, out + i * w->cols, w->cols);

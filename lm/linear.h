@@ -19,7 +19,8 @@ typedef struct lm_linear {
     float *tiles;        /* [n_thread][tile_floats] */
 } lm_linear;
 
-/* group: the session's block size. max_cols: of the widest matrix. Sets the process-wide thread count of OpenBLAS to 1. */
+/* group: the session's block size. max_cols: of the widest matrix. Sets the process-wide thread count of OpenBLAS to 1.
+ */
 bool lm_linear_create(lm_linear *linear, int32_t n_thread, int32_t group, int64_t max_cols, lm_error *err);
 void lm_linear_destroy(lm_linear *linear);
 

@@ -36,7 +36,8 @@ const prism_rope *lm_model_rope(const lm_model *model);        /* after scaling:
 size_t lm_model_bytes(const lm_model *model);                  /* of the weights as they stand in the file */
 bool lm_model_is_eos(const lm_model *model, int32_t token);
 
-/* The paper's bands (64 high, 96 low) for heads of 128, the automatic split otherwise: what a session uses by itself. */
+/* The paper's bands (64 high, 96 low) for heads of 128, the automatic split otherwise: what a session uses by itself.
+ */
 bool lm_model_bands(const lm_model *model, int32_t block_size, prism_bands *out, lm_error *err);
 
 /* Text to ids, appended. bos: start with BOS if this model's prompts do (lm_config.add_bos). Control tokens that stand
@@ -64,7 +65,7 @@ typedef struct lm_session_options {
     prism_dtype kv_type; /* of the KV cache; F16 by default */
     const prism_options *options; /* method and thresholds of the prefill, copied; NULL: the library's defaults. Without
                                      bands, those of lm_model_bands() */
-    lm_on_plan *on_plan; /* hooks; NULL: not wanted */
+    lm_on_plan *on_plan;          /* hooks; NULL: not wanted */
     lm_on_call *on_call;
     lm_on_logits *on_logits; /* logits at every position of a prefill, in tiles: for perplexity */
     void *user;

@@ -4,7 +4,8 @@
 #include <stdio.h>
 
 /* A number in a file of its own ("max" and the like give fallback). */
-static uint64_t read_number(const char *path, uint64_t fallback) {
+static uint64_t read_number(const char *path, uint64_t fallback)
+{
     uint64_t v = fallback;
     FILE *f = fopen(path, "r");
     if (!f)
@@ -15,7 +16,8 @@ static uint64_t read_number(const char *path, uint64_t fallback) {
     return v;
 }
 
-static uint64_t system_available(void) {
+static uint64_t system_available(void)
+{
     char line[128];
     uint64_t kib;
     FILE *f = fopen("/proc/meminfo", "r");
@@ -31,7 +33,8 @@ static uint64_t system_available(void) {
     return found;
 }
 
-uint64_t lm_memory_available(void) {
+uint64_t lm_memory_available(void)
+{
     const uint64_t system = system_available();
     /* Containers: the limit counts page cache in use too, so what is left by it is a lower bound; half the limit is
      * always believed to be there. */

@@ -1,4 +1,4 @@
-/* lm/memory.h - what the machine can still give, so that a model that does not fit is an error and no killed process. */
+/* lm/memory.h - what the machine can still give, so that what does not fit is an error. */
 #ifndef LM_MEMORY_H
 #define LM_MEMORY_H
 

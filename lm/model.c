@@ -12,7 +12,8 @@
 /* --------------------------------------------------------------------------------------- Hugging Face ---- */
 
 /* Parses dir/name; *out is NULL where the file does not exist. */
-static bool read_optional(const char *dir, const char *name, cJSON **out, lm_error *err) {
+static bool read_optional(const char *dir, const char *name, cJSON **out, lm_error *err)
+{
     *out = NULL;
     char *path = lm_path_join(dir, name);
     if (!path)
@@ -24,7 +25,8 @@ static bool read_optional(const char *dir, const char *name, cJSON **out, lm_err
     return ok;
 }
 
-static bool hf_tokenizer(lm_model *m, const char *dir, lm_error *err) {
+static bool hf_tokenizer(lm_model *m, const char *dir, lm_error *err)
+{
     char *path = lm_path_join(dir, "tokenizer.json"), *text = NULL;
     size_t n;
     if (!path)
@@ -46,7 +48,8 @@ static bool hf_tokenizer(lm_model *m, const char *dir, lm_error *err) {
     return lm_tokenizer_set_ends(m->tokenizer, m->config.bos_id, m->config.n_eos ? m->config.eos_id[0] : -1, err);
 }
 
-static bool hf_config(lm_model *m, const char *dir, lm_error *err) {
+static bool hf_config(lm_model *m, const char *dir, lm_error *err)
+{
     cJSON *config = NULL, *generation = NULL, *tokenizer = NULL;
     bool ok = read_optional(dir, "config.json", &config, err) &&
               read_optional(dir, "generation_config.json", &generation, err) &&
@@ -72,14 +75,16 @@ static bool hf_config(lm_model *m, const char *dir, lm_error *err) {
     return ok;
 }
 
-static bool open_hf(lm_model *m, const char *dir, lm_error *err) {
+static bool open_hf(lm_model *m, const char *dir, lm_error *err)
+{
     return hf_config(m, dir, err) && lm_safetensors_open(dir, &m->st, err) &&
            lm_weights_open(&m->config, m->st, NULL, dir, &m->weights, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ GGUF ---- */
 
-static bool gguf_strings(const lm_gguf_value *v, const char *key, const char *where, lm_string **out, lm_error *err) {
+static bool gguf_strings(const lm_gguf_value *v, const char *key, const char *where, lm_string **out, lm_error *err)
+{
     if (!v->is_array || v->type != LM_GGUF_STRING)
         return lm_fail(err, LM_ERROR_INPUT, "%s: key %s must be a list of strings", where, key);
     *out = calloc(v->n ? (size_t)v->n : 1, sizeof **out);
@@ -93,7 +98,8 @@ static bool gguf_strings(const lm_gguf_value *v, const char *key, const char *wh
 }
 
 /* Integers 0 .. INT32_MAX of any width, or NULL where the key is missing. */
-static bool gguf_types(const lm_gguf *g, size_t n, const char *where, int32_t **out, lm_error *err) {
+static bool gguf_types(const lm_gguf *g, size_t n, const char *where, int32_t **out, lm_error *err)
+{
     const lm_gguf_value *v = lm_gguf_value_find(g, "tokenizer.ggml.token_type");
     if (!v)
         return true;
@@ -107,7 +113,8 @@ static bool gguf_types(const lm_gguf *g, size_t n, const char *where, int32_t **
     return true;
 }
 
-static bool gguf_tokenizer(lm_model *m, const char *where, lm_error *err) {
+static bool gguf_tokenizer(lm_model *m, const char *where, lm_error *err)
+{
     const lm_gguf *g = m->gguf;
     const lm_gguf_value *tokens = lm_gguf_value_find(g, "tokenizer.ggml.tokens");
     const lm_gguf_value *merges = lm_gguf_value_find(g, "tokenizer.ggml.merges");
@@ -148,21 +155,24 @@ static bool gguf_tokenizer(lm_model *m, const char *where, lm_error *err) {
     return ok;
 }
 
-static bool open_gguf(lm_model *m, const char *path, lm_error *err) {
+static bool open_gguf(lm_model *m, const char *path, lm_error *err)
+{
     return lm_gguf_open(path, &m->gguf, err) && lm_config_from_gguf(m->gguf, path, &m->config, err) &&
            gguf_tokenizer(m, path, err) && lm_weights_open(&m->config, NULL, m->gguf, path, &m->weights, err);
 }
 
 /* ---------------------------------------------------------------------------------------------- the face ---- */
 
-bool lm_model_open(const char *path, lm_model **out, lm_error *err) {
+bool lm_model_open(const char *path, lm_model **out, lm_error *err)
+{
     lm_model *m = calloc(1, sizeof *m);
     if (!m)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", path);
     const bool is_dir = lm_path_is_directory(path);
     bool ok;
     if (!is_dir && lm_path_exists(path) && strstr(path, ".safetensors"))
-        ok = lm_fail(err, LM_ERROR_INPUT, "%s: is one file of a model; give the directory that holds config.json", path);
+        ok =
+            lm_fail(err, LM_ERROR_INPUT, "%s: is one file of a model; give the directory that holds config.json", path);
     else
         ok = is_dir ? open_hf(m, path, err) : open_gguf(m, path, err);
     ok = ok && lm_rope_build(&m->config, m->weights.rope_factors, &m->rope, err);
@@ -174,7 +184,8 @@ bool lm_model_open(const char *path, lm_model **out, lm_error *err) {
     return true;
 }
 
-void lm_model_close(lm_model *m) {
+void lm_model_close(lm_model *m)
+{
     if (!m)
         return;
     lm_weights_close(&m->weights);
@@ -184,19 +195,33 @@ void lm_model_close(lm_model *m) {
     free(m);
 }
 
-const lm_config *lm_model_config(const lm_model *m) { return &m->config; }
-const lm_tokenizer *lm_model_tokenizer(const lm_model *m) { return m->tokenizer; }
-const prism_rope *lm_model_rope(const lm_model *m) { return &m->rope; }
-size_t lm_model_bytes(const lm_model *m) { return m->weights.bytes; }
+const lm_config *lm_model_config(const lm_model *m)
+{
+    return &m->config;
+}
+const lm_tokenizer *lm_model_tokenizer(const lm_model *m)
+{
+    return m->tokenizer;
+}
+const prism_rope *lm_model_rope(const lm_model *m)
+{
+    return &m->rope;
+}
+size_t lm_model_bytes(const lm_model *m)
+{
+    return m->weights.bytes;
+}
 
-bool lm_model_is_eos(const lm_model *m, int32_t token) {
+bool lm_model_is_eos(const lm_model *m, int32_t token)
+{
     for (int32_t i = 0; i < m->config.n_eos; i++)
         if (m->config.eos_id[i] == token)
             return true;
     return false;
 }
 
-bool lm_model_bands(const lm_model *m, int32_t block_size, prism_bands *out, lm_error *err) {
+bool lm_model_bands(const lm_model *m, int32_t block_size, prism_bands *out, lm_error *err)
+{
     const prism_status status = m->config.d_head == 128 && m->rope.n_pair == 64
                                     ? prism_bands_split(out, &m->rope, 64, 96)
                                     : prism_bands_auto(out, &m->rope, block_size);
@@ -206,7 +231,8 @@ bool lm_model_bands(const lm_model *m, int32_t block_size, prism_bands *out, lm_
     return true;
 }
 
-bool lm_model_encode(const lm_model *m, const char *text, size_t n_bytes, bool bos, lm_tokens *out, lm_error *err) {
+bool lm_model_encode(const lm_model *m, const char *text, size_t n_bytes, bool bos, lm_tokens *out, lm_error *err)
+{
     if (!m->tokenizer)
         return lm_fail(err, LM_ERROR_INPUT, "%s: came without a tokenizer", m->config.name);
     /* BOS is encoded as its own text: the tokenizer of a Hugging Face directory cannot always tell that it is wanted

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-void lm_rms_norm(const float *x, const float *weight, int64_t n, float eps, float *out) {
+void lm_rms_norm(const float *x, const float *weight, int64_t n, float eps, float *out)
+{
     float sums[8] = {0}; /* eight chains: strict float order would make this loop scalar */
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
@@ -21,7 +22,8 @@ void lm_rms_norm(const float *x, const float *weight, int64_t n, float eps, floa
 
 /* exp(-x) for the sigmoid, branch-free so that it vectorises (libm's does not without -ffast-math): 2^k times a
  * polynomial on [-ln2/2, ln2/2]. Clamped where silu has long reached its limits; NaN stays NaN. */
-static inline float exp_clamped(float x) {
+static inline float exp_clamped(float x)
+{
     const float magic = 0x1.8p23f; /* adding it rounds to the nearest integer */
     x = x > 87.0f ? 87.0f : x;
     x = x < -87.0f ? -87.0f : x;
@@ -42,12 +44,14 @@ static inline float exp_clamped(float x) {
     return p * power;
 }
 
-void lm_swiglu(float *restrict gate, const float *restrict up, int64_t n) {
+void lm_swiglu(float *restrict gate, const float *restrict up, int64_t n)
+{
     for (int64_t i = 0; i < n; i++)
         gate[i] = gate[i] / (1.0f + exp_clamped(-gate[i])) * up[i];
 }
 
-bool lm_all_finite(const float *x, int64_t n) {
+bool lm_all_finite(const float *x, int64_t n)
+{
     uint32_t worst = 0;
     for (int64_t i = 0; i < n; i++) {
         uint32_t bits;

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-bool lm_rope_build(const lm_config *c, const float *factors, prism_rope *out, lm_error *err) {
+bool lm_rope_build(const lm_config *c, const float *factors, prism_rope *out, lm_error *err)
+{
     const lm_rope *r = &c->rope;
     prism_status status = prism_rope_init(out, c->d_head);
     if (status == PRISM_OK)
@@ -11,8 +12,8 @@ bool lm_rope_build(const lm_config *c, const float *factors, prism_rope *out, lm
     if (status == PRISM_OK && r->scaling == LM_ROPE_LINEAR)
         status = prism_rope_scale_linear(out, r->factor);
     if (status == PRISM_OK && r->scaling == LM_ROPE_YARN)
-        status = prism_rope_scale_yarn(out, r->base, r->factor, r->n_ctx_original, r->beta_fast, r->beta_slow,
-                                       r->truncate);
+        status =
+            prism_rope_scale_yarn(out, r->base, r->factor, r->n_ctx_original, r->beta_fast, r->beta_slow, r->truncate);
     if (status == PRISM_OK && r->scaling == LM_ROPE_LLAMA3)
         status = prism_rope_scale_llama3(out, r->factor, r->low_freq_factor, r->high_freq_factor, r->n_ctx_original);
     if (status == PRISM_OK && r->scaling == LM_ROPE_FACTORS)
@@ -24,7 +25,8 @@ bool lm_rope_build(const lm_config *c, const float *factors, prism_rope *out, lm
 }
 
 bool lm_rope_table_create(lm_rope_table *t, const prism_rope *rope, const lm_config *config, int32_t n_max,
-                          lm_error *err) {
+                          lm_error *err)
+{
     const size_t n = (size_t)n_max * (size_t)rope->n_pair * 2;
     *t = (lm_rope_table){.rope = rope,
                          .layout = config->rope.layout,
@@ -45,15 +47,18 @@ bool lm_rope_table_create(lm_rope_table *t, const prism_rope *rope, const lm_con
     return true;
 }
 
-void lm_rope_table_destroy(lm_rope_table *t) {
+void lm_rope_table_destroy(lm_rope_table *t)
+{
     free(t->step);
     free(t->cos_sin);
     *t = (lm_rope_table){0};
 }
 
-/* cos(a + b) and sin(a + b) with a at the last multiple of n_max and b from the table: in double, so that position 131071
- * is as exact as position 1, and split by the position alone, so that tiles which start elsewhere give the same bits. */
-void lm_rope_table_set(lm_rope_table *t, int64_t first, int32_t n) {
+/* cos(a + b) and sin(a + b) with a at the last multiple of n_max and b from the table: in double, so that position
+ * 131071 is as exact as position 1, and split by the position alone, so that tiles which start elsewhere give the same
+ * bits. */
+void lm_rope_table_set(lm_rope_table *t, int64_t first, int32_t n)
+{
     const int32_t n_pair = t->rope->n_pair;
     double cos_a[PRISM_MAX_D_HEAD / 2], sin_a[PRISM_MAX_D_HEAD / 2];
     for (int32_t i = 0; i < n; i++) {
@@ -72,7 +77,8 @@ void lm_rope_table_set(lm_rope_table *t, int64_t first, int32_t n) {
     }
 }
 
-void lm_rope_apply(const lm_rope_table *t, int32_t i, float *heads, int32_t n_head) {
+void lm_rope_apply(const lm_rope_table *t, int32_t i, float *heads, int32_t n_head)
+{
     const int32_t n_pair = t->rope->n_pair, d = t->rope->d_head;
     const float *restrict c = t->cos_sin + (size_t)i * (size_t)n_pair * 2, *restrict s = c + n_pair;
     /* Two loops with fixed strides instead of one over rope->dim: these vectorise. */

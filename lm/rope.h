@@ -15,9 +15,9 @@ typedef struct lm_rope_table {
     const prism_rope *rope;
     prism_rope_layout layout;
     int32_t n_max;
-    double scale;         /* of cos and sin: YaRN's attention factor */
-    double *step;         /* [n_max][n_pair][2] cos and sin of i * frequency */
-    float *cos_sin;       /* [n_max][2][n_pair] of the tile */
+    double scale;   /* of cos and sin: YaRN's attention factor */
+    double *step;   /* [n_max][n_pair][2] cos and sin of i * frequency */
+    float *cos_sin; /* [n_max][2][n_pair] of the tile */
 } lm_rope_table;
 
 bool lm_rope_table_create(lm_rope_table *table, const prism_rope *rope, const lm_config *config, int32_t n_max,

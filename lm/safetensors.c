@@ -27,19 +27,22 @@ struct lm_safetensors {
 
 /* ---------------------------------------------------------------------------------------------- parsing ---- */
 
-static uint64_t read_u64(const uint8_t *p) {
+static uint64_t read_u64(const uint8_t *p)
+{
     uint64_t v = 0;
     for (int i = 7; i >= 0; i--)
         v = v << 8 | p[i];
     return v;
 }
 
-static bool parse_shape(const cJSON *item, lm_tensor *t, const char *where, lm_error *err) {
+static bool parse_shape(const cJSON *item, lm_tensor *t, const char *where, lm_error *err)
+{
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(item, "shape");
     const cJSON *dim;
     if (!cJSON_IsArray(shape))
         return lm_fail(err, LM_ERROR_INPUT, "%s: tensor %s: has no \"shape\" list", where, t->name);
-    cJSON_ArrayForEach(dim, shape) {
+    cJSON_ArrayForEach(dim, shape)
+    {
         uint64_t n;
         if (t->n_dim == LM_MAX_DIM)
             return lm_fail(err, LM_ERROR_INPUT, "%s: tensor %s: more than %d dimensions", where, t->name, LM_MAX_DIM);
@@ -52,7 +55,8 @@ static bool parse_shape(const cJSON *item, lm_tensor *t, const char *where, lm_e
 }
 
 static bool parse_offsets(const cJSON *item, const lm_tensor *t, uint64_t *begin, uint64_t *end, const char *where,
-                          lm_error *err) {
+                          lm_error *err)
+{
     const cJSON *pair = cJSON_GetObjectItemCaseSensitive(item, "data_offsets");
     if (!cJSON_IsArray(pair) || cJSON_GetArraySize(pair) != 2 || !lm_json_u53(cJSON_GetArrayItem(pair, 0), begin) ||
         !lm_json_u53(cJSON_GetArrayItem(pair, 1), end) || *begin > *end)
@@ -63,7 +67,8 @@ static bool parse_offsets(const cJSON *item, const lm_tensor *t, uint64_t *begin
 
 /* One entry of the header -> a view into the data section of n bytes. */
 static bool parse_tensor(const cJSON *item, const uint8_t *section, uint64_t n, lm_tensor *t, const char *where,
-                         lm_error *err) {
+                         lm_error *err)
+{
     *t = (lm_tensor){.name = item->string};
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(item, "dtype");
     if (!cJSON_IsString(dtype))
@@ -92,7 +97,8 @@ static bool parse_tensor(const cJSON *item, const uint8_t *section, uint64_t n, 
     return true;
 }
 
-static int by_place(const void *a, const void *b) {
+static int by_place(const void *a, const void *b)
+{
     const lm_tensor *x = a, *y = b;
     const uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
     if (p != q)
@@ -100,12 +106,14 @@ static int by_place(const void *a, const void *b) {
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static int by_name(const void *a, const void *b) {
+static int by_name(const void *a, const void *b)
+{
     return strcmp(((const lm_tensor *)a)->name, ((const lm_tensor *)b)->name);
 }
 
 /* Bytes of the file that two tensors claim are a corrupt (or crafted) header. Empty tensors claim none. */
-static bool check_overlap(lm_tensor *t, size_t n, const char *where, lm_error *err) {
+static bool check_overlap(lm_tensor *t, size_t n, const char *where, lm_error *err)
+{
     if (n)
         qsort(t, n, sizeof *t, by_place);
     for (size_t i = 1; i < n; i++) {
@@ -116,7 +124,8 @@ static bool check_overlap(lm_tensor *t, size_t n, const char *where, lm_error *e
     return true;
 }
 
-static bool align_tensors(lm_safetensors *st, lm_tensor *t, size_t n, const char *where, lm_error *err) {
+static bool align_tensors(lm_safetensors *st, lm_tensor *t, size_t n, const char *where, lm_error *err)
+{
     for (size_t i = 0; i < n; i++) {
         if ((uintptr_t)t[i].data % lm_dtype_alignment(t[i].dtype) == 0)
             continue;
@@ -134,7 +143,8 @@ static bool align_tensors(lm_safetensors *st, lm_tensor *t, size_t n, const char
     return true;
 }
 
-static bool grow(lm_safetensors *st, size_t more, const char *where, lm_error *err) {
+static bool grow(lm_safetensors *st, size_t more, const char *where, lm_error *err)
+{
     const size_t want = st->n_tensor + more + 1; /* one spare: the list then exists even if it is empty */
     if (want <= st->capacity)
         return true;
@@ -148,13 +158,15 @@ static bool grow(lm_safetensors *st, size_t more, const char *where, lm_error *e
 
 /* Adds the tensors of one file. *header is handed to the caller, who owns the names in it, failure or not. */
 static bool add_file(lm_safetensors *st, const uint8_t *data, size_t bytes, cJSON **header, const char *where,
-                     lm_error *err) {
+                     lm_error *err)
+{
     if (bytes < 8)
         return lm_fail(err, LM_ERROR_INPUT, "%s: %zu bytes are too few for a safetensors file", where, bytes);
     const uint64_t n = read_u64(data);
     if (n > MAX_HEADER_BYTES || n > bytes - 8)
         return lm_fail(err, LM_ERROR_INPUT,
-                       "%s: claims a header of %" PRIu64 " bytes in a file of %zu; not a safetensors file, or truncated",
+                       "%s: claims a header of %" PRIu64
+                       " bytes in a file of %zu; not a safetensors file, or truncated",
                        where, n, bytes);
     *header = lm_json_parse((const char *)data + 8, (size_t)n, where, err);
     if (!*header)
@@ -165,7 +177,8 @@ static bool add_file(lm_safetensors *st, const uint8_t *data, size_t bytes, cJSO
         return false;
     const size_t first = st->n_tensor;
     const cJSON *item;
-    cJSON_ArrayForEach(item, *header) {
+    cJSON_ArrayForEach(item, *header)
+    {
         if (strcmp(item->string, "__metadata__") == 0)
             continue;
         lm_tensor t;
@@ -178,7 +191,8 @@ static bool add_file(lm_safetensors *st, const uint8_t *data, size_t bytes, cJSO
            align_tensors(st, added, st->n_tensor - first, where, err);
 }
 
-static bool finish(lm_safetensors *st, const char *where, lm_error *err) {
+static bool finish(lm_safetensors *st, const char *where, lm_error *err)
+{
     if (st->n_tensor)
         qsort(st->tensors, st->n_tensor, sizeof *st->tensors, by_name);
     for (size_t i = 1; i < st->n_tensor; i++)
@@ -189,7 +203,8 @@ static bool finish(lm_safetensors *st, const char *where, lm_error *err) {
 
 /* ---------------------------------------------------------------------------------------------- opening ---- */
 
-static bool add_shard(lm_safetensors *st, const char *path, lm_error *err) {
+static bool add_shard(lm_safetensors *st, const char *path, lm_error *err)
+{
     shard *s = &st->shards[st->n_shard];
     if (!lm_map_open(path, &s->map, err))
         return false;
@@ -197,16 +212,21 @@ static bool add_shard(lm_safetensors *st, const char *path, lm_error *err) {
     return add_file(st, s->map.data, s->map.bytes, &s->header, path, err);
 }
 
-void lm_safetensors_free_names(char **names, size_t n_name) {
+void lm_safetensors_free_names(char **names, size_t n_name)
+{
     for (size_t i = 0; i < n_name; i++)
         free(names[i]);
     free(names);
 }
 
 /* A shard's name comes from a file and goes into a path: it must stay inside the model's directory. */
-static bool is_plain_name(const char *name) { return name[0] && name[0] != '.' && !strchr(name, '/'); }
+static bool is_plain_name(const char *name)
+{
+    return name[0] && name[0] != '.' && !strchr(name, '/');
+}
 
-bool lm_safetensors_index(const char *text, size_t n, const char *where, char ***names, size_t *n_name, lm_error *err) {
+bool lm_safetensors_index(const char *text, size_t n, const char *where, char ***names, size_t *n_name, lm_error *err)
+{
     *names = NULL;
     *n_name = 0;
     cJSON *index = lm_json_parse(text, n, where, err);
@@ -249,7 +269,8 @@ bool lm_safetensors_index(const char *text, size_t n, const char *where, char **
     return true;
 }
 
-static bool open_sharded(lm_safetensors *st, const char *dir, const char *index_path, lm_error *err) {
+static bool open_sharded(lm_safetensors *st, const char *dir, const char *index_path, lm_error *err)
+{
     char *text, **names;
     size_t n, n_name;
     if (!lm_read_file(index_path, MAX_INDEX_BYTES, &text, &n, err))
@@ -270,14 +291,16 @@ static bool open_sharded(lm_safetensors *st, const char *dir, const char *index_
     return ok;
 }
 
-static bool open_single(lm_safetensors *st, const char *path, lm_error *err) {
+static bool open_single(lm_safetensors *st, const char *path, lm_error *err)
+{
     st->shards = calloc(1, sizeof *st->shards);
     if (!st->shards)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", path);
     return add_shard(st, path, err);
 }
 
-static bool open_path(lm_safetensors *st, const char *path, lm_error *err) {
+static bool open_path(lm_safetensors *st, const char *path, lm_error *err)
+{
     if (!lm_path_is_directory(path))
         return open_single(st, path, err);
     char *index = lm_path_join(path, "model.safetensors.index.json"), *single = lm_path_join(path, "model.safetensors");
@@ -295,7 +318,8 @@ static bool open_path(lm_safetensors *st, const char *path, lm_error *err) {
     return ok;
 }
 
-bool lm_safetensors_open(const char *path, lm_safetensors **out, lm_error *err) {
+bool lm_safetensors_open(const char *path, lm_safetensors **out, lm_error *err)
+{
     lm_safetensors *st = calloc(1, sizeof *st);
     if (!st)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", path);
@@ -307,7 +331,8 @@ bool lm_safetensors_open(const char *path, lm_safetensors **out, lm_error *err) 
     return true;
 }
 
-bool lm_safetensors_open_memory(const void *data, size_t bytes, const char *name, lm_safetensors **out, lm_error *err) {
+bool lm_safetensors_open_memory(const void *data, size_t bytes, const char *name, lm_safetensors **out, lm_error *err)
+{
     lm_safetensors *st = calloc(1, sizeof *st);
     shard *s = calloc(1, sizeof *s);
     if (!st || !s) {
@@ -325,7 +350,8 @@ bool lm_safetensors_open_memory(const void *data, size_t bytes, const char *name
     return true;
 }
 
-void lm_safetensors_close(lm_safetensors *st) {
+void lm_safetensors_close(lm_safetensors *st)
+{
     if (!st)
         return;
     for (size_t i = 0; i < st->n_shard; i++) {
@@ -340,20 +366,26 @@ void lm_safetensors_close(lm_safetensors *st) {
     free(st);
 }
 
-size_t lm_safetensors_count(const lm_safetensors *st) { return st->n_tensor; }
+size_t lm_safetensors_count(const lm_safetensors *st)
+{
+    return st->n_tensor;
+}
 
-const lm_tensor *lm_safetensors_at(const lm_safetensors *st, size_t i) {
+const lm_tensor *lm_safetensors_at(const lm_safetensors *st, size_t i)
+{
     return i < st->n_tensor ? &st->tensors[i] : NULL;
 }
 
-const lm_tensor *lm_safetensors_find(const lm_safetensors *st, const char *name) {
+const lm_tensor *lm_safetensors_find(const lm_safetensors *st, const char *name)
+{
     const lm_tensor key = {.name = name};
     return st->n_tensor ? bsearch(&key, st->tensors, st->n_tensor, sizeof key, by_name) : NULL;
 }
 
 /* ---------------------------------------------------------------------------------------------- writing ---- */
 
-static bool add_entry(cJSON *header, const lm_tensor *t, uint64_t begin) {
+static bool add_entry(cJSON *header, const lm_tensor *t, uint64_t begin)
+{
     cJSON *item = cJSON_AddObjectToObject(header, t->name);
     cJSON *shape, *offsets;
     if (!item || !cJSON_AddStringToObject(item, "dtype", lm_dtype_name(t->dtype)) ||
@@ -367,7 +399,8 @@ static bool add_entry(cJSON *header, const lm_tensor *t, uint64_t begin) {
 }
 
 /* The i-th tensor to be written: widest types first, as the reference writer does, so that all stand aligned. */
-static const lm_tensor **write_order(const lm_tensor *tensors, size_t n_tensor) {
+static const lm_tensor **write_order(const lm_tensor *tensors, size_t n_tensor)
+{
     const lm_tensor **order = malloc((n_tensor ? n_tensor : 1) * sizeof *order);
     size_t n = 0;
     for (size_t alignment = 8; order && alignment > 0; alignment /= 2)
@@ -377,8 +410,8 @@ static const lm_tensor **write_order(const lm_tensor *tensors, size_t n_tensor) 
     return order;
 }
 
-static char *header_text(const lm_tensor *const *order, size_t n_tensor, const char *const *metadata,
-                         size_t n_metadata) {
+static char *header_text(const lm_tensor *const *order, size_t n_tensor, const char *const *metadata, size_t n_metadata)
+{
     cJSON *header = cJSON_CreateObject();
     bool ok = header != NULL;
     if (ok && n_metadata) {
@@ -398,11 +431,12 @@ static char *header_text(const lm_tensor *const *order, size_t n_tensor, const c
 }
 
 bool lm_safetensors_write(const char *path, const lm_tensor *tensors, size_t n_tensor, const char *const *metadata,
-                          size_t n_metadata, lm_error *err) {
+                          size_t n_metadata, lm_error *err)
+{
     for (size_t i = 0; i < n_tensor; i++) {
         uint64_t want;
-        if (tensors[i].dtype == LM_Q8_0 ||
-            !lm_shape_bytes(tensors[i].dtype, tensors[i].n_dim, tensors[i].dim, &want) || want != tensors[i].bytes)
+        if (tensors[i].dtype == LM_Q8_0 || !lm_shape_bytes(tensors[i].dtype, tensors[i].n_dim, tensors[i].dim, &want) ||
+            want != tensors[i].bytes)
             return lm_fail(err, LM_ERROR_USAGE, "%s: tensor %s: its bytes, shape and type do not agree", path,
                            tensors[i].name);
     }

@@ -11,13 +11,15 @@
  * or not depending on how it was cut. */
 #define DEFAULT_MIN_TOKENS 4096
 
-double lm_seconds(void) {
+double lm_seconds(void)
+{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-void lm_session_options_init(lm_session_options *options) {
+void lm_session_options_init(lm_session_options *options)
+{
     *options = (lm_session_options){.n_ctx = 4096, .kv_type = PRISM_F16};
 }
 
@@ -29,7 +31,8 @@ typedef struct request {
     uint64_t n[4]; /* bytes are their product */
 } request;
 
-static bool request_bytes(const request *r, uint64_t *bytes) {
+static bool request_bytes(const request *r, uint64_t *bytes)
+{
     uint64_t product = 1;
     for (int i = 0; i < 4; i++)
         if (__builtin_mul_overflow(product, r->n[i], &product))
@@ -38,13 +41,15 @@ static bool request_bytes(const request *r, uint64_t *bytes) {
     return product <= UINT64_MAX - 64;
 }
 
-static bool allocate(const request *requests, size_t n, uint64_t *total, lm_error *err) {
+static bool allocate(const request *requests, size_t n, uint64_t *total, lm_error *err)
+{
     *total = 0;
     uint64_t bytes;
     for (size_t i = 0; i < n; i++)
         if (!request_bytes(&requests[i], &bytes) || __builtin_add_overflow(*total, bytes, total))
-            return lm_fail(err, LM_ERROR_MEMORY, "the session would need more bytes than a 64-bit number holds; "
-                                                 "ask for a shorter context");
+            return lm_fail(err, LM_ERROR_MEMORY,
+                           "the session would need more bytes than a 64-bit number holds; "
+                           "ask for a shorter context");
     const uint64_t available = lm_memory_available();
     if (*total > available || *total > SIZE_MAX / 2)
         return lm_fail(err, LM_ERROR_MEMORY,
@@ -63,7 +68,8 @@ static bool allocate(const request *requests, size_t n, uint64_t *total, lm_erro
     return true;
 }
 
-static bool allocate_buffers(lm_session *s, size_t pooled_bytes, lm_error *err) {
+static bool allocate_buffers(lm_session *s, size_t pooled_bytes, lm_error *err)
+{
     const lm_config *c = &s->model->config;
     const uint64_t step = (uint64_t)s->step, f = sizeof(float), tile = s->step < LM_TILE ? step : LM_TILE;
     const uint64_t n_layer = (uint64_t)c->n_layer, head = (uint64_t)c->d_head, n_head = (uint64_t)c->n_head;
@@ -94,7 +100,8 @@ static bool allocate_buffers(lm_session *s, size_t pooled_bytes, lm_error *err) 
     return true;
 }
 
-static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err) {
+static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
+{
     const lm_config *c = &s->model->config;
     s->pooled = calloc((size_t)c->n_layer, sizeof *s->pooled);
     s->layer_stats = calloc((size_t)c->n_layer, sizeof *s->layer_stats);
@@ -109,7 +116,8 @@ static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err) {
 
 /* A plan for the largest call: as many queries as a step has, at the end of the context, over one block more than they
  * fill, because a step may start inside a block. */
-static bool create_plan(lm_session *s, lm_error *err) {
+static bool create_plan(lm_session *s, lm_error *err)
+{
     const lm_config *c = &s->model->config;
     const int64_t n_q = (int64_t)s->step + s->options.block_size;
     prism_call call;
@@ -137,10 +145,11 @@ static bool create_plan(lm_session *s, lm_error *err) {
 
 /* -------------------------------------------------------------------------------------------- life cycle ---- */
 
-static bool set_options(lm_session *s, const lm_session_options *o, lm_error *err) {
+static bool set_options(lm_session *s, const lm_session_options *o, lm_error *err)
+{
     if (o->n_ctx < 1)
-        return lm_fail(err, LM_ERROR_USAGE, "a context of %d tokens is too short; it must hold the prompt and the answer",
-                       o->n_ctx);
+        return lm_fail(err, LM_ERROR_USAGE,
+                       "a context of %d tokens is too short; it must hold the prompt and the answer", o->n_ctx);
     if (o->chunk < 0)
         return lm_fail(err, LM_ERROR_USAGE, "a chunk of %d tokens makes no sense; 0 means the whole prompt", o->chunk);
     if (!prism_dtype_bytes(o->kv_type))
@@ -171,7 +180,8 @@ static bool set_options(lm_session *s, const lm_session_options *o, lm_error *er
     return true;
 }
 
-static bool create(lm_session *s, const lm_session_options *options, lm_error *err) {
+static bool create(lm_session *s, const lm_session_options *options, lm_error *err)
+{
     const lm_config *c = &s->model->config;
     prism_info info = {.struct_size = sizeof info};
     if (prism_get_info(s->ctx, &info) != PRISM_OK)
@@ -193,7 +203,8 @@ static bool create(lm_session *s, const lm_session_options *options, lm_error *e
 }
 
 bool lm_session_create(const lm_model *model, prism_ctx *ctx, const lm_session_options *options, lm_session **out,
-                       lm_error *err) {
+                       lm_error *err)
+{
     lm_session *s = calloc(1, sizeof *s);
     if (!s)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for a session");
@@ -207,11 +218,12 @@ bool lm_session_create(const lm_model *model, prism_ctx *ctx, const lm_session_o
     return true;
 }
 
-void lm_session_destroy(lm_session *s) {
+void lm_session_destroy(lm_session *s)
+{
     if (!s)
         return;
-    void *buffers[] = {s->k_cache, s->v_cache, s->pooled_memory, s->hidden, s->q,          s->o,         s->x,
-                       s->k,       s->v,       s->gate,          s->up,     s->logits,     s->logit_tile, s->pooled,
+    void *buffers[] = {s->k_cache,     s->v_cache,  s->pooled_memory, s->hidden, s->q,      s->o,          s->x,
+                       s->k,           s->v,        s->gate,          s->up,     s->logits, s->logit_tile, s->pooled,
                        s->layer_stats, s->workspace};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         free(buffers[i]);
@@ -221,7 +233,8 @@ void lm_session_destroy(lm_session *s) {
     free(s);
 }
 
-void lm_session_reset(lm_session *s) {
+void lm_session_reset(lm_session *s)
+{
     const size_t kv = s->stats.kv_bytes, scratch = s->stats.scratch_bytes;
     s->stats = (lm_session_stats){.kv_bytes = kv, .scratch_bytes = scratch};
     memset(s->layer_stats, 0, (size_t)s->model->config.n_layer * sizeof *s->layer_stats);
@@ -233,7 +246,8 @@ void lm_session_reset(lm_session *s) {
 
 /* ---------------------------------------------------------------------------------------------- running ---- */
 
-static bool check_tokens(const lm_session *s, const int32_t *tokens, int64_t n, lm_error *err) {
+static bool check_tokens(const lm_session *s, const int32_t *tokens, int64_t n, lm_error *err)
+{
     if (n < 1)
         return lm_fail(err, LM_ERROR_USAGE, "the prompt is empty; give at least one token");
     if (n > s->n_ctx - s->n_token)
@@ -246,18 +260,21 @@ static bool check_tokens(const lm_session *s, const int32_t *tokens, int64_t n, 
     return true;
 }
 
-static bool check_logits(lm_session *s, lm_error *err) {
+static bool check_logits(lm_session *s, lm_error *err)
+{
     if (!lm_all_finite(s->logits, s->model->config.n_vocab))
-        return lm_fail(err, LM_ERROR_RUN,
-                       "the logits at position %d are not finite: the weights hold NaN or infinite values, or overflow; "
-                       "check the model file",
-                       s->n_token - 1);
+        return lm_fail(
+            err, LM_ERROR_RUN,
+            "the logits at position %d are not finite: the weights hold NaN or infinite values, or overflow; "
+            "check the model file",
+            s->n_token - 1);
     s->has_logits = true;
     return true;
 }
 
 /* Tokens of the next step: up to a block boundary unless it is the last. */
-static int32_t next_step(const lm_session *s, int64_t n_left) {
+static int32_t next_step(const lm_session *s, int64_t n_left)
+{
     if (n_left <= s->step)
         return (int32_t)n_left;
     const int64_t end = ((int64_t)s->n_token + s->step) / s->options.block_size * s->options.block_size;
@@ -265,7 +282,8 @@ static int32_t next_step(const lm_session *s, int64_t n_left) {
 }
 
 bool lm_session_prefill(lm_session *s, const int32_t *tokens, int64_t n, lm_progress *progress, void *user,
-                        lm_error *err) {
+                        lm_error *err)
+{
     if (!check_tokens(s, tokens, n, err))
         return false;
     const double start = lm_seconds();
@@ -293,7 +311,8 @@ bool lm_session_prefill(lm_session *s, const int32_t *tokens, int64_t n, lm_prog
     return check_logits(s, err);
 }
 
-bool lm_session_decode(lm_session *s, int32_t token, lm_error *err) {
+bool lm_session_decode(lm_session *s, int32_t token, lm_error *err)
+{
     if (!check_tokens(s, &token, 1, err))
         return false;
     const double start = lm_seconds();
@@ -307,10 +326,17 @@ bool lm_session_decode(lm_session *s, int32_t token, lm_error *err) {
     return check_logits(s, err);
 }
 
-const float *lm_session_logits(const lm_session *s) { return s->has_logits ? s->logits : NULL; }
-int32_t lm_session_n_token(const lm_session *s) { return s->n_token; }
+const float *lm_session_logits(const lm_session *s)
+{
+    return s->has_logits ? s->logits : NULL;
+}
+int32_t lm_session_n_token(const lm_session *s)
+{
+    return s->n_token;
+}
 
-int32_t lm_session_argmax(const lm_session *s) {
+int32_t lm_session_argmax(const lm_session *s)
+{
     int32_t best = s->has_logits ? 0 : -1;
     for (int32_t i = 1; s->has_logits && i < s->model->config.n_vocab; i++)
         if (s->logits[i] > s->logits[best])
@@ -318,7 +344,8 @@ int32_t lm_session_argmax(const lm_session *s) {
     return best;
 }
 
-void lm_session_read_stats(const lm_session *s, lm_session_stats *out) {
+void lm_session_read_stats(const lm_session *s, lm_session_stats *out)
+{
     *out = s->stats;
     out->n_layer = s->model->config.n_layer;
     out->layers = s->layer_stats;

@@ -16,7 +16,7 @@ struct lm_session {
     const lm_model *model;
     prism_ctx *ctx;
     int32_t n_thread;
-    int32_t n_ctx, step; /* step: most tokens per prefill step */
+    int32_t n_ctx, step;   /* step: most tokens per prefill step */
     prism_options options; /* of the prefill; options.bands points at bands */
     prism_options dense;   /* of the decoding */
     prism_bands bands;

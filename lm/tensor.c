@@ -13,27 +13,23 @@ static const struct {
     const char *name;
     uint8_t bytes, alignment;
 } dtypes[LM_DTYPE_COUNT] = {
-    [LM_F32] = {"F32", 4, 4},
-    [LM_F16] = {"F16", 2, 2},
-    [LM_BF16] = {"BF16", 2, 2},
-    [LM_Q8_0] = {"Q8_0", LM_Q8_0_BLOCK_BYTES, 2},
-    [LM_F64] = {"F64", 8, 8},
-    [LM_U8] = {"U8", 1, 1},
-    [LM_I8] = {"I8", 1, 1},
-    [LM_U16] = {"U16", 2, 2},
-    [LM_I16] = {"I16", 2, 2},
-    [LM_U32] = {"U32", 4, 4},
-    [LM_I32] = {"I32", 4, 4},
-    [LM_U64] = {"U64", 8, 8},
-    [LM_I64] = {"I64", 8, 8},
-    [LM_BOOL] = {"BOOL", 1, 1},
-    [LM_F8_E4M3] = {"F8_E4M3", 1, 1},
-    [LM_F8_E5M2] = {"F8_E5M2", 1, 1},
+    [LM_F32] = {"F32", 4, 4},         [LM_F16] = {"F16", 2, 2},
+    [LM_BF16] = {"BF16", 2, 2},       [LM_Q8_0] = {"Q8_0", LM_Q8_0_BLOCK_BYTES, 2},
+    [LM_F64] = {"F64", 8, 8},         [LM_U8] = {"U8", 1, 1},
+    [LM_I8] = {"I8", 1, 1},           [LM_U16] = {"U16", 2, 2},
+    [LM_I16] = {"I16", 2, 2},         [LM_U32] = {"U32", 4, 4},
+    [LM_I32] = {"I32", 4, 4},         [LM_U64] = {"U64", 8, 8},
+    [LM_I64] = {"I64", 8, 8},         [LM_BOOL] = {"BOOL", 1, 1},
+    [LM_F8_E4M3] = {"F8_E4M3", 1, 1}, [LM_F8_E5M2] = {"F8_E5M2", 1, 1},
 };
 
-const char *lm_dtype_name(lm_dtype dtype) { return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].name : "?"; }
+const char *lm_dtype_name(lm_dtype dtype)
+{
+    return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].name : "?";
+}
 
-bool lm_dtype_find(const char *name, lm_dtype *out) {
+bool lm_dtype_find(const char *name, lm_dtype *out)
+{
     for (int i = 0; i < LM_DTYPE_COUNT; i++)
         if (strcmp(name, dtypes[i].name) == 0) {
             *out = (lm_dtype)i;
@@ -42,13 +38,23 @@ bool lm_dtype_find(const char *name, lm_dtype *out) {
     return false;
 }
 
-size_t lm_dtype_bytes(lm_dtype dtype) { return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].bytes : 0; }
+size_t lm_dtype_bytes(lm_dtype dtype)
+{
+    return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].bytes : 0;
+}
 
-size_t lm_dtype_alignment(lm_dtype dtype) { return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].alignment : 1; }
+size_t lm_dtype_alignment(lm_dtype dtype)
+{
+    return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].alignment : 1;
+}
 
-bool lm_dtype_is_weight(lm_dtype dtype) { return dtype <= LM_Q8_0; }
+bool lm_dtype_is_weight(lm_dtype dtype)
+{
+    return dtype <= LM_Q8_0;
+}
 
-bool lm_count(int32_t n_dim, const int64_t *dim, uint64_t *out) {
+bool lm_count(int32_t n_dim, const int64_t *dim, uint64_t *out)
+{
     uint64_t n = 1;
     bool zero = false;
     for (int32_t i = 0; i < n_dim; i++) {
@@ -63,7 +69,8 @@ bool lm_count(int32_t n_dim, const int64_t *dim, uint64_t *out) {
     return *out <= INT64_MAX;
 }
 
-bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t *out) {
+bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t *out)
+{
     uint64_t n;
     if (!lm_count(n_dim, dim, &n))
         return false;
@@ -75,7 +82,8 @@ bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t 
     return !__builtin_mul_overflow(n, (uint64_t)lm_dtype_bytes(dtype), out) && *out <= INT64_MAX;
 }
 
-const char *lm_shape_text(int32_t n_dim, const int64_t *dim, char *text, size_t n) {
+const char *lm_shape_text(int32_t n_dim, const int64_t *dim, char *text, size_t n)
+{
     size_t at = 0;
     text[0] = '\0';
     for (int32_t i = 0; i < n_dim && at < n; i++)
@@ -87,8 +95,8 @@ const char *lm_shape_text(int32_t n_dim, const int64_t *dim, char *text, size_t 
 
 /* ------------------------------------------------------------------------------------------ conversions ---- */
 
-/* Each loop body is written once, branch-free so that it vectorises, and compiled for the baseline and for AVX2: weights
- * are converted on every use, and at the baseline this would cost as much as the products it feeds. */
+/* Each loop body is written once, branch-free so that it vectorises, and compiled for the baseline and for AVX2:
+ * weights are converted on every use, and at the baseline this would cost as much as the products it feeds. */
 #define LM_BODY static inline __attribute__((always_inline))
 
 typedef union lm_bits {
@@ -96,7 +104,8 @@ typedef union lm_bits {
     uint32_t u;
 } lm_bits;
 
-LM_BODY float f16_to_f32(uint16_t h) {
+LM_BODY float f16_to_f32(uint16_t h)
+{
     const uint32_t rest = (uint32_t)(h & 0x7fff) << 13;
     lm_bits v = {.u = rest};
     v.f *= 0x1p112f; /* moves the exponent; right for subnormals too */
@@ -105,7 +114,8 @@ LM_BODY float f16_to_f32(uint16_t h) {
     return v.f;
 }
 
-LM_BODY uint16_t f32_to_f16(float f) {
+LM_BODY uint16_t f32_to_f16(float f)
+{
     const lm_bits v = {.f = f};
     const uint32_t sign = (v.u >> 16) & 0x8000, abs = v.u & 0x7fffffff;
     const uint32_t normal = (abs - 0x38000000 + 0xfff + ((abs >> 13) & 1)) >> 13;
@@ -117,7 +127,8 @@ LM_BODY uint16_t f32_to_f16(float f) {
     return (uint16_t)(sign | r);
 }
 
-LM_BODY void widen_f16(const uint8_t *src, float *dst, int64_t n) {
+LM_BODY void widen_f16(const uint8_t *src, float *dst, int64_t n)
+{
     for (int64_t i = 0; i < n; i++) {
         uint16_t h;
         memcpy(&h, src + 2 * i, 2);
@@ -125,7 +136,8 @@ LM_BODY void widen_f16(const uint8_t *src, float *dst, int64_t n) {
     }
 }
 
-LM_BODY void widen_bf16(const uint8_t *src, float *dst, int64_t n) {
+LM_BODY void widen_bf16(const uint8_t *src, float *dst, int64_t n)
+{
     for (int64_t i = 0; i < n; i++) {
         uint16_t h;
         memcpy(&h, src + 2 * i, 2);
@@ -134,7 +146,8 @@ LM_BODY void widen_bf16(const uint8_t *src, float *dst, int64_t n) {
     }
 }
 
-LM_BODY void widen_q8_0(const uint8_t *src, float *dst, int64_t n) {
+LM_BODY void widen_q8_0(const uint8_t *src, float *dst, int64_t n)
+{
     for (int64_t b = 0; b < n / LM_Q8_0_BLOCK; b++, src += LM_Q8_0_BLOCK_BYTES, dst += LM_Q8_0_BLOCK) {
         uint16_t h;
         memcpy(&h, src, 2);
@@ -145,14 +158,16 @@ LM_BODY void widen_q8_0(const uint8_t *src, float *dst, int64_t n) {
     }
 }
 
-LM_BODY void narrow_f16(const float *src, uint8_t *dst, int64_t n) {
+LM_BODY void narrow_f16(const float *src, uint8_t *dst, int64_t n)
+{
     for (int64_t i = 0; i < n; i++) {
         const uint16_t h = f32_to_f16(src[i]);
         memcpy(dst + 2 * i, &h, 2);
     }
 }
 
-LM_BODY void narrow_bf16(const float *src, uint8_t *dst, int64_t n) {
+LM_BODY void narrow_bf16(const float *src, uint8_t *dst, int64_t n)
+{
     for (int64_t i = 0; i < n; i++) {
         uint32_t u;
         memcpy(&u, src + i, 4);
@@ -163,7 +178,8 @@ LM_BODY void narrow_bf16(const float *src, uint8_t *dst, int64_t n) {
 }
 
 /* Writing files only: not worth a second build. */
-static void narrow_q8_0(const float *src, uint8_t *dst, int64_t n) {
+static void narrow_q8_0(const float *src, uint8_t *dst, int64_t n)
+{
     for (int64_t b = 0; b < n / LM_Q8_0_BLOCK; b++, src += LM_Q8_0_BLOCK, dst += LM_Q8_0_BLOCK_BYTES) {
         float largest = 0;
         for (int i = 0; i < LM_Q8_0_BLOCK; i++)
@@ -179,7 +195,8 @@ static void narrow_q8_0(const float *src, uint8_t *dst, int64_t n) {
     }
 }
 
-static void widen_c(lm_dtype dtype, const uint8_t *src, float *dst, int64_t n) {
+static void widen_c(lm_dtype dtype, const uint8_t *src, float *dst, int64_t n)
+{
     if (dtype == LM_F16)
         widen_f16(src, dst, n);
     else if (dtype == LM_BF16)
@@ -188,7 +205,8 @@ static void widen_c(lm_dtype dtype, const uint8_t *src, float *dst, int64_t n) {
         widen_q8_0(src, dst, n);
 }
 
-static void narrow_c(lm_dtype dtype, const float *src, uint8_t *dst, int64_t n) {
+static void narrow_c(lm_dtype dtype, const float *src, uint8_t *dst, int64_t n)
+{
     if (dtype == LM_F16)
         narrow_f16(src, dst, n);
     else
@@ -196,7 +214,8 @@ static void narrow_c(lm_dtype dtype, const float *src, uint8_t *dst, int64_t n) 
 }
 
 #ifdef LM_X86
-__attribute__((target("avx2,f16c"))) static void widen_avx2(lm_dtype dtype, const uint8_t *src, float *dst, int64_t n) {
+__attribute__((target("avx2,f16c"))) static void widen_avx2(lm_dtype dtype, const uint8_t *src, float *dst, int64_t n)
+{
     int64_t i = 0;
     if (dtype == LM_F16) {
         for (; i + 8 <= n; i += 8)
@@ -209,8 +228,8 @@ __attribute__((target("avx2,f16c"))) static void widen_avx2(lm_dtype dtype, cons
     }
 }
 
-__attribute__((target("avx2,f16c"))) static void narrow_avx2(lm_dtype dtype, const float *src, uint8_t *dst,
-                                                             int64_t n) {
+__attribute__((target("avx2,f16c"))) static void narrow_avx2(lm_dtype dtype, const float *src, uint8_t *dst, int64_t n)
+{
     int64_t i = 0;
     if (dtype == LM_F16) {
         for (; i + 8 <= n; i += 8)
@@ -223,10 +242,14 @@ __attribute__((target("avx2,f16c"))) static void narrow_avx2(lm_dtype dtype, con
 }
 
 /* Every processor with AVX2 has F16C, which clang's builtin does not know by name. */
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2"); }
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2");
+}
 #endif
 
-void lm_to_float(lm_dtype dtype, const void *src, float *dst, int64_t n) {
+void lm_to_float(lm_dtype dtype, const void *src, float *dst, int64_t n)
+{
     assert(lm_dtype_is_weight(dtype) && (dtype != LM_Q8_0 || n % LM_Q8_0_BLOCK == 0));
     if (dtype == LM_F32) {
         memcpy(dst, src, (size_t)n * sizeof *dst);
@@ -241,7 +264,8 @@ void lm_to_float(lm_dtype dtype, const void *src, float *dst, int64_t n) {
     widen_c(dtype, src, dst, n);
 }
 
-void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n) {
+void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n)
+{
     assert(lm_dtype_is_weight(dtype) && (dtype != LM_Q8_0 || n % LM_Q8_0_BLOCK == 0));
     if (dtype == LM_F32) {
         memcpy(dst, src, (size_t)n * sizeof *src);

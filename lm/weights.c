@@ -57,12 +57,14 @@ static const lm_weight_name names[NAME_COUNT] = {
     [NAME_DOWN] = {"model.layers.%d.mlp.down_proj.weight", "blk.%d.ffn_down.weight"},
 };
 
-const lm_weight_name *lm_weight_names(size_t *n) {
+const lm_weight_name *lm_weight_names(size_t *n)
+{
     *n = NAME_COUNT;
     return names;
 }
 
-void lm_weight_name_text(const char *pattern, int32_t layer, char *text, size_t n) {
+void lm_weight_name_text(const char *pattern, int32_t layer, char *text, size_t n)
+{
     const char *at = strstr(pattern, "%d");
     if (at)
         snprintf(text, n, "%.*s%d%s", (int)(at - pattern), pattern, layer, at + 2);
@@ -70,12 +72,14 @@ void lm_weight_name_text(const char *pattern, int32_t layer, char *text, size_t 
         snprintf(text, n, "%s", pattern);
 }
 
-static const lm_tensor *find(const source *s, const char *name) {
+static const lm_tensor *find(const source *s, const char *name)
+{
     return s->gguf ? lm_gguf_tensor(s->gguf, name) : lm_safetensors_find(s->st, name);
 }
 
 /* The tensor, checked; NULL if it is absent and optional, or on failure. n_dim 1: rows is 0. */
-static const lm_tensor *take(source *s, const char *name, int32_t n_dim, int64_t rows, int64_t cols, bool optional) {
+static const lm_tensor *take(source *s, const char *name, int32_t n_dim, int64_t rows, int64_t cols, bool optional)
+{
     if (s->failed)
         return NULL;
     const lm_tensor *t = find(s, name);
@@ -90,8 +94,8 @@ static const lm_tensor *take(source *s, const char *name, int32_t n_dim, int64_t
     char have[160], want[64];
     const int64_t dim[2] = {n_dim == 1 ? cols : rows, cols};
     if (!fits)
-        lm_fail(s->err, LM_ERROR_INPUT, "%s: tensor %s: shape %s, the model's configuration asks for %s", s->where, name,
-                lm_shape_text(t->n_dim, t->dim, have, sizeof have), lm_shape_text(n_dim, dim, want, sizeof want));
+        lm_fail(s->err, LM_ERROR_INPUT, "%s: tensor %s: shape %s, the model's configuration asks for %s", s->where,
+                name, lm_shape_text(t->n_dim, t->dim, have, sizeof have), lm_shape_text(n_dim, dim, want, sizeof want));
     else if (!lm_dtype_is_weight(t->dtype))
         lm_fail(s->err, LM_ERROR_UNSUPPORTED, "%s: tensor %s: weights of type %s are not supported", s->where, name,
                 lm_dtype_name(t->dtype));
@@ -103,19 +107,22 @@ static const lm_tensor *take(source *s, const char *name, int32_t n_dim, int64_t
     return t;
 }
 
-static const char *name_of(int which, const source *s, int32_t layer, char text[128]) {
+static const char *name_of(int which, const source *s, int32_t layer, char text[128])
+{
     lm_weight_name_text(s->gguf ? names[which].gguf : names[which].hf, layer, text, 128);
     return text;
 }
 
-static void matrix(source *s, int which, int32_t layer, int64_t rows, int64_t cols, lm_matrix *out) {
+static void matrix(source *s, int which, int32_t layer, int64_t rows, int64_t cols, lm_matrix *out)
+{
     char name[128];
     const lm_tensor *t = take(s, name_of(which, s, layer, name), 2, rows, cols, false);
     if (t)
         *out = (lm_matrix){t->data, t->dtype, rows, cols};
 }
 
-static float *vector(source *s, const char *name, int64_t n, bool optional) {
+static float *vector(source *s, const char *name, int64_t n, bool optional)
+{
     const lm_tensor *t = take(s, name, 1, 0, n, optional);
     if (!t)
         return NULL;
@@ -129,12 +136,14 @@ static float *vector(source *s, const char *name, int64_t n, bool optional) {
     return v;
 }
 
-static float *layer_vector(source *s, int which, int32_t layer, int64_t n, bool optional) {
+static float *layer_vector(source *s, int which, int32_t layer, int64_t n, bool optional)
+{
     char name[128];
     return vector(s, name_of(which, s, layer, name), n, optional);
 }
 
-static void layer(source *s, const lm_config *c, int32_t i, lm_layer *l) {
+static void layer(source *s, const lm_config *c, int32_t i, lm_layer *l)
+{
     const int64_t q_rows = (int64_t)c->n_head * c->d_head, kv_rows = (int64_t)c->n_kv_head * c->d_head;
     l->attn_norm = layer_vector(s, NAME_ATTN_NORM, i, c->d_model, false);
     l->ffn_norm = layer_vector(s, NAME_FFN_NORM, i, c->d_model, false);
@@ -156,7 +165,8 @@ static void layer(source *s, const lm_config *c, int32_t i, lm_layer *l) {
 }
 
 bool lm_weights_open(const lm_config *c, const lm_safetensors *st, const lm_gguf *gguf, const char *where,
-                     lm_weights *out, lm_error *err) {
+                     lm_weights *out, lm_error *err)
+{
     lm_weights w = {.n_layer = c->n_layer};
     source s = {.st = st, .gguf = gguf, .where = where, .weights = &w, .err = err};
     w.layers = calloc((size_t)c->n_layer, sizeof *w.layers);
@@ -181,10 +191,12 @@ bool lm_weights_open(const lm_config *c, const lm_safetensors *st, const lm_gguf
     return true;
 }
 
-void lm_weights_close(lm_weights *w) {
+void lm_weights_close(lm_weights *w)
+{
     for (int32_t i = 0; w->layers && i < w->n_layer; i++) {
         lm_layer *l = &w->layers[i];
-        float *vectors[] = {l->attn_norm, l->ffn_norm, l->q_norm, l->k_norm, l->q_bias, l->k_bias, l->v_bias, l->o_bias};
+        float *vectors[] = {l->attn_norm, l->ffn_norm, l->q_norm, l->k_norm,
+                            l->q_bias,    l->k_bias,   l->v_bias, l->o_bias};
         for (size_t j = 0; j < sizeof vectors / sizeof *vectors; j++)
             free(vectors[j]);
     }

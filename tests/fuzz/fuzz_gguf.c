@@ -9,7 +9,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static void read_value(const lm_gguf_value *v, volatile uint64_t *sink) {
+static void read_value(const lm_gguf_value *v, volatile uint64_t *sink)
+{
     const uint8_t *at = v->data;
     for (uint64_t i = 0; i < v->n; i++) {
         if (v->type == LM_GGUF_STRING) {
@@ -22,7 +23,8 @@ static void read_value(const lm_gguf_value *v, volatile uint64_t *sink) {
     }
 }
 
-static void read_tensor(const lm_tensor *t, volatile uint64_t *sink) {
+static void read_tensor(const lm_tensor *t, volatile uint64_t *sink)
+{
     const uint8_t *data = t->data;
     if (t->bytes)
         *sink += data[0] + data[t->bytes - 1];
@@ -32,7 +34,8 @@ static void read_tensor(const lm_tensor *t, volatile uint64_t *sink) {
         lm_to_float(t->dtype, t->data, out, LM_Q8_0_BLOCK);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
     /* Aligned as a map is, and exactly as long, so that the sanitizer sees the first byte too many. */
     uint8_t *copy = n ? malloc(n) : NULL;
     lm_gguf *g = NULL;

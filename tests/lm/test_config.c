@@ -12,14 +12,16 @@
     "\"vocab_size\":100,\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":2,"                          \
     "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5"
 
-static bool read_config(const char *text, lm_config *out, lm_error *err) {
+static bool read_config(const char *text, lm_config *out, lm_error *err)
+{
     cJSON *json = lm_json_parse(text, strlen(text), "config.json", err);
     const bool done = json && lm_config_from_json(json, NULL, "config.json", out, err);
     cJSON_Delete(json);
     return done;
 }
 
-static void test_families(void **state) {
+static void test_families(void **state)
+{
     (void)state;
     lm_config c;
     ok(read_config("{\"model_type\":\"llama\"," BASE ",\"bos_token_id\":1,\"eos_token_id\":[2,3,2]}", &c, &err));
@@ -31,7 +33,8 @@ static void test_families(void **state) {
     assert_true(c.qk_norm && c.tied && c.d_head == 128 && c.rope.base == 1e6 && c.n_eos == 0 && c.bos_id == -1);
 }
 
-static void test_scaling(void **state) {
+static void test_scaling(void **state)
+{
     (void)state;
     lm_config c;
     /* The spellings of transformers 4 (with "type", then "rope_type") and 5. */
@@ -48,12 +51,14 @@ static void test_scaling(void **state) {
                    &c, &err));
     assert_true(c.rope.scaling == LM_ROPE_YARN && c.rope.base == 1e6 && c.rope.n_ctx_original == 4096);
     assert_true(fabs(c.rope.attention_factor - (0.1 * log(4) + 1)) < 1e-12 && c.rope.truncate);
-    ok(read_config("{\"model_type\":\"qwen3\"," BASE ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":7}}",
+    ok(read_config("{\"model_type\":\"qwen3\"," BASE
+                   ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":7}}",
                    &c, &err));
     assert_true(c.rope.scaling == LM_ROPE_NONE && c.rope.base == 7);
 }
 
-static void test_refused(void **state) {
+static void test_refused(void **state)
+{
     (void)state;
     static const struct {
         const char *text;
@@ -89,7 +94,8 @@ static void test_refused(void **state) {
 }
 
 /* Who decides about BOS: tokenizer_config.json, then the post-processor, then config.json. */
-static void test_bos(void **state) {
+static void test_bos(void **state)
+{
     (void)state;
     static const struct {
         const char *tokenizer_config;
@@ -97,8 +103,12 @@ static void test_bos(void **state) {
         int32_t bos_id;
         bool wanted;
     } cases[] = {
-        {NULL, false, 0, true},  {NULL, false, -1, false}, {NULL, true, 5, true},
-        {"{}", false, 0, false}, {"{}", true, 0, true},    {"{\"add_bos_token\":false}", true, 0, false},
+        {NULL, false, 0, true},
+        {NULL, false, -1, false},
+        {NULL, true, 5, true},
+        {"{}", false, 0, false},
+        {"{}", true, 0, true},
+        {"{\"add_bos_token\":false}", true, 0, false},
         {"{\"add_bos_token\":true}", false, 0, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -111,7 +121,8 @@ static void test_bos(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_scaling),

@@ -12,7 +12,8 @@
 
 /* ------------------------------------------------------------------------------------------- conversions ---- */
 
-static void test_numbers(void **state) {
+static void test_numbers(void **state)
+{
     (void)state;
     /* Every finite float16 and bfloat16 survives the way to float and back; NaN stays NaN. */
     enum { N = 65536 };
@@ -43,7 +44,8 @@ static void test_numbers(void **state) {
     assert_int_equal(h[2], 0x7c00);
 }
 
-static void test_q8_0(void **state) {
+static void test_q8_0(void **state)
+{
     (void)state;
     float in[64] = {0}, out[64];
     uint8_t blocks[2 * LM_Q8_0_BLOCK_BYTES];
@@ -62,7 +64,8 @@ static void test_q8_0(void **state) {
 
 static char path[64];
 
-static const char *temporary(void) {
+static const char *temporary(void)
+{
     strcpy(path, "/tmp/lm-formats-XXXXXX");
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
@@ -70,13 +73,15 @@ static const char *temporary(void) {
     return path;
 }
 
-static void test_safetensors_round_trip(void **state) {
+static void test_safetensors_round_trip(void **state)
+{
     (void)state;
     const uint8_t mask[3] = {1, 0, 1};
     const float out[4] = {1, -2, 3, INFINITY};
-    const lm_tensor t[] = {{.name = "mask", .dtype = LM_U8, .n_dim = 2, .dim = {1, 3}, .data = mask, .bytes = 3},
-                           {.name = "out \"quoted\"", .dtype = LM_F32, .n_dim = 1, .dim = {4}, .data = out, .bytes = 16},
-                           {.name = "empty", .dtype = LM_F64, .n_dim = 2, .dim = {0, 5}, .data = out, .bytes = 0}};
+    const lm_tensor t[] = {
+        {.name = "mask", .dtype = LM_U8, .n_dim = 2, .dim = {1, 3}, .data = mask, .bytes = 3},
+        {.name = "out \"quoted\"", .dtype = LM_F32, .n_dim = 1, .dim = {4}, .data = out, .bytes = 16},
+        {.name = "empty", .dtype = LM_F64, .n_dim = 2, .dim = {0, 5}, .data = out, .bytes = 0}};
     const char *metadata[] = {"format", "pt"};
     const char *p = temporary();
     lm_safetensors *st;
@@ -98,7 +103,8 @@ static void test_safetensors_round_trip(void **state) {
 }
 
 /* Opens header + data as a file in memory. length: of the header, 0 for the true one. */
-static bool open_text(const char *header, uint64_t length, size_t n_data, lm_error *err) {
+static bool open_text(const char *header, uint64_t length, size_t n_data, lm_error *err)
+{
     const size_t n = strlen(header);
     uint8_t *file = calloc(1, 8 + n + n_data);
     length = length == 0 ? n : length;
@@ -115,7 +121,8 @@ static bool open_text(const char *header, uint64_t length, size_t n_data, lm_err
 #define ENTRY(name, type, shape, begin, end)                                                                           \
     "\"" name "\":{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
 
-static void test_safetensors_hostile(void **state) {
+static void test_safetensors_hostile(void **state)
+{
     (void)state;
     static const struct {
         const char *header;
@@ -143,10 +150,10 @@ static void test_safetensors_hostile(void **state) {
         {"{" ENTRY("a", "F32", "[4611686018427387904]", "0", "0") "}", 0, 8, LM_ERROR_INPUT, "dimension"},
         {"{" ENTRY("a", "F32", "[1,1,1,1,1,1,1,1,1]", "0", "4") "}", 0, 8, LM_ERROR_INPUT, "more than 8"},
         {"{" ENTRY("a", "F99", "[1]", "0", "4") "}", 0, 4, LM_ERROR_UNSUPPORTED, "F99"},
-        {"{" ENTRY("a", "F32", "[2]", "0", "8") "," ENTRY("b", "F32", "[2]", "4", "12") "}", 0, 12,
-         LM_ERROR_INPUT, "overlap"},
-        {"{" ENTRY("a", "F32", "[2]", "0", "8") "," ENTRY("a", "F32", "[1]", "8", "12") "}", 0, 12,
-         LM_ERROR_INPUT, "twice"},
+        {"{" ENTRY("a", "F32", "[2]", "0", "8") "," ENTRY("b", "F32", "[2]", "4", "12") "}", 0, 12, LM_ERROR_INPUT,
+         "overlap"},
+        {"{" ENTRY("a", "F32", "[2]", "0", "8") "," ENTRY("a", "F32", "[1]", "8", "12") "}", 0, 12, LM_ERROR_INPUT,
+         "twice"},
         {"{" ENTRY("a", "F32", "{}", "0", "8") "}", 0, 8, LM_ERROR_INPUT, "shape"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -165,7 +172,8 @@ static void test_safetensors_hostile(void **state) {
     ok(open_text("{" ENTRY("a", "F32", "[2]", "4", "12") "," ENTRY("e", "F32", "[0]", "8", "8") "}", 0, 12, &err));
 }
 
-static void test_safetensors_misaligned(void **state) {
+static void test_safetensors_misaligned(void **state)
+{
     (void)state;
     const char *header = "{" ENTRY("a", "F32", "[1]", "1", "5") "," ENTRY("m", "U8", "[1]", "0", "1") "} ";
     const float one = 1.0f;
@@ -180,7 +188,8 @@ static void test_safetensors_misaligned(void **state) {
     lm_safetensors_close(st);
 }
 
-static void test_safetensors_index(void **state) {
+static void test_safetensors_index(void **state)
+{
     (void)state;
     char **names;
     size_t n;
@@ -188,8 +197,9 @@ static void test_safetensors_index(void **state) {
     ok(lm_safetensors_index(good, strlen(good), "index", &names, &n, &err));
     assert_int_equal(n, 2);
     lm_safetensors_free_names(names, n);
-    const char *escapes[] = {"{\"weight_map\":{\"a\":\"../../etc/passwd\"}}", "{\"weight_map\":{\"a\":\"/etc/passwd\"}}",
-                             "{\"weight_map\":{\"a\":\"\"}}", "{\"weight_map\":{\"a\":3}}"};
+    const char *escapes[] = {"{\"weight_map\":{\"a\":\"../../etc/passwd\"}}",
+                             "{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "{\"weight_map\":{\"a\":\"\"}}",
+                             "{\"weight_map\":{\"a\":3}}"};
     for (size_t i = 0; i < sizeof escapes / sizeof *escapes; i++)
         refused(lm_safetensors_index(escapes[i], strlen(escapes[i]), "index", &names, &n, &err), LM_ERROR_INPUT, "a ");
     refused(lm_safetensors_index("{}", 2, "index", &names, &n, &err), LM_ERROR_INPUT, "weight_map");
@@ -197,7 +207,8 @@ static void test_safetensors_index(void **state) {
 
 /* -------------------------------------------------------------------------------------------------- GGUF ---- */
 
-static void test_gguf_round_trip(void **state) {
+static void test_gguf_round_trip(void **state)
+{
     (void)state;
     const char *p = temporary();
     const float vector[3] = {1, 2, 3};
@@ -278,18 +289,21 @@ typedef struct bytes {
     size_t n;
 } bytes;
 
-static void put(bytes *b, uint64_t value, int n) {
+static void put(bytes *b, uint64_t value, int n)
+{
     for (int i = 0; i < n; i++)
         b->data[b->n++] = (uint8_t)(value >> (8 * i));
 }
 
-static void put_text(bytes *b, const char *text) {
+static void put_text(bytes *b, const char *text)
+{
     put(b, strlen(text), 8);
     memcpy(b->data + b->n, text, strlen(text));
     b->n += strlen(text);
 }
 
-static void header(bytes *b, uint32_t version, uint64_t n_tensor, uint64_t n_value) {
+static void header(bytes *b, uint32_t version, uint64_t n_tensor, uint64_t n_value)
+{
     memcpy(b->data, "GGUF", 4);
     b->n = 4;
     put(b, version, 4);
@@ -297,7 +311,8 @@ static void header(bytes *b, uint32_t version, uint64_t n_tensor, uint64_t n_val
     put(b, n_value, 8);
 }
 
-static void tensor(bytes *b, const char *name, uint64_t d0, uint64_t d1, uint32_t type, uint64_t offset) {
+static void tensor(bytes *b, const char *name, uint64_t d0, uint64_t d1, uint32_t type, uint64_t offset)
+{
     put_text(b, name);
     put(b, 2, 4);
     put(b, d0, 8);
@@ -306,7 +321,8 @@ static void tensor(bytes *b, const char *name, uint64_t d0, uint64_t d1, uint32_
     put(b, offset, 8);
 }
 
-static bool open_hand(const bytes *b, size_t extra, lm_error *err) {
+static bool open_hand(const bytes *b, size_t extra, lm_error *err)
+{
     uint8_t *file = calloc(1, b->n + extra + 1);
     memcpy(file, b->data, b->n);
     lm_gguf *g = NULL;
@@ -316,7 +332,8 @@ static bool open_hand(const bytes *b, size_t extra, lm_error *err) {
     return done;
 }
 
-static void test_gguf_hostile_header(void **state) {
+static void test_gguf_hostile_header(void **state)
+{
     (void)state;
     bytes b;
     header(&b, 3, (uint64_t)1 << 63, 0);
@@ -367,7 +384,8 @@ static void test_gguf_hostile_header(void **state) {
     }
 }
 
-static void test_gguf_hostile_tensors(void **state) {
+static void test_gguf_hostile_tensors(void **state)
+{
     (void)state;
     static const struct {
         uint64_t d0, d1;
@@ -413,7 +431,8 @@ static void test_gguf_hostile_tensors(void **state) {
     refused(open_hand(&b, 256, &err), LM_ERROR_INPUT, "5 dimensions");
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_q8_0),

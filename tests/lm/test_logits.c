@@ -4,8 +4,8 @@
  * Both sides compute in float32, so they differ by the order of additions (relative 6e-8 each, a few thousand of them
  * per logit through the layers, adding up like a random walk) and by transformers' float32 RoPE angles: at position
  * 600 an angle of 600 rad is off by up to 3e-5. Measured: 6e-7 to 2e-6 of the largest logit. A mistake of any kind
- * (a frequency, a permutation, an epsilon, one token of causality) costs more than 1e-3. The limit leaves room for other
- * machines' BLAS.
+ * (a frequency, a permutation, an epsilon, one token of causality) costs more than 1e-3. The limit leaves room for
+ * other machines' BLAS.
  */
 #include "lm_test.h"
 
@@ -30,7 +30,8 @@ typedef struct expected {
     int32_t n_seen;
 } expected;
 
-static void expected_open(expected *e, const char *path) {
+static void expected_open(expected *e, const char *path)
+{
     *e = (expected){0};
     ok(lm_safetensors_open(path, &e->file, &err));
     const lm_tensor *tokens = lm_safetensors_find(e->file, "tokens");
@@ -47,7 +48,8 @@ static void expected_open(expected *e, const char *path) {
         e->largest = fmax(e->largest, fabs((double)e->logits[i]));
 }
 
-static void compare(expected *e, int32_t position, const float *logits) {
+static void compare(expected *e, int32_t position, const float *logits)
+{
     for (int32_t p = 0; p < e->n_position; p++) {
         if (e->positions[p] != position)
             continue;
@@ -59,14 +61,16 @@ static void compare(expected *e, int32_t position, const float *logits) {
     }
 }
 
-static bool on_logits(void *user, int32_t first, int32_t n, const float *logits) {
+static bool on_logits(void *user, int32_t first, int32_t n, const float *logits)
+{
     expected *e = user;
     for (int32_t i = 0; i < n; i++)
         compare(e, first + i, logits + (int64_t)i * e->n_vocab);
     return true;
 }
 
-static void finish(expected *e, const char *what, int32_t n_seen) {
+static void finish(expected *e, const char *what, int32_t n_seen)
+{
     print_message("%-44s %.1e of the largest logit\n", what, e->worst / e->largest);
     assert_int_equal(e->n_seen, n_seen);
     if (!(e->worst <= TOLERANCE * e->largest))
@@ -75,7 +79,8 @@ static void finish(expected *e, const char *what, int32_t n_seen) {
     e->worst = 0;
 }
 
-static prism_ctx *context(void) {
+static prism_ctx *context(void)
+{
     prism_config config;
     prism_ctx *ctx = NULL;
     prism_config_init(&config);
@@ -85,7 +90,8 @@ static prism_ctx *context(void) {
 }
 
 /* Whole, in chunks, and by decoding the second half token by token. */
-static void check_model(const char *path, expected *e) {
+static void check_model(const char *path, expected *e)
+{
     prism_ctx *ctx = context();
     lm_model *model = NULL;
     lm_session *s = NULL;
@@ -123,7 +129,8 @@ static void check_model(const char *path, expected *e) {
     prism_destroy(ctx);
 }
 
-static void check_tiny(const char *name) {
+static void check_tiny(const char *name)
+{
     char dir[512], path[560], gguf[] = "/tmp/lm-logits-XXXXXX";
     expected e;
     snprintf(dir, sizeof dir, "%s/%s", LM_TEST_DATA, name);
@@ -139,12 +146,25 @@ static void check_tiny(const char *name) {
     lm_safetensors_close(e.file);
 }
 
-static void test_llama3(void **state) { (void)state, check_tiny("llama3"); }
-static void test_llama_plain(void **state) { (void)state, check_tiny("llama-plain"); }
-static void test_qwen3_yarn(void **state) { (void)state, check_tiny("qwen3-yarn"); }
-static void test_qwen3_linear(void **state) { (void)state, check_tiny("qwen3-linear"); }
+static void test_llama3(void **state)
+{
+    (void)state, check_tiny("llama3");
+}
+static void test_llama_plain(void **state)
+{
+    (void)state, check_tiny("llama-plain");
+}
+static void test_qwen3_yarn(void **state)
+{
+    (void)state, check_tiny("qwen3-yarn");
+}
+static void test_qwen3_linear(void **state)
+{
+    (void)state, check_tiny("qwen3-linear");
+}
 
-static void test_bundled(void **state) {
+static void test_bundled(void **state)
+{
     (void)state;
     expected e;
     expected_open(&e, LM_TEST_DATA "/testbed.safetensors");
@@ -152,7 +172,8 @@ static void test_bundled(void **state) {
     lm_safetensors_close(e.file);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_llama3),       cmocka_unit_test(test_llama_plain), cmocka_unit_test(test_qwen3_yarn),
         cmocka_unit_test(test_qwen3_linear), cmocka_unit_test(test_bundled),

@@ -16,7 +16,8 @@ typedef struct fixture {
     lm_model *model;
 } fixture;
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     static fixture f;
     prism_config config;
     prism_config_init(&config);
@@ -28,14 +29,16 @@ static int setup(void **state) {
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     fixture *f = *state;
     lm_model_close(f->model);
     prism_destroy(f->ctx);
     return 0;
 }
 
-static void test_misuse(void **state) {
+static void test_misuse(void **state)
+{
     const fixture *f = *state;
     lm_session *s = NULL;
     lm_session_options o;
@@ -71,7 +74,8 @@ static void test_misuse(void **state) {
     lm_model_close(NULL);
 }
 
-static void test_too_large(void **state) {
+static void test_too_large(void **state)
+{
     const fixture *f = *state;
     lm_session *s = NULL;
     lm_session_options o;
@@ -81,7 +85,8 @@ static void test_too_large(void **state) {
     refused(lm_session_create(f->model, f->ctx, &o, &s, &err), LM_ERROR_MEMORY, "GiB");
 }
 
-static void test_encode(void **state) {
+static void test_encode(void **state)
+{
     const fixture *f = *state;
     lm_tokens t = {0};
     lm_text text = {0};
@@ -102,7 +107,8 @@ typedef struct seen {
     double density;
 } seen;
 
-static void on_plan(void *user, int32_t layer, int32_t q_start, const prism_plan *plan) {
+static void on_plan(void *user, int32_t layer, int32_t q_start, const prism_plan *plan)
+{
     seen *out = user;
     prism_plan_view v = {.struct_size = sizeof v};
     assert_int_equal(prism_plan_read(plan, &v), PRISM_OK);
@@ -114,7 +120,8 @@ static void on_plan(void *user, int32_t layer, int32_t q_start, const prism_plan
     }
 }
 
-static float *run(const fixture *f, const int32_t *tokens, int32_t n, int32_t chunk, seen *out) {
+static float *run(const fixture *f, const int32_t *tokens, int32_t n, int32_t chunk, seen *out)
+{
     lm_session *s = NULL;
     lm_session_options o;
     prism_options p;
@@ -139,7 +146,8 @@ static float *run(const fixture *f, const int32_t *tokens, int32_t n, int32_t ch
     return logits;
 }
 
-static void test_chunks(void **state) {
+static void test_chunks(void **state)
+{
     const fixture *f = *state;
     enum { N = 3001 };
     int32_t *tokens = malloc(N * sizeof *tokens);
@@ -174,7 +182,8 @@ static void test_chunks(void **state) {
 }
 
 /* A copy of a small model with one weight replaced. */
-static void test_nan_weights(void **state) {
+static void test_nan_weights(void **state)
+{
     const fixture *f = *state;
     char dir[] = "/tmp/lm-nan-XXXXXX", path[96], command[512];
     assert_non_null(mkdtemp(dir));
@@ -221,7 +230,8 @@ static void test_nan_weights(void **state) {
     assert_int_equal(system(command), 0);
 }
 
-static void test_open_errors(void **state) {
+static void test_open_errors(void **state)
+{
     (void)state;
     lm_model *m = NULL;
     refused(lm_model_open("/nowhere", &m, &err), LM_ERROR_INPUT, "/nowhere");
@@ -231,7 +241,8 @@ static void test_open_errors(void **state) {
     assert_null(m);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_misuse), cmocka_unit_test(test_too_large),   cmocka_unit_test(test_encode),
         cmocka_unit_test(test_chunks), cmocka_unit_test(test_nan_weights), cmocka_unit_test(test_open_errors),
