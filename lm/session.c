@@ -9,7 +9,7 @@
 /* Sequences below this take the dense plan where the options leave it to us. The runner decides for the prompt as a
  * whole: left to the library, each step would be judged by the keys it sees, and a prompt's first steps would be dense
  * or not depending on how it was cut. */
-#define DEFAULT_MIN_TOKENS 4096
+#define DEFAULT_MIN_TOKENS 1024 /* the library's own */
 
 double lm_seconds(void)
 {
