@@ -26,7 +26,7 @@ typedef struct eval_longbench_options {
     const char *tasks;  /* comma list of names or categories (single_doc_qa, ...), or all */
     int32_t n_sample;   /* at most, per task: the first ones of the file; 0: all */
     int32_t n_ctx;      /* longer prompts are cut so that prompt, n_reserve and answer fit */
-    int32_t n_reserve;  /* tokens that the model's chat template puts around a prompt; BOS is counted here already */
+    int32_t n_reserve;  /* tokens of BOS and of the model's chat template */
     eval_truncation truncation;
 } eval_longbench_options;
 

@@ -49,12 +49,15 @@ eval_pair eval_pair_draw(eval_payload key, eval_payload value, const eval_pair *
 bool eval_pair_append(lm_text *text, eval_payload value, const eval_pair *pair, lm_error *err)
 {
     char sentence[SENTENCE_BYTES];
-    int n = snprintf(sentence, sizeof sentence, "One of the special magic %ss for %s is: %s.", eval_payload_names[value],
-                     pair->key, pair->value);
+    int n = snprintf(sentence, sizeof sentence, "One of the special magic %ss for %s is: %s.",
+                     eval_payload_names[value], pair->key, pair->value);
     return lm_text_append(text, sentence, (size_t)n, err);
 }
 
-bool eval_is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+bool eval_is_blank(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
 
 bool eval_ends_sentence(const char *text, size_t i)
 {

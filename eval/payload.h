@@ -1,7 +1,8 @@
 /*
  * eval/payload.h - what needles are made of, for everything that hides needles (needle.h, ruler.h).
  *
- *   key and value -> pair -> sentence `One of the special magic {types} for {key} is: {value}.` -> a place between sentences
+ *   key and value -> pair -> sentence `One of the special magic {types} for {key} is: {value}.` -> a place between
+ * sentences
  */
 #ifndef EVAL_PAYLOAD_H
 #define EVAL_PAYLOAD_H

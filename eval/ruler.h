@@ -16,15 +16,15 @@
 extern const char *const eval_ruler_names[EVAL_RULER_N_TASK];
 
 typedef struct eval_ruler_options {
-    const char *tasks;   /* comma list of names or groups: all, niah (8), qa (2), synthetic (all but qa) */
-    int32_t n_ctx;       /* prompt, answer prefix, answer and n_reserve together stay within it */
-    int32_t n_reserve;   /* tokens that the model's chat template puts around a prompt; BOS is counted here already */
-    int32_t n_sample;    /* per task; a QA task has at most as many as its file has questions */
-    uint64_t seed;       /* the same seed and tokenizer: the same prompts */
+    const char *tasks;    /* comma list of names or groups: all, niah (8), qa (2), synthetic (all but qa) */
+    int32_t n_ctx;        /* prompt, answer prefix, answer and n_reserve together stay within it */
+    int32_t n_reserve;    /* tokens of BOS and of the model's chat template */
+    int32_t n_sample;     /* per task; a QA task has at most as many as its file has questions */
+    uint64_t seed;        /* the same seed and tokenizer: the same prompts */
     const char *haystack; /* text file; NULL: the book that is bundled, see eval_bundled_file() */
-    const char *essays;   /* folder of .txt files, used in the order of their names instead of the haystack; NULL: none */
-    const char *squad;    /* SQuAD v2 development set, JSON; wanted by qa_squad only */
-    const char *hotpot;   /* HotpotQA development set with distractors, JSON; wanted by qa_hotpot only */
+    const char *essays; /* folder of .txt files, used in the order of their names instead of the haystack; NULL: none */
+    const char *squad;  /* SQuAD v2 development set, JSON; wanted by qa_squad only */
+    const char *hotpot; /* HotpotQA development set with distractors, JSON; wanted by qa_hotpot only */
 } eval_ruler_options;
 
 /* All synthetic tasks, 4096 tokens, no reserve, 100 samples, seed 42, the bundled book. */
