@@ -205,9 +205,14 @@ PRISM_API prism_status prism_bands_auto(prism_bands *bands, const prism_rope *ro
 
 /* Values are frozen. */
 typedef enum prism_method {
-    PRISM_METHOD_PRISM = 0,   /* the paper: two bands, calibrated */
-    PRISM_METHOD_DENSE = 1,   /* full attention: the plan lists every causal block */
-    PRISM_METHOD_MEANPOOL = 2 /* one band of all dimensions, uncalibrated: the paper's strawman */
+    PRISM_METHOD_PRISM = 0,       /* the paper: two bands, calibrated */
+    PRISM_METHOD_DENSE = 1,       /* full attention: the plan lists every causal block */
+    PRISM_METHOD_MEANPOOL = 2,    /* one band of all dimensions, uncalibrated: the paper's strawman */
+    /* Rivals, from their papers and code; docs/methods.md has sources, parameters and what was left out. */
+    PRISM_METHOD_MINFERENCE = 3,  /* vertical and slash lines found by the last queries; lists single keys too */
+    PRISM_METHOD_FLEXPREFILL = 4, /* the same by blocks, with budgets that reach a mass; or pooled scores, per head */
+    PRISM_METHOD_XATTENTION = 5,  /* antidiagonal sums of strided queries and keys */
+    PRISM_METHOD_FLASHPREFILL = 6 /* query tokens against block means of keys, relative threshold */
 } prism_method;
 
 typedef enum prism_calibration {
@@ -221,13 +226,27 @@ typedef struct prism_options {
     prism_method method;
     prism_calibration calibration;
     int32_t block_size;        /* 64 or 128 */
-    float top_p;               /* (0, 1]; 1 is dense */
-    float top_p_high;          /* a band's own threshold, 0: top_p */
+    float top_p;               /* (0, 1]; 1 is dense. Methods prism and meanpool */
+    float top_p_high;          /* a band's own threshold, 0: top_p. Method prism */
     float top_p_low;
-    int32_t keep_sink;         /* always keep block 0 */
-    int32_t keep_own;          /* always keep the block of the row's own positions */
+    int32_t keep_sink;         /* always keep block 0. Not minference and flashprefill: they keep their own sinks */
+    int32_t keep_own;          /* always keep the block of the row's own positions. Not the same two */
     int32_t min_tokens;        /* sequences whose keys are fewer take the dense plan; -1: the measured default */
     const prism_bands *bands;  /* method prism: required; borrowed for the call */
+    /* Each rival's own parameters; the defaults are those of its authors. Budgets count keys. */
+    int32_t minference_vertical; /* single keys kept (columns) */
+    int32_t minference_slash;    /* distances kept (diagonals) */
+    float minference_budget;     /* above 0: 0.2 and 0.8 of this part of the keys replace the two */
+    float flex_gamma;            /* mass that columns, diagonals or pooled scores must hold, [0, 1] */
+    float flex_tau;              /* a head whose Jensen-Shannon distance is below this is block-sparse */
+    int32_t flex_min_budget;
+    int32_t flex_max_budget;     /* 0: none */
+    int32_t xattn_stride;        /* a power of two, 2 .. 64 */
+    float xattn_threshold;       /* mass that the kept blocks must reach, (0, 1]; 1 is dense */
+    float flash_alpha;           /* blocks below this part of the row's best are pruned, [0, 1] */
+    int32_t flash_sink;          /* first blocks that every row keeps */
+    int32_t flash_window;        /* blocks up to a row's own that it keeps, its own included; at least 1 */
+    int32_t flash_last;          /* query blocks at the call's end that keep everything */
 } prism_options;
 
 PRISM_API void prism_options_init(prism_options *options);
@@ -301,17 +320,22 @@ PRISM_API prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call)
  */
 typedef struct prism_plan prism_plan;
 
-/* Room for any plan of calls up to this shape whose density is at most max_density (0 or 1: any). */
+/*
+ * Room for any plan of calls up to this shape whose density is at most max_density (0 or 1: any). Single keys need up
+ * to block_size times the memory of blocks: address space is set aside for the most that such plans can list, or for
+ * half of it, a quarter, ... if the system refuses, and memory is used only for keys that a plan does list.
+ */
 PRISM_API prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t block_size,
                                          float max_density, prism_plan **out);
 PRISM_API void prism_plan_destroy(prism_plan *plan); /* NULL is allowed */
 
-/* pool -> score -> select. Reads q, k (or pooled), never v. CAPACITY if the plan is too small. */
+/* pool -> score -> select. Reads q, k (or pooled), never v. CAPACITY if the plan is too small, for blocks or for
+ * single keys; the sentence says by how much. */
 PRISM_API prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, const prism_call *call,
                                         prism_plan *plan, void *workspace, size_t workspace_bytes);
 
 /* Fills a plan from a mask u8 [n_seq][n_head][n_qblk][n_kblk] (as prism_plan_mask() writes it): a plan of your own.
- * Bits above the causal limit are INVALID; a row without any is given its own block. */
+ * Bits above the causal limit are INVALID; a row without any is given its own block. Blocks only: no single keys. */
 PRISM_API prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *call, int32_t block_size,
                                             const uint8_t *mask, size_t mask_bytes, prism_plan *plan);
 
@@ -329,19 +353,25 @@ typedef struct prism_plan_view {
     const int32_t *index;   /* [row_ptr[n_row]] ascending in a row; NULL: row r lists blocks 0, 1, 2, ... */
     int64_t n_selected;     /* blocks listed */
     int64_t n_causal;       /* blocks that full attention would read */
-    double density;         /* n_selected / n_causal */
+    double density;         /* (n_selected + n_key_selected / block_size) / n_causal */
     prism_path path;
+    /* Single keys beside the blocks: row r reads key_index[key_ptr[r]] .. key_index[key_ptr[r + 1] - 1], positions,
+     * ascending, in none of the row's blocks; a query sees those up to its own position. NULL: no row lists any. */
+    const int64_t *key_ptr;   /* [n_row + 1] */
+    const int32_t *key_index; /* [key_ptr[n_row]] */
+    int64_t n_key_selected;
 } prism_plan_view;
 
 /* Caller sets view->struct_size. Pointers stay valid until the plan is built again or destroyed. */
 PRISM_API prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view);
 
-/* Writes u8 [n_seq][n_head][n_qblk][n_kblk], 1 where listed. INVALID if bytes is less than that. */
+/* Writes u8 [n_seq][n_head][n_qblk][n_kblk], 1 where the whole block is listed; single keys do not show. INVALID if
+ * bytes is less than that. */
 PRISM_API prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, size_t bytes);
 
 /* --------------------------------------------------------------------------------------------- attention ---- */
 
-/* Exact attention of each query over the listed blocks, causal by position. The plan must have been built for this
+/* Exact attention of each query over the listed blocks and keys, causal by position. The plan must have been built for this
  * shape. Writes call->o, and call->lse if wanted. */
 PRISM_API prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_plan *plan, void *workspace,
                                     size_t workspace_bytes);
@@ -350,9 +380,13 @@ typedef struct prism_stats {
     size_t struct_size;
     double select_seconds; /* pool, score and select */
     double attend_seconds;
-    int64_t n_selected, n_causal;
-    double density;
+    int64_t n_selected, n_causal; /* blocks; single keys count as so many blocks' worth, rounded */
+    double density;               /* as in prism_plan_view */
     prism_path path;
+    /* Work, in floating-point operations: 2 for a multiply-add of a matrix product, 1 for an addition in pooling;
+     * exponentials, comparisons and sorting do not count. src/core/work.h has the formulas. */
+    double work_flop;  /* this call: selection, and attention over what is listed */
+    double dense_flop; /* attention over every causal block */
 } prism_stats;
 
 /* prism_plan_build() and prism_attend() in one call. stats NULL: not wanted; else the caller sets its struct_size. */

@@ -6,6 +6,7 @@
 #include "api/check.h"
 #include "core/arena.h"
 #include "core/options.h"
+#include "core/work.h"
 #include "methods/methods.h"
 
 /* Below this many keys the full plan is at least as fast on the CPU (docs/architecture.md, "short prompts"). */
@@ -78,25 +79,34 @@ static void pool_temporarily(const prism_problem *p, prism_arena *a, prism_plan_
     }
 }
 
-static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, prism_arena *a, prism_plan_job *job)
+static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, prism_arena *a,
+                            prism_plan_job *job)
 {
     const prism_call *c = p->call;
-    const size_t calibrate = ctx->kernels->calibrate_bytes(ctx, p), select = ctx->kernels->select_bytes(ctx, p);
+    const prism_method_impl *m = prism_method_get(o->method);
     job->pooled = c->pooled;
-    if (!c->pooled)
-        pool_temporarily(p, a, job);
-    job->q_mean = prism_arena_take(a, prism_arena_count(a, p->n_row, c->d_head, 1, 1), sizeof(float));
-    job->k_mean = prism_arena_take(a, prism_arena_count(a, c->n_seq, c->n_kv_head, p->n_kblk, c->d_head),
-                                   sizeof(float));
-    job->factor = prism_arena_take(a, prism_arena_count(a, p->n_row, PRISM_MAX_BAND, 1, 1), sizeof(float));
-    job->bits = prism_arena_take(a, prism_arena_count(a, p->n_row, p->n_word, 1, 1), sizeof *job->bits);
-    job->scratch = prism_arena_take(a, calibrate > select ? calibrate : select, 1);
+    if (m->pools) {
+        if (!c->pooled)
+            pool_temporarily(p, a, job);
+        job->q_mean = prism_arena_take(a, prism_arena_count(a, p->n_row, c->d_head, 1, 1), sizeof(float));
+        job->k_mean = prism_arena_take(a, prism_arena_count(a, c->n_seq, c->n_kv_head, p->n_kblk, c->d_head),
+                                       sizeof(float));
+        job->factor = prism_arena_take(a, prism_arena_count(a, p->n_row, PRISM_MAX_BAND, 1, 1), sizeof(float));
+    }
+    if (m->list) {
+        job->n_block = prism_arena_take(a, (size_t)p->n_row, sizeof *job->n_block);
+        job->n_key = prism_arena_take(a, (size_t)p->n_row, sizeof *job->n_key);
+    } else {
+        job->bits = prism_arena_take(a, prism_arena_count(a, p->n_row, p->n_word, 1, 1), sizeof *job->bits);
+    }
+    job->scratch = prism_arena_take(a, m->scratch_bytes(ctx, p, o), 1);
 }
 
 static bool is_full(const prism_options *o)
 {
-    return !prism_method_get(o->method)->select || prism_options_top_p(o, o->top_p_high) >= 1 ||
-           prism_options_top_p(o, o->top_p_low) >= 1;
+    const prism_method_impl *m = prism_method_get(o->method);
+    return !m->select || (m->uses_top_p && (prism_options_top_p(o, o->top_p_high) >= 1 ||
+                                            prism_options_top_p(o, o->top_p_low) >= 1));
 }
 
 static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
@@ -104,7 +114,7 @@ static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const pri
     prism_arena a = {0};
     prism_plan_job job;
     if (!is_full(o))
-        layout_plan_job(ctx, p, &a, &job);
+        layout_plan_job(ctx, p, o, &a, &job);
     return a.overflow ? SIZE_MAX : a.used;
 }
 
@@ -144,6 +154,18 @@ static bool plan_capacity(const prism_call *c, int32_t block_size, double densit
     return true;
 }
 
+/* Address space for the most single keys that a plan can list: all but one of each block's. What is not written costs
+ * nothing, so the most is asked for; a system that refuses gets asked for less. */
+static void reserve_keys(prism_plan *plan, int32_t block_size)
+{
+    int64_t n;
+    if (__builtin_mul_overflow(plan->n_index_max, (int64_t)block_size - 1, &n) || n > INT64_MAX / 16)
+        n = INT64_MAX / 16;
+    for (plan->key_index = NULL; n > 0 && !plan->key_index; n = plan->key_index ? n : n / 2)
+        plan->key_index = (uint64_t)n <= SIZE_MAX / 8 ? malloc((size_t)n * sizeof *plan->key_index) : NULL;
+    plan->n_key_max = n;
+}
+
 prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t block_size, float max_density,
                                prism_plan **out)
 {
@@ -165,13 +187,15 @@ prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t b
         plan->seq = malloc((size_t)call->n_seq * sizeof *plan->seq);
         plan->row_ptr = calloc((size_t)plan->n_row_max + 1, sizeof *plan->row_ptr);
         plan->index = malloc((size_t)plan->n_index_max * sizeof *plan->index);
+        plan->key_ptr = malloc(((size_t)plan->n_row_max + 1) * sizeof *plan->key_ptr);
     }
-    if (!plan->seq || !plan->row_ptr || !plan->index) {
+    if (!plan->seq || !plan->row_ptr || !plan->index || !plan->key_ptr) {
         const long long n_row = plan->n_row_max, n_index = plan->n_index_max;
         prism_plan_destroy(plan);
         return prism_fail(ctx, PRISM_ERROR_MEMORY, "out of memory for a plan of %lld rows and %lld blocks", n_row,
                           n_index);
     }
+    reserve_keys(plan, block_size);
     *out = plan;
     return PRISM_OK;
 }
@@ -190,6 +214,40 @@ static bool every_sequence_is_short(const prism_problem *p, int32_t min_tokens)
         if (prism_problem_seq(p, s).n_kv >= min_tokens)
             return false;
     return true;
+}
+
+static prism_status no_room_for_keys(prism_ctx *ctx, const prism_plan *plan, int64_t n_key)
+{
+    return prism_fail(ctx, PRISM_ERROR_CAPACITY, "the plan has room for %lld single keys; this call lists %lld",
+                      (long long)plan->n_key_max, (long long)n_key);
+}
+
+/* From what the method selected. */
+static prism_status fill_plan(prism_ctx *ctx, const prism_method_impl *m, const prism_plan_job *job, prism_plan *plan)
+{
+    int64_t n_selected, n_key = 0;
+    if (!m->list)
+        return prism_plan_set_bits(plan, job->problem, job->bits, &n_selected)
+                   ? PRISM_OK
+                   : no_room(ctx, plan, job->problem, n_selected);
+    if (prism_plan_open(plan, job->problem, job->n_block, job->n_key, &n_selected, &n_key)) {
+        m->list(job, plan);
+        return PRISM_OK;
+    }
+    return n_key > plan->n_key_max ? no_room_for_keys(ctx, plan, n_key)
+                                   : no_room(ctx, plan, job->problem, n_selected);
+}
+
+static double select_flop(const prism_method_impl *m, const prism_plan_job *job)
+{
+    const prism_problem *p = job->problem;
+    double flop = 0;
+    for (int32_t s = 0; s < p->call->n_seq; s++) {
+        const prism_seq q = prism_problem_seq(p, s);
+        if (q.n_q > 0 && q.n_kv >= job->min_tokens)
+            flop += m->flop(p, job->options, &q, p->call->pooled ? p->call->pooled[s].n_token : 0);
+    }
+    return flop;
 }
 
 prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, const prism_call *call, prism_plan *plan,
@@ -217,12 +275,18 @@ prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, cons
             ctx->kernels->pool_keys(ctx, &p, call->pooled, NULL);
         return PRISM_OK;
     }
+    const prism_method_impl *m = prism_method_get(options->method);
     prism_arena arena = {.base = workspace};
     prism_plan_job job = {.ctx = ctx, .problem = &p, .options = options, .min_tokens = min_tokens};
-    layout_plan_job(ctx, &p, &arena, &job);
-    prism_method_get(options->method)->select(&job);
-    int64_t n_selected;
-    return prism_plan_set_bits(plan, &p, job.bits, &n_selected) ? PRISM_OK : no_room(ctx, plan, &p, n_selected);
+    layout_plan_job(ctx, &p, options, &arena, &job);
+    const double flop = select_flop(m, &job);
+    m->select(&job);
+    status = fill_plan(ctx, m, &job, plan);
+    if (!status)
+        plan->select_flop = flop;
+    if (!status && call->pooled && !m->pools) /* as promised: what is missing is appended */
+        ctx->kernels->pool_keys(ctx, &p, call->pooled, NULL);
+    return status;
 }
 
 prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *call, int32_t block_size, const uint8_t *mask,
@@ -300,14 +364,16 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
     const double planned = now();
     ctx->kernels->attend(ctx, &p, plan, workspace);
     if (stats) {
-        const int64_t n_selected = plan->row_ptr[plan->n_row];
+        const double density = prism_plan_density(plan);
         *stats = (prism_stats){.struct_size = stats->struct_size,
                                .select_seconds = planned - start,
                                .attend_seconds = now() - planned,
-                               .n_selected = n_selected,
+                               .n_selected = (int64_t)(density * (double)plan->n_causal + 0.5),
                                .n_causal = plan->n_causal,
-                               .density = plan->n_causal ? (double)n_selected / (double)plan->n_causal : 0,
-                               .path = plan->path};
+                               .density = density,
+                               .path = plan->path,
+                               .work_flop = plan->select_flop + prism_work_attend(&p, plan),
+                               .dense_flop = prism_work_attend(&p, NULL)};
     }
     return PRISM_OK;
 }

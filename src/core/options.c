@@ -18,6 +18,17 @@ void prism_options_init(prism_options *options)
     options->keep_sink = 1;
     options->keep_own = 1;
     options->min_tokens = -1;
+    options->minference_vertical = 1000;
+    options->minference_slash = 6096;
+    options->flex_gamma = 0.9f;
+    options->flex_tau = 0.1f;
+    options->flex_min_budget = 512;
+    options->xattn_stride = 8;
+    options->xattn_threshold = 0.9f;
+    options->flash_alpha = 0.12f;
+    options->flash_sink = 2;
+    options->flash_window = 4;
+    options->flash_last = 2;
 }
 
 /* Each option once: where it lives, what it may hold. */
@@ -31,9 +42,27 @@ typedef struct option_field {
 #define INT(name, lo, hi) {#name, field_int, offsetof(prism_options, name), lo, hi}
 #define FLOAT(name, lo, hi) {#name, field_float, offsetof(prism_options, name), lo, hi}
 static const option_field fields[] = {
-    INT(calibration, 0, 1),    INT(block_size, 64, 128),  FLOAT(top_p, 0, 1),
-    FLOAT(top_p_high, 0, 1),   FLOAT(top_p_low, 0, 1),    INT(keep_sink, 0, 1),
-    INT(keep_own, 0, 1),       INT(min_tokens, -1, INT32_MAX),
+    INT(calibration, 0, 1),
+    INT(block_size, 64, 128),
+    FLOAT(top_p, 0, 1),
+    FLOAT(top_p_high, 0, 1),
+    FLOAT(top_p_low, 0, 1),
+    INT(keep_sink, 0, 1),
+    INT(keep_own, 0, 1),
+    INT(min_tokens, -1, INT32_MAX),
+    INT(minference_vertical, 0, INT32_MAX),
+    INT(minference_slash, 0, INT32_MAX),
+    FLOAT(minference_budget, 0, 1),
+    FLOAT(flex_gamma, 0, 1),
+    FLOAT(flex_tau, 0, 1),
+    INT(flex_min_budget, 0, INT32_MAX),
+    INT(flex_max_budget, 0, INT32_MAX),
+    INT(xattn_stride, 2, 64),
+    FLOAT(xattn_threshold, 0, 1),
+    FLOAT(flash_alpha, 0, 1),
+    INT(flash_sink, 0, INT32_MAX),
+    INT(flash_window, 1, INT32_MAX),
+    INT(flash_last, 0, INT32_MAX),
 };
 #undef INT
 #undef FLOAT
@@ -51,7 +80,9 @@ static const char *field_problem(const option_field *f, double value)
 {
     if (!(value >= f->min && value <= f->max))
         return f->name;
-    if (!strcmp(f->name, "top_p") && value <= 0)
+    if ((!strcmp(f->name, "top_p") || !strcmp(f->name, "xattn_threshold")) && value <= 0)
+        return f->name;
+    if (!strcmp(f->name, "xattn_stride") && ((int32_t)value & ((int32_t)value - 1)))
         return f->name;
     if (!strcmp(f->name, "block_size") && value != 64 && value != 128)
         return f->name;

@@ -8,6 +8,7 @@ static bool has_room(const prism_plan *plan, const prism_problem *p, int64_t n_i
     return p->n_row <= plan->n_row_max && p->call->n_seq <= plan->n_seq_max && n_index <= plan->n_index_max;
 }
 
+/* Of a plan that lists no single keys. */
 static void set_shape(prism_plan *plan, const prism_problem *p)
 {
     const prism_call *c = p->call;
@@ -19,6 +20,8 @@ static void set_shape(prism_plan *plan, const prism_problem *p)
     plan->n_row = p->n_row;
     plan->n_causal = 0;
     plan->row_ptr[0] = 0;
+    plan->has_keys = false;
+    plan->select_flop = 0;
     for (int32_t s = 0; s < c->n_seq; s++) {
         plan->seq[s] = prism_problem_seq(p, s);
         plan->n_causal += c->n_head * prism_seq_causal_blocks(&plan->seq[s]);
@@ -82,6 +85,33 @@ bool prism_plan_set_bits(prism_plan *plan, const prism_problem *p, const uint64_
     return true;
 }
 
+static int64_t sum(const int32_t *x, int64_t n)
+{
+    int64_t all = 0;
+    for (int64_t i = 0; i < n; i++)
+        all += x[i];
+    return all;
+}
+
+bool prism_plan_open(prism_plan *plan, const prism_problem *p, const int32_t *n_block, const int32_t *n_key,
+                     int64_t *n_block_all, int64_t *n_key_all)
+{
+    *n_block_all = sum(n_block, p->n_row);
+    *n_key_all = sum(n_key, p->n_row);
+    if (!has_room(plan, p, *n_block_all) || *n_key_all > plan->n_key_max)
+        return false;
+    set_shape(plan, p);
+    plan->key_ptr[0] = 0;
+    for (int64_t row = 0; row < p->n_row; row++) {
+        plan->row_ptr[row + 1] = plan->row_ptr[row] + n_block[row];
+        plan->key_ptr[row + 1] = plan->key_ptr[row] + n_key[row];
+    }
+    plan->has_keys = *n_key_all > 0;
+    plan->full = false;
+    plan->path = PRISM_PATH_SPARSE;
+    return true;
+}
+
 /* Blocks of a mask's row: how many it lists, -1 if one lies above the limit; written to out unless it is NULL. */
 static int64_t read_mask_row(const uint8_t *mask, int32_t n_kblk, int32_t own, int32_t *out)
 {
@@ -140,6 +170,8 @@ void prism_plan_destroy(prism_plan *plan)
     free(plan->seq);
     free(plan->row_ptr);
     free(plan->index);
+    free(plan->key_ptr);
+    free(plan->key_index);
     free(plan);
 }
 
@@ -160,8 +192,11 @@ prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view)
         .index = plan->full ? NULL : plan->index,
         .n_selected = n_selected,
         .n_causal = plan->n_causal,
-        .density = plan->n_causal ? (double)n_selected / (double)plan->n_causal : 0,
+        .density = prism_plan_density(plan),
         .path = plan->path,
+        .key_ptr = plan->has_keys ? plan->key_ptr : NULL,
+        .key_index = plan->has_keys ? plan->key_index : NULL,
+        .n_key_selected = prism_plan_n_key(plan),
     };
     return PRISM_OK;
 }

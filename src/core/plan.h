@@ -1,4 +1,4 @@
-/* The plan: which key blocks each query block reads. */
+/* The plan: which key blocks, and which single keys, each query block reads. */
 #ifndef PRISM_CORE_PLAN_H
 #define PRISM_CORE_PLAN_H
 
@@ -16,6 +16,11 @@ struct prism_plan {
     bool full;        /* every row lists all its causal blocks; index is unused */
     int64_t n_causal;
     prism_path path;
+    int64_t n_key_max;
+    int64_t *key_ptr;   /* [n_row + 1], meaningful if has_keys */
+    int32_t *key_index; /* [key_ptr[n_row]] positions, ascending in a row, in none of the row's blocks */
+    bool has_keys;
+    double select_flop; /* spent on choosing */
 };
 
 /* One row: n blocks, block t is index ? index[t] : t. */
@@ -30,6 +35,31 @@ static inline prism_plan_row prism_plan_get_row(const prism_plan *plan, int64_t 
     return (prism_plan_row){plan->full ? NULL : plan->index + begin, plan->row_ptr[row + 1] - begin};
 }
 
+/* A row's single keys. */
+typedef struct prism_plan_keys {
+    const int32_t *index;
+    int64_t n;
+} prism_plan_keys;
+
+static inline prism_plan_keys prism_plan_get_keys(const prism_plan *plan, int64_t row)
+{
+    if (!plan->has_keys)
+        return (prism_plan_keys){NULL, 0};
+    return (prism_plan_keys){plan->key_index + plan->key_ptr[row], plan->key_ptr[row + 1] - plan->key_ptr[row]};
+}
+
+static inline int64_t prism_plan_n_key(const prism_plan *plan)
+{
+    return plan->has_keys ? plan->key_ptr[plan->n_row] : 0;
+}
+
+/* A listed key counts as 1 / block_size of a block. */
+static inline double prism_plan_density(const prism_plan *plan)
+{
+    const double n_key = (double)prism_plan_n_key(plan), n_block = (double)plan->row_ptr[plan->n_row];
+    return plan->n_causal ? (n_block + n_key / plan->block_size) / (double)plan->n_causal : 0;
+}
+
 bool prism_plan_matches(const prism_plan *plan, const prism_problem *p);
 
 /* Every causal block of every row. false: the plan has no room for so many rows; it is then unchanged. */
@@ -37,6 +67,14 @@ bool prism_plan_set_full(prism_plan *plan, const prism_problem *p, prism_path pa
 
 /* Rows from bitmaps [n_row][n_word]. false: no room; *n_selected says how many blocks there are. */
 bool prism_plan_set_bits(prism_plan *plan, const prism_problem *p, const uint64_t *bits, int64_t *n_selected);
+
+/*
+ * Rows with single keys, in two steps: row r has n_block[r] blocks and n_key[r] keys; then the caller writes them at
+ * index + row_ptr[r] and key_index + key_ptr[r]. false: no room, the plan is unchanged and *n_block_all, *n_key_all say
+ * how many there are.
+ */
+bool prism_plan_open(prism_plan *plan, const prism_problem *p, const int32_t *n_block, const int32_t *n_key,
+                     int64_t *n_block_all, int64_t *n_key_all);
 
 /* Rows from a mask [n_row][n_kblk]; an empty row is given its own block. false: *bad_row has a block above the causal
  * limit, or, if it is -1, there is no room; the plan is then unchanged. */

@@ -2,7 +2,8 @@
  * attend: exact attention over the listed blocks.
  *
  * Keys and values of one KV head are packed once into the gemm kernel's layout; then every (query head, query block)
- * is a work item, longest first. An item walks its list: logits = Q K^T, online softmax, O = alpha O + P V.
+ * is a work item, longest first. An item walks its list: logits = Q K^T, online softmax, O = alpha O + P V. Single
+ * keys come last: gathered and packed a block's worth at a time, then treated alike.
  */
 #include <math.h>
 #include <string.h>
@@ -27,6 +28,7 @@ typedef struct thread_scratch {
     float *logit;  /* [block][block] */
     float *output; /* [block][d_pad] */
     float *stage;  /* [block][d]: rows on their way into panels */
+    float *key, *value; /* a block's worth of single keys, packed as in attend_scratch */
 } thread_scratch;
 
 static int32_t padded_dims(const prism_problem *p)
@@ -42,6 +44,8 @@ static thread_scratch layout_thread(const prism_problem *p, prism_arena *a)
     t.logit = prism_arena_take(a, block * block, sizeof(float));
     t.output = prism_arena_take(a, block * d_pad, sizeof(float));
     t.stage = prism_arena_take(a, block * d, sizeof(float));
+    t.key = prism_arena_take(a, block * d, sizeof(float));
+    t.value = prism_arena_take(a, block * d_pad, sizeof(float));
     return t;
 }
 
@@ -131,17 +135,17 @@ typedef struct attend_item {
     int32_t s, h, i; /* sequence, query head, query block */
 } attend_item;
 
-/* P V of the tile's own block where some value is not finite: a row must not touch the values after it, for
- * 0 * NaN is NaN. */
+/* P V where some of n values are not finite and rows see n_valid of them: a row must not touch the values after it,
+ * for 0 * NaN is NaN. */
 static void add_values_by_row(const prism_cpu_kernels *k, float *output, int64_t d_pad, const float *alpha,
-                              const float *weight, int32_t block, const float *value, int32_t m,
+                              const float *weight, int64_t ld, const float *value, int32_t n, int32_t m,
                               const int32_t *n_valid)
 {
     const int32_t width = k->panel;
     for (int32_t r = 0; r < m; r++)
         for (int32_t j = 0; j < d_pad; j += width)
-            k->gemm(output + r * d_pad + j, d_pad, alpha + r, weight + r * block, block, value + (int64_t)j * block, 1,
-                    width, n_valid[r]);
+            k->gemm(output + r * d_pad + j, d_pad, alpha + r, weight + r * ld, ld, value + (int64_t)j * n, 1, width,
+                    n_valid[r]);
 }
 
 static void load_queries(const prism_cpu_kernels *k, const attend_item *it, prism_range r, float *query)
@@ -165,13 +169,49 @@ static void store_outputs(const prism_cpu_kernels *k, const attend_item *it, pri
     }
 }
 
+/* Rows of the listed tokens as float32, zero from n to n_row. */
+static void gather_rows(const prism_cpu_kernels *k, const attend_item *it, const prism_tensor *x, const int32_t *token,
+                        int32_t n, int32_t n_row, float *rows)
+{
+    const int32_t d = it->p->call->d_head, h_kv = it->h / it->p->group;
+    for (int32_t j = 0; j < n; j++)
+        prism_load_token(k, x, it->s, token[j], h_kv, d, rows + (int64_t)j * d);
+    memset(rows + (int64_t)n * d, 0, (size_t)(n_row - n) * (size_t)d * sizeof *rows);
+}
+
+/* At most a block's worth of single keys. They ascend, so a query sees a prefix of them. */
+static void attend_keys(const prism_cpu_kernels *k, const attend_item *it, const thread_scratch *t, prism_range rows,
+                        const int32_t *key, int32_t n, prism_softmax *state, float *alpha)
+{
+    const prism_problem *p = it->p;
+    const int32_t block = p->block_size, d = p->call->d_head, d_pad = padded_dims(p), m = rows.end - rows.begin;
+    const int32_t n_row = prism_round_up(n, k->panel), first = it->q.q_start + rows.begin;
+    int32_t n_valid[PRISM_MAX_BLOCK];
+    for (int32_t r = 0, seen = 0; r < m; r++) {
+        while (seen < n && key[seen] <= first + r)
+            seen++;
+        n_valid[r] = seen;
+    }
+    gather_rows(k, it, &p->call->k, key, n, n_row, t->stage);
+    pack_keys(t->stage, n_row, d, k->panel, t->key);
+    k->gemm(t->logit, block, NULL, t->query, d, t->key, m, n_row, d);
+    k->softmax(t->logit, block, m, n_row, n_valid, state, alpha);
+    gather_rows(k, it, &p->call->v, key, n, n_row, t->stage);
+    pack_values(t->stage, n_row, d, d_pad, k->panel, t->value);
+    if (n_valid[0] < n && !all_finite(t->stage, (int64_t)n * d))
+        add_values_by_row(k, t->output, d_pad, alpha, t->logit, block, t->value, n_row, m, n_valid);
+    else
+        k->gemm(t->output, d_pad, alpha, t->logit, block, t->value, m, d_pad, n_row);
+}
+
 static void attend_tile(const prism_cpu_kernels *k, const attend_item *it, const thread_scratch *t)
 {
     const prism_problem *p = it->p;
     const int32_t block = p->block_size, d = p->call->d_head, d_pad = padded_dims(p), own = it->q.first_qblk + it->i;
     const prism_range rows = prism_seq_rows(&it->q, it->i, block);
     const int32_t m = rows.end - rows.begin;
-    const prism_plan_row list = prism_plan_get_row(it->plan, prism_problem_row(p, it->s, it->h, it->i));
+    const int64_t row = prism_problem_row(p, it->s, it->h, it->i);
+    const prism_plan_row list = prism_plan_get_row(it->plan, row);
     prism_softmax state[PRISM_MAX_BLOCK];
     float alpha[PRISM_MAX_BLOCK];
     int32_t n_before[PRISM_MAX_BLOCK], n_own[PRISM_MAX_BLOCK]; /* keys a row sees of an earlier block, of its own */
@@ -189,11 +229,22 @@ static void attend_tile(const prism_cpu_kernels *k, const attend_item *it, const
         k->gemm(t->logit, block, NULL, t->query, d, it->a->key + (int64_t)v * block * d, m, block, d);
         k->softmax(t->logit, block, m, block, n_valid, state, alpha);
         if (v == own && !it->a->finite[v])
-            add_values_by_row(k, t->output, d_pad, alpha, t->logit, block, value, m, n_valid);
+            add_values_by_row(k, t->output, d_pad, alpha, t->logit, block, value, block, m, n_valid);
         else
             k->gemm(t->output, d_pad, alpha, t->logit, block, value, m, d_pad, block);
     }
+    const prism_plan_keys keys = prism_plan_get_keys(it->plan, row);
+    for (int64_t n = 0; n < keys.n; n += block)
+        attend_keys(k, it, t, rows, keys.index + n, (int32_t)(keys.n - n < block ? keys.n - n : block), state, alpha);
     store_outputs(k, it, rows, t->output, d_pad, state);
+}
+
+/* Length of a row in blocks, at most n_kblk. A single key costs about as much as two of a block: it is packed anew for
+ * every row. */
+static int32_t item_length(const prism_problem *p, const prism_plan *plan, int64_t row, int32_t n_kblk)
+{
+    const int64_t n = prism_plan_get_row(plan, row).n + 2 * prism_plan_get_keys(plan, row).n / p->block_size;
+    return (int32_t)(n < n_kblk ? n : n_kblk);
 }
 
 /* Work items of one KV head (g * n_qblk + i), by falling list length: a counting sort. */
@@ -205,7 +256,7 @@ static void sort_items(const prism_problem *p, const prism_plan *plan, const pri
     for (int pass = 0; pass < 2; pass++) {
         for (int32_t item = 0; item < n_item; item++) {
             const int32_t h = h_kv * p->group + item / q->n_qblk;
-            const int64_t n = prism_plan_get_row(plan, prism_problem_row(p, s, h, item % q->n_qblk)).n;
+            const int32_t n = item_length(p, plan, prism_problem_row(p, s, h, item % q->n_qblk), max);
             if (pass == 0)
                 a->count[max - n + 1]++;
             else

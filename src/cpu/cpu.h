@@ -14,8 +14,22 @@ size_t prism_calibrate_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
 void prism_calibrate_cpu(const prism_ctx *ctx, const prism_calibrate_job *job);
 size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
 void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job);
+size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_problem *p, int32_t n_query);
+void prism_probe_cpu(const prism_ctx *ctx, const prism_probe_job *job);
+void prism_pick_lines_cpu(const prism_ctx *ctx, const prism_pick_job *job);
+size_t prism_list_lines_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_list_lines_cpu(const prism_ctx *ctx, const prism_list_job *job);
+size_t prism_select_lines_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_select_lines_cpu(const prism_ctx *ctx, const prism_flex_job *job);
+size_t prism_select_strided_bytes_cpu(const prism_ctx *ctx, const prism_problem *p, int32_t stride);
+void prism_select_strided_cpu(const prism_ctx *ctx, const prism_strided_job *job);
+size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_select_tokens_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
 size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
 void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
+
+/* A sequence too short for sparsity to pay: every causal block. */
+void prism_keep_all_cpu(const prism_problem *p, int32_t s, uint64_t *bits);
 
 /* attend's way for a few queries against many keys (decoding): no packing, keys split over threads. */
 bool prism_attend_few_fits(const prism_problem *p, const prism_seq *q, const prism_plan *plan);

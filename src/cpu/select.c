@@ -160,14 +160,12 @@ static void select_sequence(const prism_ctx *ctx, const prism_select_job *job, i
     }
 }
 
-/* A sequence too short for sparsity to pay keeps every causal block. */
-static void select_all(const prism_select_job *job, int32_t s)
+void prism_keep_all_cpu(const prism_problem *p, int32_t s, uint64_t *bits)
 {
-    const prism_problem *p = job->problem;
     const prism_seq q = prism_problem_seq(p, s);
     for (int32_t h = 0; h < p->call->n_head; h++)
         for (int32_t i = 0; i < q.n_qblk; i++)
-            prism_bits_fill(job->bits + prism_problem_row(p, s, h, i) * p->n_word, 0, q.first_qblk + i + 1);
+            prism_bits_fill(bits + prism_problem_row(p, s, h, i) * p->n_word, 0, q.first_qblk + i + 1);
 }
 
 void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job)
@@ -179,7 +177,7 @@ void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job)
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         if (q.n_kv < job->min_tokens)
-            select_all(job, s);
+            prism_keep_all_cpu(p, s, job->bits);
         else
             select_sequence(ctx, job, s, &scratch);
     }

@@ -1,5 +1,6 @@
 /* Plain mean pooling: one band of all dimensions at the softmax's own scale. What Prism improves on. */
 #include "core/options.h"
+#include "core/work.h"
 #include "methods/methods.h"
 
 static void select_meanpool(const prism_plan_job *job)
@@ -30,4 +31,18 @@ static void select_meanpool(const prism_plan_job *job)
                         });
 }
 
-const prism_method_impl prism_method_meanpool = {.name = "meanpool", .select = select_meanpool};
+static double flop_meanpool(const prism_problem *p, const prism_options *o, const prism_seq *q, int32_t n_pooled)
+{
+    (void)o;
+    return prism_work_pool_queries(p, q) + prism_work_pool_keys(p, q, n_pooled) +
+           prism_work_blocks(p, q, p->call->d_head);
+}
+
+const prism_method_impl prism_method_meanpool = {
+    .name = "meanpool",
+    .uses_top_p = true,
+    .pools = true,
+    .scratch_bytes = prism_pooled_scratch_bytes,
+    .select = select_meanpool,
+    .flop = flop_meanpool,
+};

@@ -7,12 +7,22 @@ static const prism_method_impl *const methods[] = {
     [PRISM_METHOD_PRISM] = &prism_method_prism,
     [PRISM_METHOD_DENSE] = &prism_method_dense,
     [PRISM_METHOD_MEANPOOL] = &prism_method_meanpool,
+    [PRISM_METHOD_MINFERENCE] = &prism_method_minference,
+    [PRISM_METHOD_FLEXPREFILL] = &prism_method_flexprefill,
+    [PRISM_METHOD_XATTENTION] = &prism_method_xattention,
+    [PRISM_METHOD_FLASHPREFILL] = &prism_method_flashprefill,
 };
 enum { n_method = sizeof methods / sizeof methods[0] };
 
 const prism_method_impl *prism_method_get(prism_method method)
 {
     return (unsigned)method < n_method ? methods[method] : NULL;
+}
+
+size_t prism_pooled_scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+{
+    (void)o;
+    return prism_max_bytes(ctx->kernels->calibrate_bytes(ctx, p), ctx->kernels->select_bytes(ctx, p));
 }
 
 const char *prism_method_name(prism_method method)

@@ -1,0 +1,81 @@
+/*
+ * Work: the floating-point operations of each stage. 2 for a multiply-add of a matrix product, 1 for an addition in
+ * pooling; exponentials, comparisons and sorting do not count. The diagonal counts as it is computed: whole tiles.
+ * Doubles, for the numbers pass 2^53 only where their last digits have long stopped to matter.
+ */
+#ifndef PRISM_CORE_WORK_H
+#define PRISM_CORE_WORK_H
+
+#include "core/plan.h"
+#include "core/problem.h"
+
+/* (query, listed key) pairs that attend computes for row i of a sequence. */
+static inline double prism_work_pairs(const prism_problem *p, const prism_seq *q, int32_t i, int64_t n_block,
+                                      int64_t n_key)
+{
+    const prism_range r = prism_seq_rows(q, i, p->block_size);
+    return (double)(r.end - r.begin) * ((double)n_block * p->block_size + (double)n_key);
+}
+
+/* Q K^T and P V over what the plan lists; plan NULL: over every causal block. */
+static inline double prism_work_attend(const prism_problem *p, const prism_plan *plan)
+{
+    const prism_call *c = p->call;
+    double pairs = 0;
+    for (int32_t s = 0; s < c->n_seq; s++) {
+        const prism_seq q = prism_problem_seq(p, s);
+        for (int32_t i = 0; i < q.n_qblk; i++)
+            for (int32_t h = 0; h < c->n_head; h++) {
+                const int64_t row = prism_problem_row(p, s, h, i);
+                pairs +=
+                    plan ? prism_work_pairs(p, &q, i, prism_plan_get_row(plan, row).n, prism_plan_get_keys(plan, row).n)
+                         : prism_work_pairs(p, &q, i, q.first_qblk + i + 1, 0);
+            }
+    }
+    return 4.0 * c->d_head * pairs;
+}
+
+/* Block means of the queries. */
+static inline double prism_work_pool_queries(const prism_problem *p, const prism_seq *q)
+{
+    return (double)p->call->d_head * p->call->n_head * q->n_q;
+}
+
+/* Block sums of the keys that were not pooled before. */
+static inline double prism_work_pool_keys(const prism_problem *p, const prism_seq *q, int32_t n_pooled)
+{
+    return (double)p->call->d_head * p->call->n_kv_head * (q->n_kv > n_pooled ? q->n_kv - n_pooled : 0);
+}
+
+/* Every causal pair of blocks, once, over n_dim dimensions. */
+static inline double prism_work_blocks(const prism_problem *p, const prism_seq *q, int32_t n_dim)
+{
+    return 2.0 * n_dim * p->call->n_head * (double)prism_seq_causal_blocks(q);
+}
+
+/* The last n queries against every key. */
+static inline double prism_work_probe(const prism_problem *p, const prism_seq *q, int32_t n)
+{
+    return 2.0 * p->call->d_head * p->call->n_head * (double)(n < q->n_q ? n : q->n_q) * q->n_kv;
+}
+
+/* Antidiagonals: groups of `stride` queries against groups of keys, stride * d_head products each, causal by block. */
+static inline double prism_work_strided(const prism_problem *p, const prism_seq *q, int32_t stride)
+{
+    const double per_block = (double)p->block_size / stride;
+    return 2.0 * stride * p->call->d_head * p->call->n_head * per_block * per_block *
+           (double)prism_seq_causal_blocks(q);
+}
+
+/* Every query token against the mean of every block it sees part of. */
+static inline double prism_work_tokens(const prism_problem *p, const prism_seq *q)
+{
+    double pairs = 0;
+    for (int32_t i = 0; i < q->n_qblk; i++) {
+        const prism_range r = prism_seq_rows(q, i, p->block_size);
+        pairs += (double)(r.end - r.begin) * (q->first_qblk + i + 1);
+    }
+    return 2.0 * p->call->d_head * p->call->n_head * pairs;
+}
+
+#endif

@@ -1,0 +1,97 @@
+/* FlexPrefill (arXiv 2502.20766): the last queries' attention gives every head its budgets of columns and diagonals of
+ * blocks; heads whose pooled scores agree with it add the best pooled block pairs. */
+#include "core/arena.h"
+#include "core/work.h"
+#include "methods/methods.h"
+
+typedef struct buffers {
+    float *column, *slash, *q_last;
+    void *stage; /* probe's scratch, then select_lines' */
+} buffers;
+
+static buffers layout(const prism_ctx *ctx, const prism_problem *p, prism_arena *a)
+{
+    const int64_t n_head = (int64_t)p->call->n_seq * p->call->n_head;
+    const size_t n = prism_arena_count(a, n_head, prism_key_stride(p), 1, 1);
+    buffers b;
+    b.column = prism_arena_take(a, n, sizeof(float));
+    b.slash = prism_arena_take(a, n, sizeof(float));
+    b.q_last = prism_arena_take(a, prism_arena_count(a, n_head, p->call->d_head, 1, 1), sizeof(float));
+    b.stage = prism_arena_take(
+        a, prism_max_bytes(ctx->kernels->probe_bytes(ctx, p, p->block_size), ctx->kernels->select_lines_bytes(ctx, p)),
+        1);
+    return b;
+}
+
+static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+{
+    prism_arena a = {0};
+    (void)o;
+    layout(ctx, p, &a);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+/* Upstream's own short-prompt rule: two blocks, or the least budget in whole blocks, are attended fully. */
+static int32_t least_tokens(const prism_plan_job *job)
+{
+    const int64_t block = job->problem->block_size, least = job->options->flex_min_budget;
+    const int64_t budget = (least + block - 1) / block * block, n = (budget > 2 * block ? budget : 2 * block) + 1;
+    return n > INT32_MAX ? INT32_MAX : n > job->min_tokens ? (int32_t)n : job->min_tokens;
+}
+
+static void select_flexprefill(const prism_plan_job *job)
+{
+    const prism_kernels *k = job->ctx->kernels;
+    const prism_options *opt = job->options;
+    const prism_problem *p = job->problem;
+    prism_arena a = {.base = job->scratch};
+    const buffers b = layout(job->ctx, p, &a);
+    const int32_t min_tokens = least_tokens(job);
+
+    k->pool_queries(job->ctx, p, job->q_mean);
+    k->pool_keys(job->ctx, p, job->pooled, job->k_mean);
+    k->probe(job->ctx, &(prism_probe_job){
+                           .problem = p,
+                           .n_query = p->block_size,
+                           .min_tokens = min_tokens,
+                           .stride = prism_key_stride(p),
+                           .column = b.column,
+                           .slash = b.slash,
+                           .q_mean = b.q_last,
+                           .scratch = b.stage,
+                       });
+    k->select_lines(job->ctx, &(prism_flex_job){
+                                  .problem = p,
+                                  .min_tokens = min_tokens,
+                                  .stride = prism_key_stride(p),
+                                  .column = b.column,
+                                  .slash = b.slash,
+                                  .q_last = b.q_last,
+                                  .q_mean = job->q_mean,
+                                  .k_mean = job->k_mean,
+                                  .gamma = opt->flex_gamma,
+                                  .tau = opt->flex_tau,
+                                  .min_budget = opt->flex_min_budget,
+                                  .max_budget = opt->flex_max_budget,
+                                  .keep_sink = opt->keep_sink,
+                                  .keep_own = opt->keep_own,
+                                  .bits = job->bits,
+                                  .scratch = b.stage,
+                              });
+}
+
+/* An upper bound: pooled scores are counted for every head, and are computed for the block-sparse ones. */
+static double flop_flexprefill(const prism_problem *p, const prism_options *o, const prism_seq *q, int32_t n_pooled)
+{
+    (void)o;
+    return prism_work_probe(p, q, p->block_size) + prism_work_pool_queries(p, q) +
+           prism_work_pool_keys(p, q, n_pooled) + prism_work_blocks(p, q, p->call->d_head);
+}
+
+const prism_method_impl prism_method_flexprefill = {
+    .name = "flexprefill",
+    .pools = true,
+    .scratch_bytes = scratch_bytes,
+    .select = select_flexprefill,
+    .flop = flop_flexprefill,
+};

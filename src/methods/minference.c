@@ -1,0 +1,100 @@
+/* MInference's vertical-slash pattern (arXiv 2407.02490): the last 64 queries tell which keys and which distances
+ * matter; every row reads those keys, and the 64 keys at each of those distances from 64 queries. */
+#include "core/arena.h"
+#include "core/work.h"
+#include "methods/methods.h"
+
+/* Upstream's constants: queries asked; forced first keys and shortest distances; the least of each. */
+enum { n_asked = 64, n_first = 30, n_near = 100, min_column = 30, min_slash = 50 };
+
+typedef struct buffers {
+    float *column, *slash;
+    prism_lines lines;
+    void *stage; /* probe's scratch, then list_lines' */
+} buffers;
+
+static buffers layout(const prism_ctx *ctx, const prism_problem *p, prism_arena *a)
+{
+    const int64_t n_head = (int64_t)p->call->n_seq * p->call->n_head, stride = prism_key_stride(p);
+    const size_t n = prism_arena_count(a, n_head, stride, 1, 1);
+    buffers b;
+    b.column = prism_arena_take(a, n, sizeof(float));
+    b.slash = prism_arena_take(a, n, sizeof(float));
+    b.lines.stride = stride;
+    b.lines.column = prism_arena_take(a, n, sizeof(int32_t));
+    b.lines.slash = prism_arena_take(a, n, sizeof(int32_t));
+    b.lines.n_column = prism_arena_take(a, (size_t)n_head, sizeof(int32_t));
+    b.lines.n_slash = prism_arena_take(a, (size_t)n_head, sizeof(int32_t));
+    b.stage = prism_arena_take(
+        a, prism_max_bytes(ctx->kernels->probe_bytes(ctx, p, n_asked), ctx->kernels->list_lines_bytes(ctx, p)), 1);
+    return b;
+}
+
+static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+{
+    prism_arena a = {0};
+    (void)o;
+    layout(ctx, p, &a);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+static void list_minference(const prism_plan_job *job, prism_plan *plan)
+{
+    prism_arena a = {.base = job->scratch};
+    const buffers b = layout(job->ctx, job->problem, &a);
+    job->ctx->kernels->list_lines(job->ctx, &(prism_list_job){
+                                                .problem = job->problem,
+                                                .min_tokens = job->min_tokens,
+                                                .lines = &b.lines,
+                                                .n_block = job->n_block,
+                                                .n_key = job->n_key,
+                                                .plan = plan,
+                                                .scratch = b.stage,
+                                            });
+}
+
+static void select_minference(const prism_plan_job *job)
+{
+    const prism_kernels *k = job->ctx->kernels;
+    prism_arena a = {.base = job->scratch};
+    buffers b = layout(job->ctx, job->problem, &a);
+    k->probe(job->ctx, &(prism_probe_job){
+                           .problem = job->problem,
+                           .n_query = n_asked,
+                           .min_tokens = job->min_tokens,
+                           .stride = b.lines.stride,
+                           .column = b.column,
+                           .slash = b.slash,
+                           .scratch = b.stage,
+                       });
+    k->pick_lines(job->ctx, &(prism_pick_job){
+                                .problem = job->problem,
+                                .min_tokens = job->min_tokens,
+                                .column = b.column,
+                                .slash = b.slash,
+                                .n_column = job->options->minference_vertical,
+                                .n_slash = job->options->minference_slash,
+                                .budget = job->options->minference_budget,
+                                .n_first = n_first,
+                                .n_near = n_near,
+                                .min_column = min_column,
+                                .min_slash = min_slash,
+                                .lines = &b.lines,
+                            });
+    list_minference(job, NULL);
+}
+
+static double flop_minference(const prism_problem *p, const prism_options *o, const prism_seq *q, int32_t n_pooled)
+{
+    (void)o;
+    (void)n_pooled;
+    return prism_work_probe(p, q, n_asked);
+}
+
+const prism_method_impl prism_method_minference = {
+    .name = "minference",
+    .scratch_bytes = scratch_bytes,
+    .select = select_minference,
+    .list = list_minference,
+    .flop = flop_minference,
+};
