@@ -1,0 +1,102 @@
+#include "eval/methods.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool known_methods(const char *item, lm_error *err)
+{
+    char names[256] = "";
+    size_t used = 0;
+    for (int32_t i = 0; i < prism_method_count() && used + 32 < sizeof names; i++) {
+        const char *name = prism_method_name((prism_method)i);
+        if (strlen(name) >= 30)
+            continue;
+        memcpy(names + used, used ? ", " : "", used ? 2 : 0);
+        used += used ? 2 : 0;
+        memcpy(names + used, name, strlen(name) + 1);
+        used += strlen(name);
+    }
+    return lm_fail(err, LM_ERROR_USAGE, "methods '%s': no such method; there are %s", item, names);
+}
+
+/* name=value, in place. */
+static bool apply(char *option, const char *label, prism_options *options, lm_error *err)
+{
+    char *equals = strchr(option, '=');
+    if (!equals || equals == option)
+        return lm_fail(err, LM_ERROR_USAGE, "methods '%s': '%s' is not NAME=VALUE", label, option);
+    *equals = '\0';
+    if (!strcmp(option, "method") || prism_options_set(options, option, equals + 1))
+        return lm_fail(err, LM_ERROR_USAGE, "methods '%s': option '%s' is unknown, or '%s' out of its range", label,
+                       option, equals + 1);
+    return true;
+}
+
+static bool parse_item(const char *text, size_t n, const prism_options *base, eval_method *out, lm_error *err)
+{
+    while (n && text[0] == ' ')
+        text++, n--;
+    while (n && text[n - 1] == ' ')
+        n--;
+    if (!n || n >= sizeof out->label)
+        return lm_fail(err, LM_ERROR_USAGE, n ? "methods '%.*s': longer than %d characters"
+                                              : "methods '%.*s': an item is empty",
+                       (int)n, text, EVAL_METHOD_LABEL - 1);
+    memcpy(out->label, text, n);
+    out->label[n] = '\0';
+    out->options = *base;
+    char copy[EVAL_METHOD_LABEL], *rest = copy;
+    memcpy(copy, out->label, n + 1);
+    const char *name = strsep(&rest, ":");
+    if (prism_method_find(name, &out->options.method))
+        return known_methods(out->label, err);
+    while (rest)
+        if (!apply(strsep(&rest, ":"), out->label, &out->options, err))
+            return false;
+    return true;
+}
+
+static bool parse_all(const char *text, const prism_options *base, eval_methods *out, lm_error *err)
+{
+    for (;;) {
+        const size_t n = strcspn(text, ",");
+        eval_method *more = realloc(out->items, (size_t)(out->n + 1) * sizeof *more);
+        if (!more)
+            return lm_fail(err, LM_ERROR_MEMORY, "out of memory for the list of methods");
+        out->items = more;
+        eval_method *m = &more[out->n];
+        memset(m, 0, sizeof *m);
+        if (!parse_item(text, n, base, m, err))
+            return false;
+        for (int32_t i = 0; i < out->n; i++)
+            if (!strcmp(more[i].label, m->label))
+                return lm_fail(err, LM_ERROR_USAGE, "methods: '%s' stands twice", m->label);
+        out->n++;
+        if (!text[n])
+            return true;
+        text += n + 1;
+    }
+}
+
+bool eval_methods_parse(const char *text, const prism_options *base, eval_methods *out, lm_error *err)
+{
+    prism_options defaults;
+    prism_options_init(&defaults);
+    eval_methods methods = {0};
+    if (!text || !out)
+        return lm_fail(err, LM_ERROR_USAGE, "methods: NULL argument");
+    if (!parse_all(text, base ? base : &defaults, &methods, err)) {
+        eval_methods_free(&methods);
+        return false;
+    }
+    *out = methods;
+    return true;
+}
+
+void eval_methods_free(eval_methods *methods)
+{
+    if (!methods)
+        return;
+    free(methods->items);
+    *methods = (eval_methods){0};
+}

@@ -1,0 +1,47 @@
+/*
+ * eval/run.h - tasks x methods on a model, sample by sample, into results.
+ *
+ *   sample -> chat template -> tokens -> prefill by the method -> greedy answer (full attention) -> score -> record
+ *
+ * A record has: score, answer, gold, density, prompt_tokens, answer_tokens, dropped_tokens (of a prompt too long for
+ * the context), seconds of the sample and of its parts; and work_flop where the library counts it.
+ */
+#ifndef EVAL_RUN_H
+#define EVAL_RUN_H
+
+#include "eval/chat.h"
+#include "eval/methods.h"
+#include "eval/results.h"
+#include "eval/task.h"
+
+/* What a run tells whoever watches. Any member may be NULL. */
+typedef struct eval_watch {
+    /* Before a sample that is not in the results yet: done of total samples are. */
+    void (*item)(void *user, const char *method, const char *task, int64_t done, int64_t total);
+    lm_progress *tokens; /* within its prefill */
+    void *user;
+} eval_watch;
+
+typedef struct eval_run_options {
+    int32_t n_ctx;         /* prompt and answer */
+    int32_t n_sample;      /* most samples of a task; 0: all */
+    int32_t chunk;         /* prefill steps, as lm_session_options.chunk */
+    const eval_chat *chat; /* NULL: plain text */
+} eval_run_options;
+
+/* Runs what is not in results yet, and adds it there. Stops at the first error; what was finished stays. */
+bool eval_run(const lm_model *model, prism_ctx *ctx, const eval_task *tasks, int32_t n_task,
+              const eval_methods *methods, const eval_run_options *options, eval_results *results,
+              const eval_watch *watch, lm_error *err);
+
+/* Means over the records of a method, at one length, of one task (NULL: all, each record weighing the same). */
+typedef struct eval_mean {
+    int32_t n; /* records; the means are NAN where there is none */
+    double score, density, work_flop, seconds, select_seconds, attend_seconds;
+} eval_mean;
+eval_mean eval_mean_of(const eval_results *results, const char *method, const char *task, int32_t n_ctx,
+                       int32_t n_sample);
+
+double eval_seconds(void); /* monotonic */
+
+#endif
