@@ -1,0 +1,14 @@
+#ifndef TESTS_CK_PEAK_H
+#define TESTS_CK_PEAK_H
+
+#include <stddef.h>
+
+#include "prism_attn/prism.h"
+
+/* Floating-point operations a second of one core with this tier's vectors. */
+double ck_peak_flops(prism_isa isa);
+
+/* Bytes read and written a second by copying n bytes: small n stays in cache, large n goes through memory. */
+double ck_peak_bytes(size_t n);
+
+#endif
