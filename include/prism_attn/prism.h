@@ -360,6 +360,8 @@ typedef struct prism_plan_view {
     const int64_t *key_ptr;   /* [n_row + 1] */
     const int32_t *key_index; /* [key_ptr[n_row]] */
     int64_t n_key_selected;
+    double select_flop;  /* operations spent on choosing, as prism_stats counts them; 0 for a plan of your own */
+    double pool_seconds; /* of choosing, the part that pooled queries and keys */
 } prism_plan_view;
 
 /* Caller sets view->struct_size. Pointers stay valid until the plan is built again or destroyed. */
@@ -387,6 +389,7 @@ typedef struct prism_stats {
      * exponentials, comparisons and sorting do not count. src/core/work.h has the formulas. */
     double work_flop;  /* this call: selection, and attention over what is listed */
     double dense_flop; /* attention over every causal block */
+    double pool_seconds; /* of select_seconds, the part that pooled */
 } prism_stats;
 
 /* prism_plan_build() and prism_attend() in one call. stats NULL: not wanted; else the caller sets its struct_size. */

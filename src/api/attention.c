@@ -1,23 +1,16 @@
 /* The three doors: check, cut the workspace, run the stages. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/check.h"
 #include "core/arena.h"
+#include "core/clock.h"
 #include "core/options.h"
 #include "core/work.h"
 #include "methods/methods.h"
 
 /* Below this many keys the full plan is at least as fast on the CPU (docs/architecture.md, "short prompts"). */
 enum { default_min_tokens = 1024 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---------------------------------------------------------------------------------------------- the call ---- */
 
@@ -279,11 +272,15 @@ prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, cons
     prism_arena arena = {.base = workspace};
     prism_plan_job job = {.ctx = ctx, .problem = &p, .options = options, .min_tokens = min_tokens};
     layout_plan_job(ctx, &p, options, &arena, &job);
+    double pool_seconds = 0;
+    job.pool_seconds = &pool_seconds;
     const double flop = select_flop(m, &job);
     m->select(&job);
     status = fill_plan(ctx, m, &job, plan);
-    if (!status)
+    if (!status) {
         plan->select_flop = flop;
+        plan->pool_seconds = pool_seconds;
+    }
     if (!status && call->pooled && !m->pools) /* as promised: what is missing is appended */
         ctx->kernels->pool_keys(ctx, &p, call->pooled, NULL);
     return status;
@@ -356,24 +353,25 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
                                            PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
     if (!status)
         status = prism_check_workspace(ctx, workspace, workspace_bytes, ctx->kernels->attend_bytes(ctx, &p));
-    const double start = now();
+    const double start = prism_seconds();
     if (!status)
         status = prism_plan_build(ctx, options, call, plan, workspace, workspace_bytes);
     if (status)
         return status;
-    const double planned = now();
+    const double planned = prism_seconds();
     ctx->kernels->attend(ctx, &p, plan, workspace);
     if (stats) {
         const double density = prism_plan_density(plan);
         *stats = (prism_stats){.struct_size = stats->struct_size,
                                .select_seconds = planned - start,
-                               .attend_seconds = now() - planned,
+                               .attend_seconds = prism_seconds() - planned,
                                .n_selected = (int64_t)(density * (double)plan->n_causal + 0.5),
                                .n_causal = plan->n_causal,
                                .density = density,
                                .path = plan->path,
                                .work_flop = plan->select_flop + prism_work_attend(&p, plan),
-                               .dense_flop = prism_work_attend(&p, NULL)};
+                               .dense_flop = prism_work_attend(&p, NULL),
+                               .pool_seconds = plan->pool_seconds};
     }
     return PRISM_OK;
 }

@@ -21,7 +21,7 @@ static void set_shape(prism_plan *plan, const prism_problem *p)
     plan->n_causal = 0;
     plan->row_ptr[0] = 0;
     plan->has_keys = false;
-    plan->select_flop = 0;
+    plan->select_flop = plan->pool_seconds = 0;
     for (int32_t s = 0; s < c->n_seq; s++) {
         plan->seq[s] = prism_problem_seq(p, s);
         plan->n_causal += c->n_head * prism_seq_causal_blocks(&plan->seq[s]);
@@ -197,6 +197,8 @@ prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view)
         .key_ptr = plan->has_keys ? plan->key_ptr : NULL,
         .key_index = plan->has_keys ? plan->key_index : NULL,
         .n_key_selected = prism_plan_n_key(plan),
+        .select_flop = plan->select_flop,
+        .pool_seconds = plan->pool_seconds,
     };
     return PRISM_OK;
 }

@@ -21,6 +21,7 @@ struct prism_plan {
     int32_t *key_index; /* [key_ptr[n_row]] positions, ascending in a row, in none of the row's blocks */
     bool has_keys;
     double select_flop; /* spent on choosing */
+    double pool_seconds; /* of choosing, spent on pooling */
 };
 
 /* One row: n blocks, block t is index ? index[t] : t. */

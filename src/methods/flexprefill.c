@@ -48,8 +48,8 @@ static void select_flexprefill(const prism_plan_job *job)
     const buffers b = layout(job->ctx, p, &a);
     const int32_t min_tokens = least_tokens(job);
 
-    k->pool_queries(job->ctx, p, job->q_mean);
-    k->pool_keys(job->ctx, p, job->pooled, job->k_mean);
+    prism_pool_queries(job);
+    prism_pool_keys(job);
     k->probe(job->ctx, &(prism_probe_job){
                            .problem = p,
                            .n_query = p->block_size,

@@ -14,8 +14,8 @@ static void select_meanpool(const prism_plan_job *job)
     for (int64_t row = 0; row < p->n_row; row++)
         job->factor[row * PRISM_MAX_BAND] = p->scale;
 
-    k->pool_queries(job->ctx, p, job->q_mean);
-    k->pool_keys(job->ctx, p, job->pooled, job->k_mean);
+    prism_pool_queries(job);
+    prism_pool_keys(job);
     k->select(job->ctx, &(prism_select_job){
                             .problem = p,
                             .q_mean = job->q_mean,

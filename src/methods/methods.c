@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "core/clock.h"
+
 static const prism_method_impl *const methods[] = {
     [PRISM_METHOD_PRISM] = &prism_method_prism,
     [PRISM_METHOD_DENSE] = &prism_method_dense,
@@ -17,6 +19,20 @@ enum { n_method = sizeof methods / sizeof methods[0] };
 const prism_method_impl *prism_method_get(prism_method method)
 {
     return (unsigned)method < n_method ? methods[method] : NULL;
+}
+
+void prism_pool_queries(const prism_plan_job *job)
+{
+    const double start = prism_seconds();
+    job->ctx->kernels->pool_queries(job->ctx, job->problem, job->q_mean);
+    *job->pool_seconds += prism_seconds() - start;
+}
+
+void prism_pool_keys(const prism_plan_job *job)
+{
+    const double start = prism_seconds();
+    job->ctx->kernels->pool_keys(job->ctx, job->problem, job->pooled, job->k_mean);
+    *job->pool_seconds += prism_seconds() - start;
 }
 
 size_t prism_pooled_scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)

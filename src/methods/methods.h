@@ -16,6 +16,7 @@ typedef struct prism_plan_job {
     uint64_t *bits;           /* [n_row][n_word]: out of select(), unless the method lists */
     int32_t *n_block, *n_key; /* [n_row]: out of select() if the method lists */
     void *scratch;            /* scratch_bytes() */
+    double *pool_seconds;     /* prism_pool_queries() and prism_pool_keys() add to it */
 } prism_plan_job;
 
 /*
@@ -38,6 +39,10 @@ extern const prism_method_impl prism_method_prism, prism_method_dense, prism_met
 
 /* NULL for an unknown value. */
 const prism_method_impl *prism_method_get(prism_method method);
+
+/* Block means into job->q_mean and job->k_mean, timed. */
+void prism_pool_queries(const prism_plan_job *job);
+void prism_pool_keys(const prism_plan_job *job);
 
 /* Scratch of methods that calibrate and select by pooled means. */
 size_t prism_pooled_scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o);

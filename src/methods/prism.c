@@ -10,8 +10,8 @@ static void select_prism(const prism_plan_job *job)
     const prism_options *opt = job->options;
     const prism_bands *bands = opt->bands;
 
-    k->pool_queries(job->ctx, job->problem, job->q_mean);
-    k->pool_keys(job->ctx, job->problem, job->pooled, job->k_mean);
+    prism_pool_queries(job);
+    prism_pool_keys(job);
     k->calibrate(job->ctx, &(prism_calibrate_job){
                                .problem = job->problem,
                                .bands = bands,
