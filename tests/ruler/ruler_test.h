@@ -25,8 +25,8 @@
         lm_error err = {0};                                                                                            \
         assert_false(call);                                                                                            \
         if (err.kind != (wanted_kind) || !strstr(err.text, part))                                                      \
-            fail_msg("%s: kind %d, \"%s\"; wanted kind %d, \"%s\"", #call, (int)err.kind, err.text, (int)(wanted_kind), \
-                     part);                                                                                            \
+            fail_msg("%s: kind %d, \"%s\"; wanted kind %d, \"%s\"", #call, (int)err.kind, err.text,                    \
+                     (int)(wanted_kind), part);                                                                        \
     } while (0)
 
 #endif

@@ -64,7 +64,12 @@ static void labels_and_numbers(void **state)
     close_to(eval_retrieval("Paragraph 3", "Paragraph 3", EVAL_ENGLISH), 1);
     close_to(eval_retrieval("3, not 4", "Paragraph 3", EVAL_ENGLISH), 0.5);
     close_to(eval_retrieval("3", "nothing", EVAL_ENGLISH), 0);
-    close_to(eval_retrieval("\xE6\xAE\xB5\xE8\x90\xBD" "7", "\xE6\xAE\xB5\xE8\x90\xBD" "7", EVAL_CHINESE), 1);
+    close_to(eval_retrieval("\xE6\xAE\xB5\xE8\x90\xBD"
+                            "7",
+                            "\xE6\xAE\xB5\xE8\x90\xBD"
+                            "7",
+                            EVAL_CHINESE),
+             1);
 }
 
 static void edit(void **state)
@@ -79,9 +84,15 @@ static void edit(void **state)
     close_to(eval_edit_similarity("axxxxxxx", "ayyyyyyy"), 0.12);
 }
 
-static double number(const cJSON *o, const char *key) { return lm_json_get(o, key)->valuedouble; }
+static double number(const cJSON *o, const char *key)
+{
+    return lm_json_get(o, key)->valuedouble;
+}
 
-static const char *string(const cJSON *o, const char *key) { return lm_json_get(o, key)->valuestring; }
+static const char *string(const cJSON *o, const char *key)
+{
+    return lm_json_get(o, key)->valuestring;
+}
 
 static void recorded(void **state)
 {
