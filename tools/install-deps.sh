@@ -46,6 +46,7 @@ if [ "$what" = test ]; then
     need_command g++ g++ # the public headers must compile as C++ too
     need_library cmocka libcmocka-dev
     need_command clang clang
+    need_command python3 python3 # writes the fuzzers' seeds
 fi
 install_missing
 

@@ -61,11 +61,13 @@ typedef struct world {
 
 static prism_tensor take_tensor(input *in, world *w, int which, const prism_call *c)
 {
-    const int64_t n_head = which == 0 || which == 3 ? c->n_head : c->n_kv_head, d = c->d_head > 0 ? c->d_head : 1;
-    const int64_t n_token = which == 0 || which == 3 ? c->n_q : c->n_kv;
+    /* The call's numbers may be anything: reduced, so that the fuzzer's own products cannot overflow. */
+    const int64_t n_head = (which == 0 || which == 3 ? c->n_head : c->n_kv_head) % 64;
+    const int64_t n_token = (which == 0 || which == 3 ? c->n_q : c->n_kv) % 65536;
+    const int64_t d = c->d_head > 0 ? c->d_head % 65536 : 1;
     const unsigned type = take(in, 64);
     const prism_dtype dtype = (prism_dtype)(type ? type % 3 : 3);
-    prism_tensor x = {w->memory[which], dtype, n_token * (n_head % 64) * d % 65536, n_head % 64 * d, d, 1,
+    prism_tensor x = {w->memory[which], dtype, n_token * n_head * d % 65536, n_head * d, d, 1,
                       NULL, NULL, 0, 0, 0, 0, 0};
     if (take(in, 2)) {
         x.stride_head = n_token * d;
