@@ -170,6 +170,24 @@ static void needles(void **state)
     each_sample("niah", check_needles);
 }
 
+/* Among so many distractors some would have a needle's key by chance. */
+static void distractors(void **state)
+{
+    (void)state;
+    eval_ruler_options o = options_for("niah_multikey_2", 16384);
+    o.n_sample = 700;
+    eval_task *tasks;
+    int32_t n;
+    ok(eval_ruler_open(&o, model, &tasks, &n, &err));
+    for (int32_t i = 0; i < o.n_sample; i++) {
+        eval_sample s;
+        ok(tasks->make(tasks, i, &s, &err));
+        check_needles(tasks, o.n_ctx, &s);
+        eval_sample_free(&s);
+    }
+    close_tasks(tasks, n);
+}
+
 static void check_vt(const eval_task *task, int32_t n_ctx, const eval_sample *s)
 {
     (void)task;
@@ -299,6 +317,10 @@ static void qa(void **state)
         eval_sample_free(&s);
     }
     close_tasks(tasks, n);
+    /* Where even these are too long, that is an error: never a prompt without its answer. */
+    o.n_ctx = 256;
+    o.n_reserve = 60;
+    refused(eval_ruler_open(&o, model, &tasks, &n, &err), LM_ERROR_USAGE, "too short");
 }
 
 /* ---------------------------------------------------------------------------------------------------- seeds ---- */
@@ -479,9 +501,9 @@ static void hostile_questions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_fit),      cmocka_unit_test(needles),          cmocka_unit_test(variables),
-        cmocka_unit_test(common_words), cmocka_unit_test(frequent_words),   cmocka_unit_test(qa),
-        cmocka_unit_test(seeds),        cmocka_unit_test(reserve),          cmocka_unit_test(short_text),
-        cmocka_unit_test(misuse),       cmocka_unit_test(hostile_questions)};
+        cmocka_unit_test(all_fit),    cmocka_unit_test(needles),      cmocka_unit_test(distractors),
+        cmocka_unit_test(variables),  cmocka_unit_test(common_words), cmocka_unit_test(frequent_words),
+        cmocka_unit_test(qa),         cmocka_unit_test(seeds),        cmocka_unit_test(reserve),
+        cmocka_unit_test(short_text), cmocka_unit_test(misuse),       cmocka_unit_test(hostile_questions)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
