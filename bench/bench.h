@@ -1,0 +1,193 @@
+/*
+ * bench/bench.h - measurements: one attention call, its stages, a whole model's prefill, and the machine's limits.
+ *
+ *   bench_tensors_random(), _capture()   Q, K, V: seeded noise, or what a layer of a model made of a real prompt
+ *   bench_attention()                    methods side by side: time, density, work, memory of selection
+ *   bench_stages()                       one method: pool, score + select, attend against the roofline
+ *   bench_prefill()                      methods side by side: a prompt through the whole model
+ *   bench_measure_peaks()                multiply-adds, reads and copies per second, by loops that do nothing else
+ *
+ * Every function that can fail returns false and fills lm_error. Nothing here prints. A measurement uses the threads of
+ * its prism_ctx and wants the machine for itself.
+ */
+#ifndef BENCH_BENCH_H
+#define BENCH_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lm/lm.h"
+
+/* ---------------------------------------------------------------------------------------------- methods ---- */
+
+typedef struct bench_method {
+    const char *label;     /* names it in results; borrowed */
+    prism_options options; /* without bands: those of the tensors or of the model */
+} bench_method;
+
+/* Each method runs once to warm up, then until it has `reps` repetitions or has used `seconds`, at least once. Methods
+ * take turns, so that a machine that slows down slows all of them. A method whose warm-up alone took longer than
+ * `seconds` is not run again: its warm-up is the measurement (bench_time.warm is then false). */
+typedef struct bench_limits {
+    int32_t reps;
+    double seconds;
+} bench_limits;
+
+typedef struct bench_time {
+    double median, min, max; /* seconds */
+    int32_t n;               /* repetitions */
+    bool warm;
+} bench_time;
+
+/* what: the method's label; n_token: of how many tokens; done: rounds finished of at most total. */
+typedef void bench_progress(void *user, const char *what, int32_t n_token, int32_t done, int32_t total);
+
+/* ---------------------------------------------------------------------------------------------- tensors ---- */
+
+/* Q, K, V of one layer and room for O, [n_token][heads][d_head] each. */
+typedef struct bench_tensors {
+    int32_t n_token, n_head, n_kv_head, d_head;
+    prism_dtype dtype;
+    void *q, *k, *v, *o;
+    prism_rope rope;
+} bench_tensors;
+
+typedef struct bench_shape {
+    int32_t n_token, n_head, n_kv_head, d_head;
+    prism_dtype dtype;
+} bench_shape;
+
+/* Uniform noise of variance 1, equal for equal seeds whatever the threads; rotary frequencies of base 1e6.
+ * The caller owns *out: bench_tensors_free(), also after a failure. */
+bool bench_tensors_random(const bench_shape *shape, uint64_t seed, int32_t n_thread, bench_tensors *out, lm_error *err);
+
+/* What `layer` of the model makes of these tokens under full attention, rounded to dtype. A causal model's first n rows
+ * are what it makes of the first n tokens alone, so shorter prompts are prefixes. */
+bool bench_tensors_capture(const lm_model *model, prism_ctx *ctx, const int32_t *tokens, int32_t n_token, int32_t layer,
+                           prism_dtype dtype, lm_progress *progress, void *user, bench_tensors *out, lm_error *err);
+void bench_tensors_free(bench_tensors *t); /* {0} is allowed */
+
+/* The first n_token tokens. */
+prism_call bench_tensors_call(const bench_tensors *t, int32_t n_token);
+/* The bands that a model of this head size would use. */
+bool bench_tensors_bands(const bench_tensors *t, int32_t block_size, prism_bands *out, lm_error *err);
+
+/* float32 to dtype, to nearest even. */
+void bench_store(void *dst, prism_dtype dtype, const float *src, int64_t n);
+
+/* -------------------------------------------------------------------------------------------- attention ---- */
+
+typedef struct bench_attention_spec {
+    const bench_method *methods;
+    int32_t n_method;
+    int32_t n_token;
+    double density; /* above 0: every method but dense attends over the same random plan of this density */
+    uint64_t seed;  /* of that plan */
+    bench_limits limits;
+    bool measures_memory;
+    bench_progress *progress; /* NULL: not wanted */
+    void *user;
+} bench_attention_spec;
+
+typedef struct bench_attention_result {
+    const char *label;
+    int32_t n_token;
+    prism_path path;                       /* of the plan that was attended over */
+    bench_time pool, select, attend, call; /* pool is a part of select; call: select and attend */
+    double density;                        /* of the plan that was attended over */
+    double density_of_method;              /* of the plan that the method chose: the same unless density was imposed */
+    double select_flop, attend_flop, dense_flop;
+    double speedup;   /* of the median call over the first dense method's; 0 where there is none */
+    int64_t n_listed; /* blocks and single keys of the attended plan */
+    size_t workspace_bytes, attend_workspace_bytes; /* of the whole call; of attention alone */
+    int64_t select_peak_bytes; /* resident memory that selection added: workspace and plan; -1: not measured */
+} bench_attention_result;
+
+/* results: [n_method] */
+bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_attention_spec *spec,
+                     bench_attention_result *results, lm_error *err);
+
+/* Fills a plan with random rows, equal for equal seeds: the first and the own block of every row, and as many others
+ * as bring each head's total to density * causal blocks, within a block where two blocks a row do not already exceed
+ * it. */
+bool bench_impose_density(prism_ctx *ctx, const prism_call *call, int32_t block_size, double density, uint64_t seed,
+                          prism_plan *plan, lm_error *err);
+
+/* ----------------------------------------------------------------------------------------------- stages ---- */
+
+typedef struct bench_peaks {
+    double fma_flops;    /* of the tier in use, float32, all threads */
+    double read_bytes_s; /* bytes read from memory per second */
+    double copy_bytes_s; /* bytes copied per second, counted once read and once written */
+    struct {
+        const char *name; /* "avx512" */
+        const char *what; /* "f32 multiply-add" */
+        double flops;
+    } tiers[8]; /* every tier that this machine runs */
+    int32_t n_tier;
+} bench_peaks;
+
+/* Every thread's best of many short runs, summed; `seconds` in all. Without all threads to itself for at least
+ * moments, a machine looks slower than it is. */
+bool bench_measure_peaks(prism_ctx *ctx, double seconds, bench_peaks *out, lm_error *err);
+
+enum { BENCH_POOL, BENCH_SELECT, BENCH_ATTEND, BENCH_N_STAGE };
+
+typedef struct bench_stage {
+    const char *name;
+    double seconds; /* median */
+    double flop;
+    double bytes; /* compulsory traffic: every operand and result once */
+    bool bound_by_memory;
+    double share; /* least time that the peaks allow / seconds */
+} bench_stage;
+
+/* Of one result of bench_attention(), by the options it was measured with. A stage that the method lacks has no
+ * operations. */
+void bench_stages(const bench_tensors *t, const bench_attention_result *r, const prism_options *options,
+                  const bench_peaks *peaks, bench_stage stages[BENCH_N_STAGE]);
+
+/* ---------------------------------------------------------------------------------------------- prefill ---- */
+
+typedef struct bench_prefill_spec {
+    const bench_method *methods;
+    int32_t n_method;
+    const int32_t *tokens; /* n_token of them */
+    int32_t n_token, chunk;
+    bench_limits limits;
+    bench_progress *progress;
+    void *user;
+} bench_prefill_spec;
+
+typedef struct bench_prefill_result {
+    const char *label;
+    int32_t n_token;
+    bench_time prefill, select, attend, linear;
+    double density;                    /* mean over the layers */
+    double work_flop, dense_flop;      /* of attention, all layers: selection included; full attention */
+    double speedup, attention_speedup; /* over the first dense method; 0 where there is none */
+    int64_t peak_bytes;                /* of the process during the run */
+} bench_prefill_result;
+
+bool bench_prefill(const lm_model *model, prism_ctx *ctx, const bench_prefill_spec *spec, bench_prefill_result *results,
+                   lm_error *err);
+
+/* ----------------------------------------------------------------------------------------------- shared ---- */
+
+/* Operations of attention over what a plan lists, as the library counts them: 4 d for each query and each key of a
+ * listed block, whole blocks. view NULL: over every causal block. One sequence; q_start as in the call. */
+double bench_attend_flop(const prism_call *call, int32_t block_size, const prism_plan_view *view);
+
+/* Sorts the samples. */
+bench_time bench_summarize(double *samples, int32_t n, bool warm);
+double bench_now(void);
+
+/* Resident memory now, and at its highest since the last reset; -1 where the system does not tell. */
+int64_t bench_resident_bytes(void);
+int64_t bench_peak_bytes(void);
+bool bench_reset_peak(void); /* false: the peak is since the start */
+/* Makes the allocator map and unmap every larger block, so that freed memory does not hide what a later call needs. */
+void bench_return_freed_memory(void);
+
+#endif

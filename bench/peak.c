@@ -1,0 +1,222 @@
+/*
+ * What the machine can do: loops that only multiply and add, in registers, and loops that only move memory. One loop
+ * for each tier of the library's kernels, so that a tier is judged by what its own instructions can give.
+ */
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { n_chain = 12 }; /* independent accumulators: latency 4, two units, and some to spare; 16 registers hold them */
+
+/* Each loop runs n rounds and returns something that depends on all of them; operations: of one round. */
+typedef float peak_loop(int64_t n);
+
+typedef struct peak_tier {
+    const char *name, *what;
+    peak_loop *run;
+    double flop_per_round;
+    prism_isa isa; /* the kernel tier that it is the peak of; PRISM_ISA_AUTO: of none */
+} peak_tier;
+
+/* Chains stay bounded: x = x * 0.5 + 0.5. */
+#define PEAK_LOOP(V, SET1, FMA, SUM)                                                                                   \
+    V x[n_chain];                                                                                                      \
+    const V half = SET1(0.5f);                                                                                         \
+    for (int i = 0; i < n_chain; i++)                                                                                  \
+        x[i] = SET1((float)i);                                                                                         \
+    for (int64_t r = 0; r < n; r++) {                                                                                  \
+        _Pragma("GCC unroll 12") for (int i = 0; i < n_chain; i++)                                                     \
+        {                                                                                                              \
+            x[i] = FMA(x[i], half, half);                                                                              \
+            __asm__ volatile("" : "+" PEAK_REGISTER(x[i])); /* the chain must not be folded */                         \
+        }                                                                                                              \
+    }                                                                                                                  \
+    float sum = 0;                                                                                                     \
+    for (int i = 0; i < n_chain; i++)                                                                                  \
+        sum += SUM(x[i]);                                                                                              \
+    return sum
+
+typedef float v4f __attribute__((vector_size(16)));
+#define SET1_C(a) ((v4f){a, a, a, a})
+#define FMA_C(a, b, c) ((a) * (b) + (c))
+#define SUM_C(a) ((a)[0] + (a)[1] + (a)[2] + (a)[3])
+#if defined(__x86_64__)
+#define PEAK_REGISTER(a) "x"(a)
+#elif defined(__aarch64__)
+#define PEAK_REGISTER(a) "w"(a)
+#else
+#define PEAK_REGISTER(a) "m"(a)
+#endif
+
+static float peak_c(int64_t n)
+{
+    PEAK_LOOP(v4f, SET1_C, FMA_C, SUM_C);
+}
+
+#if defined(__x86_64__)
+#define SUM_256(a) _mm256_cvtss_f32(a)
+#define SUM_512(a) _mm512_cvtss_f32(a)
+
+__attribute__((target("avx2,fma"))) static float peak_avx2(int64_t n)
+{
+    PEAK_LOOP(__m256, _mm256_set1_ps, _mm256_fmadd_ps, SUM_256);
+}
+
+#undef PEAK_REGISTER
+#define PEAK_REGISTER(a) "v"(a)
+__attribute__((target("avx512f"))) static float peak_avx512(int64_t n)
+{
+    PEAK_LOOP(__m512, _mm512_set1_ps, _mm512_fmadd_ps, SUM_512);
+}
+
+#if defined(__GNUC__) && (__GNUC__ >= 10 || defined(__clang__))
+#define HAS_BF16_LOOP 1
+#define DOT_BF16(x, a, b) _mm512_dpbf16_ps(x, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b))
+/* The operands' bits are two bfloat16 0.5 in each lane's halves, or 0: sums grow by at most 0.25 a round. */
+__attribute__((target("avx512f,avx512bf16"))) static float peak_avx512_bf16(int64_t n)
+{
+    PEAK_LOOP(__m512, _mm512_set1_ps, DOT_BF16, SUM_512);
+}
+#endif
+#endif
+
+static int32_t list_tiers(peak_tier tiers[8])
+{
+    int32_t n = 0;
+    tiers[n++] = (peak_tier){"c", "f32 multiply-add", peak_c, 2.0 * n_chain * 4, PRISM_ISA_C};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        tiers[n++] = (peak_tier){"avx2", "f32 multiply-add", peak_avx2, 2.0 * n_chain * 8, PRISM_ISA_AVX2};
+    if (__builtin_cpu_supports("avx512f"))
+        tiers[n++] = (peak_tier){"avx512", "f32 multiply-add", peak_avx512, 2.0 * n_chain * 16, PRISM_ISA_AVX512};
+#if defined(HAS_BF16_LOOP)
+    if (__builtin_cpu_supports("avx512bf16"))
+        tiers[n++] =
+            (peak_tier){"avx512bf16", "bf16 dot product", peak_avx512_bf16, 4.0 * n_chain * 16, PRISM_ISA_AUTO};
+#endif
+#endif
+    return n;
+}
+
+/* ------------------------------------------------------------------------------------------- multiplies ---- */
+
+static volatile float sink; /* results nobody wants, so that the loops are run */
+
+/* All threads run for `seconds`, each in pieces of about a millisecond; the sum of the threads' best pieces. A thread
+ * that loses its core to another program for a while then costs nothing, and all threads are busy throughout. */
+static double best_flops(const peak_tier *tier, double seconds, int32_t n_thread)
+{
+    double sum = 0;
+    const double end = bench_now() + seconds;
+#pragma omp parallel num_threads(n_thread) reduction(+ : sum)
+    {
+        int64_t n = 1 << 12;
+        double best = 0;
+        do {
+            const double start = bench_now();
+            sink = tier->run(n);
+            const double took = bench_now() - start, rate = (double)n * tier->flop_per_round / took;
+            if (took > 2e-4 && rate > best) /* shorter ones would tell the clock's grain */
+                best = rate;
+            n *= took < 5e-4 ? 2 : 1;
+        } while (bench_now() < end);
+        sum += best;
+    }
+    return sum;
+}
+
+/* ---------------------------------------------------------------------------------------------- memory ---- */
+
+enum {
+    piece_bytes = 8 << 20,  /* one measurement of one thread */
+    memory_bytes = 64 << 20 /* of each thread: a piece has left every usual cache before its turn comes again */
+};
+
+static uint64_t read_all(const uint64_t *x, int64_t n)
+{
+    typedef uint64_t v8 __attribute__((vector_size(64)));
+    v8 sum[4] = {{0}};
+    for (int64_t i = 0; i + 32 <= n; i += 32)
+        for (int64_t j = 0; j < 4; j++) {
+            v8 loaded;
+            memcpy(&loaded, x + i + 8 * j, sizeof loaded);
+            sum[j] ^= loaded;
+        }
+    uint64_t all = 0;
+    for (int j = 0; j < 4; j++)
+        for (int l = 0; l < 8; l++)
+            all ^= sum[j][l];
+    return all;
+}
+
+/* One thread's best rate over pieces of from, read or copied to `to`; each byte that moves counts. */
+static double best_bytes_s(const char *from, char *to, double seconds)
+{
+    double best = 0;
+    const double end = bench_now() + seconds;
+    for (int64_t at = 0; bench_now() < end; at = (at + piece_bytes) % memory_bytes) {
+        const double start = bench_now();
+        if (to)
+            memcpy(to + at, from + at, piece_bytes);
+        else
+            sink = (float)read_all((const uint64_t *)(from + at), piece_bytes / 8);
+        const double rate = (to ? 2.0 : 1.0) * piece_bytes / (bench_now() - start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+static bool measure_memory(double seconds, int32_t n_thread, bench_peaks *out, lm_error *err)
+{
+    double read = 0, copy = 0;
+    int32_t n_failed = 0;
+#pragma omp parallel num_threads(n_thread) reduction(+ : read, copy, n_failed)
+    {
+        char *from = aligned_alloc(64, memory_bytes), *to = aligned_alloc(64, memory_bytes);
+        n_failed += !from || !to;
+        if (from && to) { /* touched here: the pages are this thread's */
+            memset(from, 1, memory_bytes);
+            memset(to, 2, memory_bytes);
+        }
+#pragma omp barrier
+        if (from && to)
+            read += best_bytes_s(from, NULL, seconds / 2);
+#pragma omp barrier
+        if (from && to)
+            copy += best_bytes_s(from, to, seconds / 2);
+        free(from);
+        free(to);
+    }
+    out->read_bytes_s = read;
+    out->copy_bytes_s = copy;
+    return !n_failed ||
+           lm_fail(err, LM_ERROR_MEMORY, "no memory for two buffers of %d MiB for each thread", memory_bytes >> 20);
+}
+
+bool bench_measure_peaks(prism_ctx *ctx, double seconds, bench_peaks *out, lm_error *err)
+{
+    prism_info info = {.struct_size = sizeof info};
+    *out = (bench_peaks){0};
+    if (prism_get_info(ctx, &info))
+        return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
+    peak_tier tiers[8];
+    out->n_tier = list_tiers(tiers);
+    for (int32_t i = 0; i < out->n_tier; i++) {
+        const double flops = best_flops(&tiers[i], seconds / (out->n_tier + 1), info.n_thread);
+        out->tiers[i].name = tiers[i].name;
+        out->tiers[i].what = tiers[i].what;
+        out->tiers[i].flops = flops;
+        if (tiers[i].isa == info.isa)
+            out->fma_flops = flops;
+    }
+    if (out->fma_flops <= 0) /* a tier without a loop of its own: the nearest below */
+        out->fma_flops = out->tiers[0].flops;
+    return measure_memory(seconds / (out->n_tier + 1), info.n_thread, out, err);
+}

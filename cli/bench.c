@@ -1,0 +1,122 @@
+/* prism bench: length after length. */
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A line redrawn on a terminal; elsewhere a line for each method and length. */
+static void show_progress(void *user, const char *what, int32_t n_token, int32_t done, int32_t total)
+{
+    bench_state *s = user;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%d tokens  %s  %s %d of %d\033[K", n_token, what, done ? "run" : "warm-up, run",
+                done ? done : 1, done ? total - 1 : 1);
+    else if (done == 0 && (s->shown_tokens != n_token || s->shown != what))
+        fprintf(stderr, "%d tokens  %s\n", n_token, what);
+    fflush(stderr);
+    s->shown_tokens = n_token;
+    s->shown = what;
+}
+
+static void clear_progress(void)
+{
+    if (isatty(STDERR_FILENO))
+        fputs("\r\033[K", stderr);
+}
+
+static bool run_attention(bench_state *s, int32_t n_token, const bench_peaks *peaks, lm_error *err)
+{
+    const bench_args *a = s->args;
+    const bench_attention_spec spec = {
+        .methods = s->methods,
+        .n_method = s->parsed.n,
+        .n_token = n_token,
+        .density = a->density < 0 ? (s->model ? 0 : 0.1) : a->density,
+        .seed = (uint64_t)a->seed,
+        .limits = a->limits,
+        .measures_memory = a->what == BENCH_ATTENTION,
+        .progress = show_progress,
+        .user = s,
+    };
+    bench_attention_result *results = calloc((size_t)s->parsed.n, sizeof *results);
+    const bool ok = results ? bench_attention(s->ctx, &s->tensors, &spec, results, err)
+                            : lm_fail(err, LM_ERROR_MEMORY, "out of memory for the results");
+    clear_progress();
+    if (ok && a->what == BENCH_STAGES)
+        bench_report_stages(s, results, peaks);
+    else if (ok)
+        bench_report_attention(s, results);
+    free(results);
+    return ok;
+}
+
+static bool run_prefill(bench_state *s, int32_t n_token, lm_error *err)
+{
+    const bench_prefill_spec spec = {
+        .methods = s->methods,
+        .n_method = s->parsed.n,
+        .tokens = s->tokens.ids,
+        .n_token = n_token,
+        .chunk = s->args->chunk,
+        .limits = s->args->limits,
+        .progress = show_progress,
+        .user = s,
+    };
+    bench_prefill_result *results = calloc((size_t)s->parsed.n, sizeof *results);
+    const bool ok = results ? bench_prefill(s->model, s->ctx, &spec, results, err)
+                            : lm_fail(err, LM_ERROR_MEMORY, "out of memory for the results");
+    clear_progress();
+    if (ok)
+        bench_report_prefill(s, results);
+    free(results);
+    return ok;
+}
+
+static int run_lengths(bench_state *s)
+{
+    lm_error err;
+    bench_peaks peaks = {0};
+    if (s->args->what == BENCH_STAGES) {
+        fprintf(stderr, "peaks of this machine\n");
+        if (!bench_measure_peaks(s->ctx, 2, &peaks, &err))
+            return cli_fail_lm(&err);
+        bench_report_peaks(s, &peaks);
+    }
+    for (int32_t i = 0; i < s->n_length; i++) {
+        const bool ok = s->args->what == BENCH_PREFILL ? run_prefill(s, s->length[i], &err)
+                                                       : run_attention(s, s->length[i], &peaks, &err);
+        if (!ok)
+            return cli_fail_lm(&err);
+        const int code = bench_write_files(s);
+        if (code)
+            return code;
+    }
+    return EXIT_DONE;
+}
+
+int cli_bench(int argc, char **argv)
+{
+    bench_args args;
+    bool help;
+    int code = bench_parse(argc, argv, &args, &help);
+    if (code || help)
+        return code;
+    bench_state s = {.args = &args};
+    bench_return_freed_memory();
+    code = bench_load(&s);
+    if (!code && !(s.report = bench_report_create(&s)))
+        code = cli_fail(EXIT_RUN, "out of memory for the report");
+    if (!code) {
+        s.rows = cJSON_GetObjectItemCaseSensitive(s.report, "results");
+        code = run_lengths(&s);
+    }
+    if (!code && args.base.json) {
+        code = cli_print_json(s.report);
+        s.report = NULL;
+    }
+    if (!code)
+        code = bench_draw(&args);
+    bench_unload(&s);
+    return code;
+}
