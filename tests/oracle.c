@@ -36,18 +36,17 @@ static double *new_doubles(long n)
 
 void oracle_means(const double *row, int first, int n, int d, int block, double *mean)
 {
-    const int first_block = first / block, n_block = (first + n - 1) / block - first_block + 1;
-    for (int b = 0; b < n_block; b++)
+    const int first_block = first / block, last_block = (first + n - 1) / block;
+    for (int b = first_block; b <= last_block; b++, mean += d) {
+        const int from = b * block > first ? b * block - first : 0;
+        const int to = (b + 1) * block < first + n ? (b + 1) * block - first : n;
         for (int j = 0; j < d; j++) {
             double sum = 0;
-            int count = 0;
-            for (int t = 0; t < n; t++)
-                if ((first + t) / block == first_block + b) {
-                    sum += row[(long)t * d + j];
-                    count++;
-                }
-            mean[(long)b * d + j] = sum / count;
+            for (int t = from; t < to; t++)
+                sum += row[(long)t * d + j];
+            mean[j] = sum / (to - from);
         }
+    }
 }
 
 /* -------------------------------------------------------------------------------------------- calibrate ---- */
