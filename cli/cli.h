@@ -93,5 +93,7 @@ int cli_attend(int argc, char **argv);
 int cli_info(int argc, char **argv);
 int cli_convert(int argc, char **argv);
 int cli_needle(int argc, char **argv);
+int cli_bench(int argc, char **argv);
+int cli_eval(int argc, char **argv);
 
 #endif

@@ -13,6 +13,8 @@ static const struct {
     {"info", cli_info, "this machine: CPU features, kernels in use, threads, build"},
     {"convert", cli_convert, "a Hugging Face model directory to one GGUF file"},
     {"needle", cli_needle, "write needle-in-a-haystack prompts with gold answers"},
+    {"bench", cli_bench, "measure methods: one attention call, its stages, a whole prefill"},
+    {"eval", cli_eval, "judge methods: perplexity, needles, RULER, LongBench, recall"},
 };
 enum { n_command = sizeof commands / sizeof commands[0] };
 
