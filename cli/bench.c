@@ -109,8 +109,10 @@ int cli_bench(int argc, char **argv)
         code = cli_fail(EXIT_RUN, "out of memory for the report");
     if (!code) {
         s.rows = cJSON_GetObjectItemCaseSensitive(s.report, "results");
-        code = run_lengths(&s);
+        code = bench_write_files(&s); /* empty still: a folder that is not there is told now, not in an hour */
     }
+    if (!code)
+        code = run_lengths(&s);
     if (!code && args.base.json) {
         code = cli_print_json(s.report);
         s.report = NULL;
