@@ -93,7 +93,8 @@ static bool keep(eval_results *r, cJSON *record, lm_error *err)
     }
     if (!read_key(record, &method, &task, numbers)) {
         cJSON_Delete(record);
-        return lm_fail(err, LM_ERROR_INPUT, "%s: a record lacks its method, task, ctx or sample", r->path);
+        return lm_fail(err, LM_ERROR_INPUT, "%s: line %d lacks its method, task, ctx or sample; the file is left alone",
+                       r->path, r->n + 2);
     }
     r->entries[r->n++] = (entry){key_of(method, task, numbers[0], numbers[1]), record};
     return true;
