@@ -42,11 +42,13 @@ enum { OPT_METHOD = 1000, OPT_TOP_P, OPT_BLOCK_SIZE, OPT_CALIBRATION, OPT_THREAD
         {"json", no_argument, NULL, OPT_JSON}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}
 
 #define CLI_METHOD_HELP                                                                                                \
-    "  --method M             prism (default), meanpool, or dense = full attention\n"                                 \
+    "  --method M             prism (default), dense = full attention, meanpool, minference, flexprefill, xattention,\n" \
+    "                         flashprefill\n"                                                                          \
     "  --top-p P              keep the blocks that hold this mass in either band (0.95); 1 is dense\n"                \
     "  --block-size B         64 or 128 (128)\n"                                                                       \
     "  --calibration C        global (the paper) or causal (does not depend on chunks)\n"                             \
-    "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, min_tokens\n" \
+    "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, min_tokens,\n" \
+    "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n"                        \
     "  --threads T            threads (all processors)\n"                                                              \
     "  --json                 one JSON object on stdout, for machines\n"                                               \
     "  -h, --help             this text\n"
