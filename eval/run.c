@@ -1,5 +1,6 @@
 #include "eval/run.h"
 
+#include "eval/work.h"
 #include "lm/json.h"
 
 #include <ctype.h>
@@ -24,10 +25,12 @@ typedef struct runner {
     lm_session *session;
     eval_results *results;
     const eval_watch *watch;
+    eval_work work;
 } runner;
 
 static bool ensure_session(runner *r, lm_error *err)
 {
+    r->work = (eval_work){0};
     if (r->session) {
         lm_session_reset(r->session);
         return true;
@@ -37,6 +40,9 @@ static bool ensure_session(runner *r, lm_error *err)
     so.n_ctx = r->options->n_ctx;
     so.chunk = r->options->chunk;
     so.options = &r->method->options;
+    so.on_call = eval_work_on_call;
+    so.on_plan = eval_work_on_plan;
+    so.user = &r->work;
     return lm_session_create(r->model, r->ctx, &so, &r->session, err);
 }
 
@@ -87,7 +93,7 @@ static bool record_sample(runner *r, const eval_task *task, int32_t i, const eva
     cJSON *gold = cJSON_AddArrayToObject(record, "gold");
     for (size_t g = 0; g < sample->n_gold; g++)
         cJSON_AddItemToArray(gold, cJSON_CreateString(sample->gold[g]));
-    eval_record_stats(record, &stats);
+    eval_record_stats(record, &stats, r->work.flop);
     cJSON_AddNumberToObject(record, "prompt_tokens", counts[0]);
     cJSON_AddNumberToObject(record, "dropped_tokens", counts[1]);
     cJSON_AddNumberToObject(record, "answer_tokens", counts[2]);
@@ -107,7 +113,7 @@ static bool run_sample(runner *r, const eval_task *task, int32_t i, lm_error *er
     if (ok && sample.n_answer >= n_ctx)
         ok = lm_fail(err, LM_ERROR_USAGE, "%s: answers of %d tokens do not fit in a context of %d", task->name,
                      sample.n_answer, n_ctx);
-    ok = ok && eval_chat_encode(r->options->chat, r->model, sample.prompt, sample.answer_prefix,
+    ok = ok && eval_chat_encode(sample.no_template ? NULL : r->options->chat, r->model, sample.prompt, sample.answer_prefix,
                                 n_ctx - sample.n_answer, &tokens, &counts[1], err);
     counts[0] = (int32_t)tokens.n;
     ok = ok && lm_session_prefill(r->session, tokens.ids, (int64_t)tokens.n, r->watch ? r->watch->tokens : NULL,
