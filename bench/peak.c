@@ -24,66 +24,82 @@ typedef struct peak_tier {
     prism_isa isa; /* the kernel tier that it is the peak of; PRISM_ISA_AUTO: of none */
 } peak_tier;
 
-/* Chains stay bounded: x = x * 0.5 + 0.5. */
-#define PEAK_LOOP(V, SET1, FMA, SUM)                                                                                   \
-    V x[n_chain];                                                                                                      \
-    const V half = SET1(0.5f);                                                                                         \
-    for (int i = 0; i < n_chain; i++)                                                                                  \
-        x[i] = SET1((float)i);                                                                                         \
+/* x = x * 0.5 + 0.5 stays bounded. Variables, not an array: the compiler must have no reason to keep them in memory;
+ * and an empty asm after each, so that it cannot fold a chain. */
+#define CHAINS(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define DECLARE(i) VECTOR x##i = SET1((float)i);
+#define STEP(i)                                                                                                        \
+    x##i = FMA(x##i, half, half);                                                                                      \
+    __asm__ volatile("" : "+" REGISTER(x##i));
+#define TOTAL(i) sum += FIRST(x##i);
+#define PEAK_LOOP                                                                                                      \
+    const VECTOR half = SET1(0.5f);                                                                                    \
+    CHAINS(DECLARE)                                                                                                    \
     for (int64_t r = 0; r < n; r++) {                                                                                  \
-        _Pragma("GCC unroll 12") for (int i = 0; i < n_chain; i++)                                                     \
-        {                                                                                                              \
-            x[i] = FMA(x[i], half, half);                                                                              \
-            __asm__ volatile("" : "+" PEAK_REGISTER(x[i])); /* the chain must not be folded */                         \
-        }                                                                                                              \
+        CHAINS(STEP)                                                                                                   \
     }                                                                                                                  \
     float sum = 0;                                                                                                     \
-    for (int i = 0; i < n_chain; i++)                                                                                  \
-        sum += SUM(x[i]);                                                                                              \
-    return sum
+    CHAINS(TOTAL)                                                                                                      \
+    return sum;
 
 typedef float v4f __attribute__((vector_size(16)));
-#define SET1_C(a) ((v4f){a, a, a, a})
-#define FMA_C(a, b, c) ((a) * (b) + (c))
-#define SUM_C(a) ((a)[0] + (a)[1] + (a)[2] + (a)[3])
+#define VECTOR v4f
+#define SET1(a) ((v4f){a, a, a, a})
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define FIRST(a) ((a)[0])
 #if defined(__x86_64__)
-#define PEAK_REGISTER(a) "x"(a)
+#define REGISTER(a) "x"(a)
 #elif defined(__aarch64__)
-#define PEAK_REGISTER(a) "w"(a)
+#define REGISTER(a) "w"(a)
 #else
-#define PEAK_REGISTER(a) "m"(a)
+#define REGISTER(a) "m"(a)
 #endif
 
 static float peak_c(int64_t n)
 {
-    PEAK_LOOP(v4f, SET1_C, FMA_C, SUM_C);
+    PEAK_LOOP
 }
 
 #if defined(__x86_64__)
-#define SUM_256(a) _mm256_cvtss_f32(a)
-#define SUM_512(a) _mm512_cvtss_f32(a)
+#undef VECTOR
+#undef SET1
+#undef FMA
+#undef FIRST
+#define VECTOR __m256
+#define SET1 _mm256_set1_ps
+#define FMA _mm256_fmadd_ps
+#define FIRST _mm256_cvtss_f32
 
 __attribute__((target("avx2,fma"))) static float peak_avx2(int64_t n)
 {
-    PEAK_LOOP(__m256, _mm256_set1_ps, _mm256_fmadd_ps, SUM_256);
+    PEAK_LOOP
 }
 
-#undef PEAK_REGISTER
-#define PEAK_REGISTER(a) "v"(a)
+#undef VECTOR
+#undef SET1
+#undef FMA
+#undef FIRST
+#undef REGISTER
+#define VECTOR __m512
+#define SET1 _mm512_set1_ps
+#define FMA _mm512_fmadd_ps
+#define FIRST _mm512_cvtss_f32
+#define REGISTER(a) "v"(a)
+
 __attribute__((target("avx512f"))) static float peak_avx512(int64_t n)
 {
-    PEAK_LOOP(__m512, _mm512_set1_ps, _mm512_fmadd_ps, SUM_512);
+    PEAK_LOOP
 }
 
-#if defined(__GNUC__) && (__GNUC__ >= 10 || defined(__clang__))
-#define HAS_BF16_LOOP 1
-#define DOT_BF16(x, a, b) _mm512_dpbf16_ps(x, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b))
-/* The operands' bits are two bfloat16 0.5 in each lane's halves, or 0: sums grow by at most 0.25 a round. */
+/* Four operations a lane: two products of bfloat16, added. A lane holds the pair (0, 0.5): sums grow by 0.25 a round,
+ * until rounding holds them. */
+#undef FMA
+#define FMA(x, a, b) _mm512_dpbf16_ps(x, (__m512bh)(a), (__m512bh)(b))
+
 __attribute__((target("avx512f,avx512bf16"))) static float peak_avx512_bf16(int64_t n)
 {
-    PEAK_LOOP(__m512, _mm512_set1_ps, DOT_BF16, SUM_512);
+    PEAK_LOOP
 }
-#endif
 #endif
 
 static int32_t list_tiers(peak_tier tiers[8])
@@ -96,18 +112,20 @@ static int32_t list_tiers(peak_tier tiers[8])
         tiers[n++] = (peak_tier){"avx2", "f32 multiply-add", peak_avx2, 2.0 * n_chain * 8, PRISM_ISA_AVX2};
     if (__builtin_cpu_supports("avx512f"))
         tiers[n++] = (peak_tier){"avx512", "f32 multiply-add", peak_avx512, 2.0 * n_chain * 16, PRISM_ISA_AVX512};
-#if defined(HAS_BF16_LOOP)
     if (__builtin_cpu_supports("avx512bf16"))
         tiers[n++] =
             (peak_tier){"avx512bf16", "bf16 dot product", peak_avx512_bf16, 4.0 * n_chain * 16, PRISM_ISA_AUTO};
-#endif
 #endif
     return n;
 }
 
 /* ------------------------------------------------------------------------------------------- multiplies ---- */
 
-static volatile float sink; /* results nobody wants, so that the loops are run */
+/* A result that nobody wants, so that the loop before it is run. */
+static void keep(float x)
+{
+    __asm__ volatile("" : : "m"(x));
+}
 
 /* All threads run for `seconds`, each in pieces of about a millisecond; the sum of the threads' best pieces. A thread
  * that loses its core to another program for a while then costs nothing, and all threads are busy throughout. */
@@ -121,7 +139,7 @@ static double best_flops(const peak_tier *tier, double seconds, int32_t n_thread
         double best = 0;
         do {
             const double start = bench_now();
-            sink = tier->run(n);
+            keep(tier->run(n));
             const double took = bench_now() - start, rate = (double)n * tier->flop_per_round / took;
             if (took > 2e-4 && rate > best) /* shorter ones would tell the clock's grain */
                 best = rate;
@@ -166,7 +184,7 @@ static double best_bytes_s(const char *from, char *to, double seconds)
         if (to)
             memcpy(to + at, from + at, piece_bytes);
         else
-            sink = (float)read_all((const uint64_t *)(from + at), piece_bytes / 8);
+            keep((float)read_all((const uint64_t *)(from + at), piece_bytes / 8));
         const double rate = (to ? 2.0 : 1.0) * piece_bytes / (bench_now() - start);
         best = rate > best ? rate : best;
     }
