@@ -1,6 +1,7 @@
 #include "eval/ppl.h"
 
 #include "eval/identity.h"
+#include "eval/work.h"
 #include "lm/json.h"
 
 #include <math.h>
@@ -112,6 +113,7 @@ int32_t eval_ppl_bucket(int64_t position)
 
 /* What the hook needs while a window is prefilled. */
 typedef struct scorer {
+    eval_work work; /* first: the same pointer serves the hooks of both */
     const int32_t *ids; /* the window's inputs, and one more: the last target */
     eval_ppl_window window;
     int32_t n_vocab;
@@ -193,7 +195,7 @@ static bool run_window(runner *r, const eval_ppl_text *text, int32_t i, lm_error
         cJSON_AddItemToArray(nll, cJSON_CreateNumber(r->scorer.bucket_nll[b]));
         cJSON_AddItemToArray(n, cJSON_CreateNumber((double)r->scorer.bucket_n[b]));
     }
-    eval_record_stats(record, &stats);
+    eval_record_stats(record, &stats, r->scorer.work.flop);
     cJSON_AddNumberToObject(record, "prompt_tokens", r->scorer.window.n_input);
     cJSON_AddNumberToObject(record, "seconds", eval_seconds() - start);
     return eval_results_add(r->results, record, err);
@@ -208,6 +210,8 @@ static bool ensure_session(runner *r, prism_ctx *ctx, lm_error *err)
     so.n_ctx = r->options->n_ctx;
     so.chunk = r->options->chunk;
     so.options = &r->method->options;
+    so.on_call = eval_work_on_call;
+    so.on_plan = eval_work_on_plan;
     so.on_logits = score_rows;
     so.user = &r->scorer;
     return lm_session_create(r->model, ctx, &so, &r->session, err);

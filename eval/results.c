@@ -62,10 +62,10 @@ cJSON *eval_record_create(const char *method, const char *task, int32_t n_ctx, i
     return NULL;
 }
 
-void eval_record_stats(cJSON *record, const lm_session_stats *stats)
+void eval_record_stats(cJSON *record, const lm_session_stats *stats, double work_flop)
 {
     cJSON_AddNumberToObject(record, "density", stats->density);
-    /* Work belongs here as work_flop once lm_session_stats counts it; whoever reads records takes its absence. */
+    cJSON_AddNumberToObject(record, "work_flop", work_flop);
     cJSON_AddNumberToObject(record, "select_seconds", stats->select_seconds);
     cJSON_AddNumberToObject(record, "attend_seconds", stats->attend_seconds);
     cJSON_AddNumberToObject(record, "prefill_seconds", stats->total_seconds);

@@ -31,8 +31,8 @@ const cJSON *eval_results_find(const eval_results *results, const char *method, 
 
 /* A record with its key. Fields are the caller's to add before eval_results_add(). NULL: no memory. */
 cJSON *eval_record_create(const char *method, const char *task, int32_t n_ctx, int32_t sample);
-/* Density, work and seconds of a session. */
-void eval_record_stats(cJSON *record, const lm_session_stats *stats);
+/* Density, work and seconds of a session's prefill. */
+void eval_record_stats(cJSON *record, const lm_session_stats *stats, double work_flop);
 /* A number of a record; NAN where it has none. */
 double eval_record_number(const cJSON *record, const char *name);
 

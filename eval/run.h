@@ -4,7 +4,7 @@
  *   sample -> chat template -> tokens -> prefill by the method -> greedy answer (full attention) -> score -> record
  *
  * A record has: score, answer, gold, density, prompt_tokens, answer_tokens, dropped_tokens (of a prompt too long for
- * the context), seconds of the sample and of its parts; and work_flop where the library counts it.
+ * the context), work_flop (work.h), seconds of the sample and of its parts.
  */
 #ifndef EVAL_RUN_H
 #define EVAL_RUN_H
