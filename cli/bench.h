@@ -18,9 +18,9 @@ typedef struct bench_args {
     const char *methods; /* NULL: "dense,prism" */
     const char *csv, *plot, *tools;
     int32_t length[bench_max_length];
-    int32_t n_length; /* 0: not given */
-    int32_t layer;    /* -1: the middle one */
-    int32_t n_head, n_kv_head, d_head;
+    int32_t n_length;                  /* 0: not given */
+    int32_t layer;                     /* -1: the middle one */
+    int32_t n_head, n_kv_head, d_head; /* of noise */
     prism_dtype dtype;
     double density; /* imposed; 0: every method's own; below 0: not given */
     int32_t seed, chunk;

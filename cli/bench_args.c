@@ -233,6 +233,10 @@ static int check(const bench_args *a, int argc, char *const *argv)
         return cli_fail(EXIT_USAGE, "prefill wants a model (-m) and a text (-f or --ruler-json)");
     if (has_prompt != !!a->model)
         return cli_fail(EXIT_USAGE, "a model (-m) and its prompt (-f or --ruler-json) go together");
+    if (a->model && (a->n_head || a->n_kv_head || a->d_head))
+        return cli_fail(EXIT_USAGE, "--heads, --kv-heads and --d are of noise; a model has its own");
+    if (a->layer >= 0 && (!a->model || a->what == BENCH_PREFILL))
+        return cli_fail(EXIT_USAGE, "--layer says whose Q, K and V are captured: of attention and stages, with -m");
     if (a->what == BENCH_PREFILL && a->density > 0)
         return cli_fail(EXIT_USAGE, "--density: a whole model runs by its method's own plans");
     if (a->what != BENCH_PREFILL && a->chunk)
@@ -288,14 +292,8 @@ int bench_parse(int argc, char **argv, bench_args *out, bool *help)
         fputs(help_all, *help ? stdout : stderr);
         return *help ? EXIT_DONE : EXIT_USAGE;
     }
-    *out = (bench_args){.layer = -1,
-                        .n_head = 32,
-                        .n_kv_head = 8,
-                        .d_head = 128,
-                        .dtype = PRISM_BF16,
-                        .density = -1,
-                        .seed = 1,
-                        .limits = {.reps = 5, .seconds = 10}};
+    *out = (bench_args){.layer = -1, .dtype = PRISM_BF16, .density = -1, .seed = 1};
+    out->limits = (bench_limits){.reps = 5, .seconds = 10};
     cli_method_args_init(&out->base);
     int code = find_command(argv[1], &out->what);
     opterr = 0;
@@ -308,5 +306,10 @@ int bench_parse(int argc, char **argv, bench_args *out, bool *help)
         }
         code = parse_option(out, o, argv);
     }
-    return code ? code : check(out, argc, argv);
+    if (!code)
+        code = check(out, argc, argv);
+    out->n_head = out->n_head ? out->n_head : 32;
+    out->n_kv_head = out->n_kv_head ? out->n_kv_head : 8;
+    out->d_head = out->d_head ? out->d_head : 128;
+    return code;
 }

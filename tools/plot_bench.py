@@ -101,8 +101,9 @@ def label_lines(axes, lines, palette):
 
 def draw(axes, lines, palette, title, unit):
     for name, (x, y) in lines.items():
-        axes.plot(x, y, color=palette[name], marker="o", markersize=4, linewidth=2.2 if palette[name] == EMPHASIS else 1.4,
-                  linestyle="--" if palette[name] == GREY else "-", zorder=3 if palette[name] == EMPHASIS else 2)
+        stands_out = palette[name] == EMPHASIS
+        axes.plot(x, y, color=palette[name], marker="o", markersize=4, linewidth=2.2 if stands_out else 1.4,
+                  linestyle="--" if palette[name] == GREY else "-", zorder=3 if stands_out else 2)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_title(f"{title}, {unit}" if unit != "×" else title, fontsize=10.5, loc="left", pad=10)
@@ -137,15 +138,16 @@ def main():
         data = json.load(f)
     results = data.get("results", [])
     palette = colours(results)
-    panels = [(series(results, key, factor), title, unit) for key, title, unit, factor in PANELS.get(data.get("bench"), [])]
+    wanted = PANELS.get(data.get("bench"), [])
+    panels = [(series(results, key, factor), title, unit) for key, title, unit, factor in wanted]
     panels = [p for p in panels if p[0]]
     if not panels:
-        sys.exit(f"plot_bench.py: '{args.data}' has nothing to draw: results of prism bench attention or prefill are wanted")
+        sys.exit(f"plot_bench.py: '{args.data}' has nothing to draw: it wants results of prism bench attention or prefill")
 
     figure, axes = plt.subplots(1, len(panels), figsize=(4.9 * len(panels), 3.9), squeeze=False)
     widest = max(len(name) for name in palette)
-    figure.subplots_adjust(left=0.15 / len(panels), right=1 - (0.12 + 0.0135 * widest) / len(panels), top=0.86, bottom=0.21,
-                           wspace=0.25 + 0.019 * widest)
+    figure.subplots_adjust(left=0.15 / len(panels), right=1 - (0.12 + 0.0135 * widest) / len(panels),
+                           top=0.86, bottom=0.21, wspace=0.25 + 0.019 * widest)
     for a, (lines, title, unit) in zip(axes[0], panels):
         draw(a, lines, palette, title, unit)
     figure.canvas.draw()  # fixes the axes, which the labels are placed by

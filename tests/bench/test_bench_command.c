@@ -282,6 +282,8 @@ static void misuse(void **state)
         {"attention extra", 2, "extra"},
         {"attention -m model.gguf", 2, "go together"},
         {"attention -f text", 2, "go together"},
+        {"attention --layer 1", 2, "--layer"},
+        {"attention -m x -f y --heads 4", 2, "of noise"},
         {"attention --chunk 100", 2, "--chunk"},
         {"attention --plot a.json", 2, ".png"},
         {"attention --plot noending", 2, ".png"},
