@@ -53,7 +53,7 @@ bool eval_ppl_text_make(const lm_model *model, const char *name, const char *tex
         out->tokens.n = (size_t)max_tokens;
     bool ok = lm_tokenizer_decode(tok, out->tokens.ids, out->tokens.n, 0, &kept, err);
     if (ok && !out->tokens.n)
-        ok = lm_fail(err, LM_ERROR_INPUT, "%s is empty", name);
+        ok = lm_fail(err, LM_ERROR_INPUT, "the text '%s' is empty", name);
     if (ok && !(out->name = strdup(name)))
         ok = lm_fail(err, LM_ERROR_MEMORY, "out of memory for a text");
     if (ok) {

@@ -172,27 +172,24 @@ static const char *first_difference(const cJSON *a, const cJSON *b)
 
 static bool check_header(const eval_results *r, const cJSON *found, lm_error *err)
 {
-    static const char *const parts[] = {"model", "settings"};
     if (!lm_json_get(found, FORMAT_KEY))
         return lm_fail(err, LM_ERROR_INPUT, "%s is no results file of this command; it is left alone", r->path);
-    const char *top = first_difference(r->header, found);
-    if (!top)
+    const char *part = first_difference(r->header, found);
+    if (!part)
         return true;
-    for (int i = 0; i < 2; i++) {
-        const cJSON *mine = lm_json_get(r->header, parts[i]), *its = lm_json_get(found, parts[i]);
-        const char *name = first_difference(mine, its);
-        if (!name)
-            continue;
-        char *a = cJSON_PrintUnformatted(lm_json_get(its, name)), *b = cJSON_PrintUnformatted(lm_json_get(mine, name));
-        lm_error_set(err, LM_ERROR_INPUT,
-                     "%s has results of %s: its %s is %.80s, here it is %.80s; give another file, or the same settings",
-                     r->path, i ? "other settings" : "another model", name, a ? a : "absent", b ? b : "absent");
-        cJSON_free(a);
-        cJSON_free(b);
-        return false;
-    }
-    return lm_fail(err, LM_ERROR_INPUT, "%s has results of another evaluation ('%s' differs); give another file",
-                   r->path, top);
+    const bool model = !strcmp(part, "model");
+    if (!model && strcmp(part, "settings") != 0)
+        return lm_fail(err, LM_ERROR_INPUT, "%s has results of another evaluation ('%s' differs); give another file",
+                       r->path, part);
+    const cJSON *mine = lm_json_get(r->header, part), *its = lm_json_get(found, part);
+    const char *name = first_difference(mine, its);
+    char *a = cJSON_PrintUnformatted(lm_json_get(its, name)), *b = cJSON_PrintUnformatted(lm_json_get(mine, name));
+    lm_error_set(err, LM_ERROR_INPUT,
+                 "%s has results of %s: its %s is %.80s, here it is %.80s; give another file, or the same settings", r->path,
+                 model ? "another model" : "other settings", name ? name : part, a ? a : "absent", b ? b : "absent");
+    cJSON_free(a);
+    cJSON_free(b);
+    return false;
 }
 
 /* ------------------------------------------------------------------------------------------------- file ---- */
