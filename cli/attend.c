@@ -19,7 +19,8 @@ static const char help[] =
     "  --rope-dims N          rotated dimensions, from the first (all)\n"
     "  --rope-layout L        half-split (default) or interleaved pairs\n"
     "  --q-start P            position of the first query (n_kv - n_q)\n" CLI_METHOD_HELP "\n"
-    "Short inputs are not sent the dense way here: min_tokens is 0 unless -o min_tokens=N says otherwise.\n"
+    "Short inputs are not sent the dense way here (min_tokens is 0), and calibration is global, as in the paper, unless\n"
+    "options say otherwise.\n"
     "example: prism attend --in qkv.safetensors --out result.safetensors --top-p 0.9\n";
 
 enum { OPT_IN = OPT_OWN, OPT_OUT, OPT_HIGH, OPT_LOW, OPT_BASE, OPT_ROPE_DIMS, OPT_LAYOUT, OPT_Q_START };
@@ -306,6 +307,7 @@ int cli_attend(int argc, char **argv)
     attend_args args = {.n_high = -1, .n_low = -1, .n_rotated = -1, .q_start = -1, .base = 1e6};
     cli_method_args_init(&args.method);
     args.method.options.min_tokens = 0;
+    args.method.options.calibration = PRISM_CALIBRATION_GLOBAL; /* whole tensors, to hold against other programs */
     opterr = 0;
     for (int o; (o = getopt_long(argc, argv, ":o:h", options, NULL)) != -1;) {
         if (o == 'h') {

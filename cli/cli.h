@@ -46,7 +46,7 @@ enum { OPT_METHOD = 1000, OPT_TOP_P, OPT_BLOCK_SIZE, OPT_CALIBRATION, OPT_THREAD
     "                         flashprefill\n"                                                                          \
     "  --top-p P              keep the blocks that hold this mass in either band (0.95); 1 is dense\n"                \
     "  --block-size B         64 or 128 (128)\n"                                                                       \
-    "  --calibration C        global (the paper) or causal (does not depend on chunks)\n"                             \
+    "  --calibration C        causal (default: plans do not depend on chunks) or global (the paper)\n"                  \
     "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, min_tokens,\n" \
     "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n"                        \
     "  --threads T            threads (all processors)\n"                                                              \

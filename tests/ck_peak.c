@@ -11,15 +11,13 @@
 
 /* Enough independent accumulators to cover the latency of a multiply-add on two ports, and few enough for the registers. */
 #define FMA_LOOP(vector, set1, fmadd, n_acc)                                                                           \
-    vector acc[n_acc];                                                                                                 \
-    for (int j = 0; j < n_acc; j++)                                                                                    \
-        acc[j] = set1(1.0f + (float)j);                                                                                \
+    vector acc[n_acc]; /* every loop over it is unrolled: an index at run time would keep it in memory */              \
+    _Pragma("GCC unroll 12") for (int j = 0; j < n_acc; j++) acc[j] = set1(1.0f + (float)j);                           \
     const vector x = set1(0.999f), y = set1(0.001f);                                                                   \
     for (long i = 0; i < n; i++)                                                                                       \
         _Pragma("GCC unroll 12") for (int j = 0; j < n_acc; j++) acc[j] = fmadd(acc[j], x, y);                         \
     vector sum = acc[0];                                                                                               \
-    for (int j = 1; j < n_acc; j++)                                                                                    \
-        sum = fmadd(acc[j], x, sum);                                                                                   \
+    _Pragma("GCC unroll 12") for (int j = 1; j < n_acc; j++) sum = fmadd(acc[j], x, sum);                              \
     float first;                                                                                                       \
     memcpy(&first, &sum, sizeof first);                                                                                \
     return first;
@@ -41,12 +39,10 @@ static float fma_c(long n)
 {
     typedef float vector __attribute__((vector_size(16)));
     vector acc[12];
-    for (int j = 0; j < 12; j++)
-        acc[j] = (vector){1, 2, 3, (float)j};
+    _Pragma("GCC unroll 12") for (int j = 0; j < 12; j++) acc[j] = (vector){1, 2, 3, (float)j};
     for (long i = 0; i < n; i++)
         _Pragma("GCC unroll 12") for (int j = 0; j < 12; j++) acc[j] = acc[j] * 0.999f + 0.001f;
-    for (int j = 1; j < 12; j++)
-        acc[0] += acc[j];
+    _Pragma("GCC unroll 12") for (int j = 1; j < 12; j++) acc[0] += acc[j];
     return acc[0][0];
 }
 

@@ -129,6 +129,7 @@ static prism_options options_for(double p, const prism_bands *bands)
 {
     prism_options o;
     prism_options_init(&o);
+    o.calibration = PRISM_CALIBRATION_GLOBAL; /* the goldens', which is the paper's */
     o.top_p = (float)p;
     o.bands = bands;
     o.min_tokens = 0;

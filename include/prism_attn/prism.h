@@ -217,8 +217,9 @@ typedef enum prism_method {
 
 typedef enum prism_calibration {
     PRISM_CALIBRATION_GLOBAL = 0, /* band energies over all blocks of the call (paper) */
-    PRISM_CALIBRATION_CAUSAL = 1  /* over what a row can see: itself and the key blocks up to its own. The plan of a
-                                     row then does not depend on how the prompt was cut into block-aligned chunks */
+    PRISM_CALIBRATION_CAUSAL = 1  /* default: over what a row can see, itself and the key blocks up to its own. The
+                                     plan of a row then does not depend on how the prompt was cut into block-aligned
+                                     chunks; accuracy and density are those of global (docs/eval.md) */
 } prism_calibration;
 
 typedef struct prism_options {

@@ -115,9 +115,11 @@ prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options,
                                    size_t *bytes)
 {
     prism_problem p;
-    if (!ctx || !options || !bytes)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options or bytes is NULL");
-    prism_status status = prism_check_call(ctx, call, options->block_size, PRISM_CHECK_SHAPE, &p);
+    if (!ctx || !bytes)
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "bytes is NULL");
+    prism_status status = prism_check_options_struct(ctx, options);
+    if (!status)
+        status = prism_check_call(ctx, call, options->block_size, PRISM_CHECK_SHAPE, &p);
     if (!status)
         status = prism_check_options(ctx, options, call->d_head);
     if (status)
@@ -247,9 +249,11 @@ prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, cons
                               void *workspace, size_t workspace_bytes)
 {
     prism_problem p;
-    if (!ctx || !options || !plan)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options or plan is NULL");
-    prism_status status = prism_check_call(ctx, call, options->block_size, PRISM_CHECK_Q | PRISM_CHECK_K, &p);
+    if (!ctx || !plan)
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "plan is NULL");
+    prism_status status = prism_check_options_struct(ctx, options);
+    if (!status)
+        status = prism_check_call(ctx, call, options->block_size, PRISM_CHECK_Q | PRISM_CHECK_K, &p);
     if (!status)
         status = prism_check_options(ctx, options, call->d_head);
     if (!status)
@@ -346,11 +350,13 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
                              void *workspace, size_t workspace_bytes, prism_stats *stats)
 {
     prism_problem p;
-    if (!ctx || !options || !plan || (stats && stats->struct_size < sizeof *stats))
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options or plan is NULL, or stats.struct_size is not set");
+    if (!ctx || !plan || (stats && stats->struct_size < sizeof *stats))
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "plan is NULL, or stats.struct_size is not set");
     /* All of attend's checks first: an error must leave nothing half done. */
-    prism_status status = prism_check_call(ctx, call, options->block_size,
-                                           PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
+    prism_status status = prism_check_options_struct(ctx, options);
+    if (!status)
+        status = prism_check_call(ctx, call, options->block_size,
+                                  PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
     if (!status)
         status = prism_check_workspace(ctx, workspace, workspace_bytes, ctx->kernels->attend_bytes(ctx, &p));
     const double start = prism_seconds();

@@ -6,6 +6,8 @@
 #include "core/options.h"
 #include "methods/methods.h"
 
+enum { max_seq = 1 << 20 }; /* the checks look at each sequence: a count out of nowhere must not take minutes */
+
 static prism_status check_counts(prism_ctx *ctx, const prism_call *c)
 {
     if (!c)
@@ -16,6 +18,8 @@ static prism_status check_counts(prism_ctx *ctx, const prism_call *c)
     if (c->n_seq < 1 || c->n_q < 1 || c->n_kv < 1)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "n_seq %d, n_q %d, n_kv %d: each must be at least 1", c->n_seq,
                           c->n_q, c->n_kv);
+    if (c->n_seq > max_seq)
+        return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "n_seq %d: at most %d", c->n_seq, max_seq);
     if (c->n_head < 1 || c->n_kv_head < 1 || c->n_head % c->n_kv_head)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "n_head %d is not a multiple of n_kv_head %d", c->n_head,
                           c->n_kv_head);
@@ -213,7 +217,7 @@ static bool band_fits(const int16_t *dim, int32_t n, int32_t d_head)
     return true;
 }
 
-prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, int32_t d_head)
+prism_status prism_check_options_struct(prism_ctx *ctx, const prism_options *options)
 {
     if (!options)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "options is NULL");
@@ -221,6 +225,11 @@ prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, i
         return prism_fail(ctx, PRISM_ERROR_INVALID,
                           "options.struct_size is %zu, expected %zu: use prism_options_init()", options->struct_size,
                           sizeof *options);
+    return PRISM_OK;
+}
+
+prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, int32_t d_head)
+{
     const char *problem = prism_options_problem(options);
     if (problem)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "options.%s is out of range", problem);

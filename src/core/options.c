@@ -12,7 +12,7 @@ void prism_options_init(prism_options *options)
     memset(options, 0, sizeof *options);
     options->struct_size = sizeof *options;
     options->method = PRISM_METHOD_PRISM;
-    options->calibration = PRISM_CALIBRATION_GLOBAL;
+    options->calibration = PRISM_CALIBRATION_CAUSAL;
     options->block_size = 128;
     options->top_p = 0.95f;
     options->keep_sink = 1;

@@ -1,14 +1,15 @@
 /*
  * attend for a few queries against many keys (decoding, full plan): reading K and V dominates, so nothing is packed.
- * The key blocks of a KV head are split over threads; each part leaves a softmax state and an unnormalised output for
- * every query row of the group, and the parts are merged.
+ * The keys of a KV head are cut into parts, work items for all threads; each part leaves a softmax state and an
+ * unnormalised output for every query row of the group, and the parts are merged. Parts have a fixed size, so that the
+ * result does not depend on the number of threads.
  */
 #include <math.h>
 #include <string.h>
 
 #include "cpu/cpu.h"
 
-enum { few_rows = 16, few_tokens = 64 };
+enum { few_rows = 16, few_tokens = 64, part_tokens = 2048 };
 
 static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
 
@@ -17,30 +18,39 @@ bool prism_attend_few_fits(const prism_problem *p, const prism_seq *q, const pri
     return plan->full && q->n_q > 0 && (int64_t)p->group * q->n_q <= few_rows;
 }
 
-/* Parts a KV head's keys are cut into: enough for every thread. */
-static int32_t part_count(const prism_ctx *ctx, const prism_problem *p)
+static int32_t part_count(int32_t n_kv)
 {
-    const int32_t wanted = (ctx->n_thread - 1) / p->call->n_kv_head + 1;
-    return wanted < p->n_kblk ? wanted : p->n_kblk;
+    return (n_kv - 1) / part_tokens + 1;
 }
 
+/* What a part leaves behind. */
 typedef struct part {
     prism_softmax *state; /* [few_rows] */
     float *output;        /* [few_rows][d] */
-    float *query;         /* [few_rows][d] */
-    float *rows;          /* [few_tokens][d] */
-    float *weight;        /* [few_rows][few_tokens] */
 } part;
+
+/* What a thread works with. */
+typedef struct few_scratch {
+    float *query;  /* [few_rows][d] */
+    float *rows;   /* [few_tokens][d] */
+    float *weight; /* [few_rows][few_tokens] */
+} few_scratch;
 
 static part layout_part(int32_t d, prism_arena *a)
 {
     part x;
     x.state = prism_arena_take(a, few_rows, sizeof *x.state);
     x.output = prism_arena_take(a, (size_t)few_rows * (size_t)d, sizeof(float));
-    x.query = prism_arena_take(a, (size_t)few_rows * (size_t)d, sizeof(float));
-    x.rows = prism_arena_take(a, (size_t)few_tokens * (size_t)d, sizeof(float));
-    x.weight = prism_arena_take(a, few_rows * few_tokens, sizeof(float));
     return x;
+}
+
+static few_scratch layout_thread(int32_t d, prism_arena *a)
+{
+    few_scratch t;
+    t.query = prism_arena_take(a, (size_t)few_rows * (size_t)d, sizeof(float));
+    t.rows = prism_arena_take(a, (size_t)few_tokens * (size_t)d, sizeof(float));
+    t.weight = prism_arena_take(a, few_rows * few_tokens, sizeof(float));
+    return t;
 }
 
 static size_t part_bytes(int32_t d)
@@ -50,9 +60,24 @@ static size_t part_bytes(int32_t d)
     return a.used;
 }
 
+static size_t thread_bytes(int32_t d)
+{
+    prism_arena a = {0};
+    layout_thread(d, &a);
+    return a.used;
+}
+
+static part get_part(void *scratch, int32_t d, int32_t item)
+{
+    prism_arena a = {.base = (char *)scratch + (size_t)item * part_bytes(d)};
+    return layout_part(d, &a);
+}
+
 size_t prism_attend_few_bytes(const prism_ctx *ctx, const prism_problem *p)
 {
-    return part_bytes(p->call->d_head) * (size_t)part_count(ctx, p) * (size_t)p->call->n_kv_head;
+    const int32_t d = p->call->d_head;
+    const size_t n_part = (size_t)p->n_kblk * (size_t)p->block_size / part_tokens + 1;
+    return part_bytes(d) * n_part * (size_t)p->call->n_kv_head + thread_bytes(d) * (size_t)ctx->n_thread;
 }
 
 static void load_group(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
@@ -68,24 +93,24 @@ static void load_group(const prism_cpu_kernels *k, const prism_problem *p, const
 
 /* Keys [begin, begin + n) for every row of the group. */
 static void attend_keys(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s,
-                        int32_t h_kv, int32_t begin, int32_t n, const part *x)
+                        int32_t h_kv, int32_t begin, int32_t n, const few_scratch *t, const part *x)
 {
     const prism_call *c = p->call;
     const int32_t d = c->d_head, m = p->group * q->n_q;
     int32_t n_valid[few_rows];
     float alpha[few_rows];
     for (int32_t j = 0; j < n; j++)
-        prism_load_token(k, &c->k, s, begin + j, h_kv, d, x->rows + (int64_t)j * d);
+        prism_load_token(k, &c->k, s, begin + j, h_kv, d, t->rows + (int64_t)j * d);
     for (int32_t r = 0; r < m; r++) {
         const int32_t seen = q->q_start + r % q->n_q + 1 - begin;
         n_valid[r] = seen < 0 ? 0 : seen < n ? seen : n;
-        k->dot_rows(x->weight + r * few_tokens, x->rows, d, x->query + r * d, n_valid[r], d);
+        k->dot_rows(t->weight + r * few_tokens, t->rows, d, t->query + r * d, n_valid[r], d);
     }
-    k->softmax(x->weight, few_tokens, m, few_tokens, n_valid, x->state, alpha);
+    k->softmax(t->weight, few_tokens, m, few_tokens, n_valid, x->state, alpha);
     for (int32_t j = 0; j < n; j++)
-        prism_load_token(k, &c->v, s, begin + j, h_kv, d, x->rows + (int64_t)j * d);
+        prism_load_token(k, &c->v, s, begin + j, h_kv, d, t->rows + (int64_t)j * d);
     for (int32_t r = 0; r < m; r++)
-        k->sum_rows(x->output + r * d, alpha[r], x->weight + r * few_tokens, x->rows, d, n_valid[r], d);
+        k->sum_rows(x->output + r * d, alpha[r], t->weight + r * few_tokens, t->rows, d, n_valid[r], d);
 }
 
 /* Folds part b into part a. */
@@ -112,35 +137,37 @@ static void store_group(const prism_cpu_kernels *k, const prism_problem *p, cons
     }
 }
 
+static void attend_part(const prism_ctx *ctx, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+                        int32_t begin, const few_scratch *t, const part *x)
+{
+    const int32_t d = p->call->d_head, m = p->group * q->n_q;
+    const int32_t end = q->n_kv - begin < part_tokens ? q->n_kv : begin + part_tokens;
+    load_group(ctx->cpu, p, q, s, h_kv, t->query);
+    memset(x->output, 0, (size_t)m * (size_t)d * sizeof(float));
+    for (int32_t r = 0; r < m; r++)
+        x->state[r] = (prism_softmax){-INFINITY, 0};
+    for (int32_t at = begin; at < end; at += few_tokens)
+        attend_keys(ctx->cpu, p, q, s, h_kv, at, end - at < few_tokens ? end - at : few_tokens, t, x);
+}
+
 void prism_attend_few(const prism_ctx *ctx, const prism_problem *p, int32_t s, void *scratch)
 {
     const prism_call *c = p->call;
     const prism_seq q = prism_problem_seq(p, s);
-    const int32_t d = c->d_head, n_part = part_count(ctx, p), m = p->group * q.n_q;
-    const int32_t n_chunk = (q.n_kv - 1) / few_tokens + 1;
-    const size_t bytes = part_bytes(d);
-#pragma omp parallel for num_threads(ctx->n_thread) schedule(static)
-    for (int32_t item = 0; item < c->n_kv_head * n_part; item++) {
-        const int32_t h_kv = item / n_part, j = item % n_part;
-        prism_arena arena = {.base = (char *)scratch + (size_t)item * bytes};
-        const part x = layout_part(d, &arena);
-        load_group(ctx->cpu, p, &q, s, h_kv, x.query);
-        memset(x.output, 0, (size_t)m * (size_t)d * sizeof(float));
-        for (int32_t r = 0; r < m; r++)
-            x.state[r] = (prism_softmax){-INFINITY, 0};
-        const int32_t first = (int32_t)((int64_t)n_chunk * j / n_part), last = (int32_t)((int64_t)n_chunk * (j + 1) / n_part);
-        for (int32_t chunk = first; chunk < last; chunk++) {
-            const int32_t begin = chunk * few_tokens, left = q.n_kv - begin;
-            attend_keys(ctx->cpu, p, &q, s, h_kv, begin, left < few_tokens ? left : few_tokens, &x);
-        }
+    const int32_t d = c->d_head, n_part = part_count(q.n_kv), n_item = c->n_kv_head * n_part;
+    char *threads = (char *)scratch + (size_t)n_item * part_bytes(d);
+#pragma omp parallel for num_threads(ctx->n_thread) schedule(dynamic, 1)
+    for (int32_t item = 0; item < n_item; item++) {
+        prism_arena arena = {.base = threads + (size_t)prism_thread_index() * thread_bytes(d)};
+        const few_scratch t = layout_thread(d, &arena);
+        const part x = get_part(scratch, d, item);
+        attend_part(ctx, p, &q, s, item / n_part, item % n_part * part_tokens, &t, &x);
     }
     for (int32_t h_kv = 0; h_kv < c->n_kv_head; h_kv++) {
-        prism_arena arena = {.base = (char *)scratch + (size_t)h_kv * (size_t)n_part * bytes};
-        const part x = layout_part(d, &arena);
+        const part x = get_part(scratch, d, h_kv * n_part);
         for (int32_t j = 1; j < n_part; j++) {
-            prism_arena other = {.base = (char *)scratch + ((size_t)h_kv * (size_t)n_part + (size_t)j) * bytes};
-            const part y = layout_part(d, &other);
-            merge(&x, &y, m, d);
+            const part y = get_part(scratch, d, h_kv * n_part + j);
+            merge(&x, &y, p->group * q.n_q, d);
         }
         store_group(ctx->cpu, p, &q, s, h_kv, &x);
     }

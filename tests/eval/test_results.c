@@ -135,8 +135,7 @@ static void others_are_refused(void **state)
     assert_int_equal(after, n);
     assert_memory_equal(text, before, n);
     free(text);
-    text = strchr(before, '\n');
-    text[5] = '}'; /* line 2 */
+    before[strcspn(before, "\n") + 5] = '}'; /* line 2 */
     put(before, n);
     refused(eval_results_open(path, header("a", 1), &r, &err), LM_ERROR_INPUT, "line 2");
     free(before);
