@@ -14,12 +14,14 @@ static const char help[] =
     "  --in FILE              safetensors file with q, k, v\n"
     "  --out FILE             write mask and out to FILE\n"
     "  --high-dims N          dimensions of the high-frequency band, with\n"
-    "  --low-dims N           dimensions of the low-frequency band (d = 128: 64 and 96; else chosen from the frequencies)\n"
+    "  --low-dims N           dimensions of the low-frequency band (d = 128: 64 and 96; else chosen from the "
+    "frequencies)\n"
     "  --rope-base R          base of the rotary frequencies (1e6)\n"
     "  --rope-dims N          rotated dimensions, from the first (all)\n"
     "  --rope-layout L        half-split (default) or interleaved pairs\n"
     "  --q-start P            position of the first query (n_kv - n_q)\n" CLI_METHOD_HELP "\n"
-    "Short inputs are not sent the dense way here (min_tokens is 0), and calibration is global, as in the paper, unless\n"
+    "Short inputs are not sent the dense way here (min_tokens is 0), and calibration is global, as in the paper, "
+    "unless\n"
     "options say otherwise.\n"
     "example: prism attend --in qkv.safetensors --out result.safetensors --top-p 0.9\n";
 
@@ -149,8 +151,10 @@ static int attend(const attend_args *args, prism_ctx *ctx, attend_job *j)
     c->k = j->k.view;
     c->v = j->v.view;
     if (!choose_bands(args, c->d_head, options.block_size, &j->bands))
-        return cli_fail(EXIT_USAGE, "a head of %d dimensions cannot be split so: check --high-dims, --low-dims and "
-                                    "--rope-dims (even, at most %d)", c->d_head, c->d_head);
+        return cli_fail(EXIT_USAGE,
+                        "a head of %d dimensions cannot be split so: check --high-dims, --low-dims and "
+                        "--rope-dims (even, at most %d)",
+                        c->d_head, c->d_head);
     prism_status status = prism_plan_create(ctx, c, options.block_size, 0, &j->plan);
     if (!status)
         status = prism_workspace_bytes(ctx, &options, c, &bytes);
@@ -185,7 +189,11 @@ static int write_result(const attend_args *args, const attend_job *j)
     const prism_call *c = &j->call;
     const lm_tensor tensors[] = {
         {"mask", LM_U8, 3, {c->n_head, j->view.n_qblk, j->view.n_kblk}, j->mask, j->mask_bytes},
-        {"out", LM_F32, 3, {c->n_head, c->n_q, c->d_head}, j->out,
+        {"out",
+         LM_F32,
+         3,
+         {c->n_head, c->n_q, c->d_head},
+         j->out,
          (size_t)c->n_head * (size_t)c->n_q * (size_t)c->d_head * sizeof(float)},
     };
     return lm_safetensors_write(args->out, tensors, 2, NULL, 0, &err) ? EXIT_DONE : cli_fail_lm(&err);
@@ -209,8 +217,7 @@ static int print_result(const attend_args *args, const attend_job *j)
     }
     printf("%s: %d heads, %d queries, %d keys, d = %d\n", name, j->call.n_head, j->call.n_q, j->call.n_kv,
            j->call.d_head);
-    printf("  density    %.4f   (%lld of %lld blocks)\n", s->density, (long long)s->n_selected,
-           (long long)s->n_causal);
+    printf("  density    %.4f   (%lld of %lld blocks)\n", s->density, (long long)s->n_selected, (long long)s->n_causal);
     printf("  selection  %.4f s\n  attention  %.4f s\n", s->select_seconds, s->attend_seconds);
     return EXIT_DONE;
 }

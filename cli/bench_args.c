@@ -164,55 +164,27 @@ static int whole(const char *name, int32_t min, int32_t max, int32_t *out)
 static int parse_option(bench_args *a, int o, char *const *argv)
 {
     switch (o) {
-    case 'm':
-        a->model = optarg;
-        return EXIT_DONE;
-    case 'f':
-        a->file = optarg;
-        return EXIT_DONE;
-    case OPT_RULER:
-        a->ruler = optarg;
-        return EXIT_DONE;
-    case OPT_KEY:
-        a->key = optarg;
-        return EXIT_DONE;
+    case 'm': a->model = optarg; return EXIT_DONE;
+    case 'f': a->file = optarg; return EXIT_DONE;
+    case OPT_RULER: a->ruler = optarg; return EXIT_DONE;
+    case OPT_KEY: a->key = optarg; return EXIT_DONE;
     case OPT_METHOD: /* one method is a list of one */
-    case OPT_METHODS:
-        a->methods = optarg;
-        return EXIT_DONE;
-    case OPT_LENGTHS:
-        return parse_lengths(optarg, a);
-    case OPT_LAYER:
-        return whole("--layer", 0, INT32_MAX, &a->layer);
-    case OPT_HEADS:
-        return whole("--heads", 1, 1024, &a->n_head);
-    case OPT_KV_HEADS:
-        return whole("--kv-heads", 1, 1024, &a->n_kv_head);
-    case OPT_D:
-        return whole("--d", 2, PRISM_MAX_D_HEAD, &a->d_head);
-    case OPT_SEED:
-        return whole("--seed", 0, INT32_MAX, &a->seed);
-    case OPT_CHUNK:
-        return whole("--chunk", 1, INT32_MAX, &a->chunk);
-    case OPT_REPS:
-        return whole("--reps", 1, 1000, &a->limits.reps);
-    case OPT_DTYPE:
-        return parse_dtype(optarg, &a->dtype);
-    case OPT_DENSITY:
-        return parse_number("--density", optarg, 0, 1, &a->density);
-    case OPT_SECONDS:
-        return parse_number("--seconds", optarg, 0, 1e6, &a->limits.seconds);
-    case OPT_CSV:
-        a->csv = optarg;
-        return EXIT_DONE;
-    case OPT_PLOT:
-        a->plot = optarg;
-        return EXIT_DONE;
-    case OPT_TOOLS:
-        a->tools = optarg;
-        return EXIT_DONE;
-    default:
-        break;
+    case OPT_METHODS: a->methods = optarg; return EXIT_DONE;
+    case OPT_LENGTHS: return parse_lengths(optarg, a);
+    case OPT_LAYER: return whole("--layer", 0, INT32_MAX, &a->layer);
+    case OPT_HEADS: return whole("--heads", 1, 1024, &a->n_head);
+    case OPT_KV_HEADS: return whole("--kv-heads", 1, 1024, &a->n_kv_head);
+    case OPT_D: return whole("--d", 2, PRISM_MAX_D_HEAD, &a->d_head);
+    case OPT_SEED: return whole("--seed", 0, INT32_MAX, &a->seed);
+    case OPT_CHUNK: return whole("--chunk", 1, INT32_MAX, &a->chunk);
+    case OPT_REPS: return whole("--reps", 1, 1000, &a->limits.reps);
+    case OPT_DTYPE: return parse_dtype(optarg, &a->dtype);
+    case OPT_DENSITY: return parse_number("--density", optarg, 0, 1, &a->density);
+    case OPT_SECONDS: return parse_number("--seconds", optarg, 0, 1e6, &a->limits.seconds);
+    case OPT_CSV: a->csv = optarg; return EXIT_DONE;
+    case OPT_PLOT: a->plot = optarg; return EXIT_DONE;
+    case OPT_TOOLS: a->tools = optarg; return EXIT_DONE;
+    default: break;
     }
     const int code = cli_method_arg(&a->base, o, optarg);
     return code >= 0 ? code : cli_bad_option(argv, "bench");

@@ -32,22 +32,35 @@ typedef struct cli_method_args {
     bool json;
 } cli_method_args;
 
-enum { OPT_METHOD = 1000, OPT_TOP_P, OPT_BLOCK_SIZE, OPT_CALIBRATION, OPT_THREADS, OPT_JSON, OPT_OWN /* a command's first */ };
+enum {
+    OPT_METHOD = 1000,
+    OPT_TOP_P,
+    OPT_BLOCK_SIZE,
+    OPT_CALIBRATION,
+    OPT_THREADS,
+    OPT_JSON,
+    OPT_OWN /* a command's first */
+};
 
 #define CLI_METHOD_OPTIONS                                                                                             \
     {"method", required_argument, NULL, OPT_METHOD}, {"top-p", required_argument, NULL, OPT_TOP_P},                    \
         {"block-size", required_argument, NULL, OPT_BLOCK_SIZE},                                                       \
-        {"calibration", required_argument, NULL, OPT_CALIBRATION},                                                     \
-        {"option", required_argument, NULL, 'o'}, {"threads", required_argument, NULL, OPT_THREADS},                   \
-        {"json", no_argument, NULL, OPT_JSON}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}
+        {"calibration", required_argument, NULL, OPT_CALIBRATION}, {"option", required_argument, NULL, 'o'},           \
+        {"threads", required_argument, NULL, OPT_THREADS}, {"json", no_argument, NULL, OPT_JSON},                      \
+        {"help", no_argument, NULL, 'h'},                                                                              \
+    {                                                                                                                  \
+        NULL, 0, NULL, 0                                                                                               \
+    }
 
 #define CLI_METHOD_HELP                                                                                                \
-    "  --method M             prism (default), dense = full attention, meanpool, minference, flexprefill, xattention,\n" \
+    "  --method M             prism (default), dense = full attention, meanpool, minference, flexprefill, "            \
+    "xattention,\n"                                                                                                    \
     "                         flashprefill\n"                                                                          \
-    "  --top-p P              keep the blocks that hold this mass in either band (0.95); 1 is dense\n"                \
+    "  --top-p P              keep the blocks that hold this mass in either band (0.95); 1 is dense\n"                 \
     "  --block-size B         64 or 128 (128)\n"                                                                       \
-    "  --calibration C        causal (default: plans do not depend on chunks) or global (the paper)\n"                  \
-    "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, min_tokens,\n" \
+    "  --calibration C        causal (default: plans do not depend on chunks) or global (the paper)\n"                 \
+    "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, "           \
+    "min_tokens,\n"                                                                                                    \
     "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n"                        \
     "  --threads T            threads (all processors)\n"                                                              \
     "  --json                 one JSON object on stdout, for machines\n"                                               \

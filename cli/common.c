@@ -23,8 +23,12 @@ int cli_fail(int exit_code, const char *format, ...)
 int cli_fail_lm(const lm_error *err)
 {
     static const int exit_codes[] = {
-        [LM_OK] = EXIT_RUN,          [LM_ERROR_RUN] = EXIT_RUN,    [LM_ERROR_USAGE] = EXIT_USAGE,
-        [LM_ERROR_INPUT] = EXIT_INPUT, [LM_ERROR_MEMORY] = EXIT_RUN, [LM_ERROR_UNSUPPORTED] = EXIT_INPUT,
+        [LM_OK] = EXIT_RUN,
+        [LM_ERROR_RUN] = EXIT_RUN,
+        [LM_ERROR_USAGE] = EXIT_USAGE,
+        [LM_ERROR_INPUT] = EXIT_INPUT,
+        [LM_ERROR_MEMORY] = EXIT_RUN,
+        [LM_ERROR_UNSUPPORTED] = EXIT_INPUT,
     };
     return cli_fail(exit_codes[err->kind], "%s", err->text);
 }

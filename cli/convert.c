@@ -6,7 +6,8 @@
 
 static const char help[] =
     "usage: prism convert -m DIRECTORY -o FILE.gguf [options]\n\n"
-    "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of the Qwen3 or Llama 3 family into one\n"
+    "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of the Qwen3 or Llama 3 family into "
+    "one\n"
     "GGUF file, tokenizer included, that this command and llama.cpp open.\n\n"
     "  -m, --model DIRECTORY  the model\n"
     "  -o, --out FILE         the file to write; it appears complete or not at all\n"

@@ -20,7 +20,8 @@ static const char help_common[] =
     "  --methods LIST         methods by comma, options of a method by colon (dense,prism):\n"
     "                         --methods dense,prism:top_p=0.9,prism:calibration=causal,meanpool\n"
     "  --ctx N[,N...]         context lengths in tokens; K counts 1024: 8K,32K\n"
-    "  --results FILE         keep every finished sample in FILE (JSON Lines); the same command, run again after it was\n"
+    "  --results FILE         keep every finished sample in FILE (JSON Lines); the same command, run again after it "
+    "was\n"
     "                         stopped, goes on where it was. More methods, lengths and samples may be added later;\n"
     "                         a FILE of another model or other settings is refused\n"
     "  --chunk N              prefill in steps of at most N tokens (whole prompt)\n"
@@ -29,25 +30,27 @@ static const char help_common[] =
     "  -h, --help             this text\n";
 
 static const char *const help_family[EVAL_N_FAMILY] = {
-    [EVAL_PPL] = "usage: prism eval ppl -m MODEL [options] [TEXT...]\n\n"
-                 "Rolling perplexity of text files (the bundled novel): windows of the context length, each token foretold\n"
-                 "once. word: exp of the mean loss per word, as lm-eval reports it; token and byte likewise.\n\n"
-                 "  --text FILE            a text; again for more, or as plain arguments\n"
-                 "  --max-tokens N         use the first N tokens of each text only\n"
-                 "  --by-position          perplexity by position in the window too\n"
-                 "  --plot FILE            draw that as FILE (.svg or .png), by python3 with matplotlib\n",
-    [EVAL_NEEDLE] = "usage: prism eval needle -m MODEL [options]\n\n"
-                    "Hides sentences with magic words, numbers or UUIDs in a long text and asks for one of them. The wording is\n"
-                    "that of RULER's needle tasks, as the bundled model was trained on it.\n\n"
-                    "  --haystack LIST        book, needle, noise (book)\n"
-                    "  --text FILE            text of the book haystack (the bundled novel)\n"
-                    "  --depths LIST          where the needle stands, 0 start to 1 end (0,0.25,0.5,0.75,1)\n"
-                    "  --keys N               needles woven in (4)\n"
-                    "  --key-type T           word (default), number or uuid\n"
-                    "  --value-type T         number (default), word or uuid\n"
-                    "  --samples N            prompts for each cell of the grid (4)\n"
-                    "  --seed S               of the first prompt (1)\n"
-                    "  --plot FILE            draw the grid as a heat map, FILE .svg or .png, by python3 with matplotlib\n",
+    [EVAL_PPL] =
+        "usage: prism eval ppl -m MODEL [options] [TEXT...]\n\n"
+        "Rolling perplexity of text files (the bundled novel): windows of the context length, each token foretold\n"
+        "once. word: exp of the mean loss per word, as lm-eval reports it; token and byte likewise.\n\n"
+        "  --text FILE            a text; again for more, or as plain arguments\n"
+        "  --max-tokens N         use the first N tokens of each text only\n"
+        "  --by-position          perplexity by position in the window too\n"
+        "  --plot FILE            draw that as FILE (.svg or .png), by python3 with matplotlib\n",
+    [EVAL_NEEDLE] =
+        "usage: prism eval needle -m MODEL [options]\n\n"
+        "Hides sentences with magic words, numbers or UUIDs in a long text and asks for one of them. The wording is\n"
+        "that of RULER's needle tasks, as the bundled model was trained on it.\n\n"
+        "  --haystack LIST        book, needle, noise (book)\n"
+        "  --text FILE            text of the book haystack (the bundled novel)\n"
+        "  --depths LIST          where the needle stands, 0 start to 1 end (0,0.25,0.5,0.75,1)\n"
+        "  --keys N               needles woven in (4)\n"
+        "  --key-type T           word (default), number or uuid\n"
+        "  --value-type T         number (default), word or uuid\n"
+        "  --samples N            prompts for each cell of the grid (4)\n"
+        "  --seed S               of the first prompt (1)\n"
+        "  --plot FILE            draw the grid as a heat map, FILE .svg or .png, by python3 with matplotlib\n",
     [EVAL_RULER] = "usage: prism eval ruler -m MODEL [options]\n\n"
                    "RULER's tasks, generated for each context length with the model's own tokenizer.\n\n"
                    "  --tasks LIST           names, or all, niah, qa, synthetic (synthetic: all but qa)\n"
@@ -58,38 +61,62 @@ static const char *const help_family[EVAL_N_FAMILY] = {
                    "  --squad FILE           SQuAD 2.0 development set, for qa_squad\n"
                    "  --hotpot FILE          HotpotQA development set with distractors, for qa_hotpot\n"
                    "  --no-chat              plain text, although the model has a chat template\n",
-    [EVAL_LONGBENCH] = "usage: prism eval longbench -m MODEL --folder DIR [options]\n\n"
-                       "LongBench's tasks, from DIR/<task>.jsonl in LongBench's own format.\n\n"
-                       "  --folder DIR           where the files are\n"
-                       "  --tasks LIST           names or categories, or all\n"
-                       "  --samples N            the first N of each task (all)\n"
-                       "  --truncation T         of longer prompts: middle (default, as LongBench) or left (as lm-eval)\n"
-                       "  --no-chat              plain text, although the model has a chat template\n",
-    [EVAL_RECALL] = "usage: prism eval recall -m MODEL [options] [TEXT]\n\n"
-                    "Attention mass that each method's plan keeps, per layer and head, on q, k, v of full attention; the error of\n"
-                    "its output; its density; and the density of the oracle, the fewest blocks with the same mass.\n\n"
-                    "  --text FILE            the prompt is the first N tokens (--ctx) of FILE (the bundled novel)\n"
-                    "  --ruler-json FILE      the prompt is the first record of FILE, as for 'prism run'; cut to --ctx\n"
-                    "  --rows N               query blocks examined in each head, evenly spaced; 0: all (8)\n"
-                    "  --plot FILE            draw layers by heads as FILE (.svg or .png), by python3 with matplotlib\n",
+    [EVAL_LONGBENCH] =
+        "usage: prism eval longbench -m MODEL --folder DIR [options]\n\n"
+        "LongBench's tasks, from DIR/<task>.jsonl in LongBench's own format.\n\n"
+        "  --folder DIR           where the files are\n"
+        "  --tasks LIST           names or categories, or all\n"
+        "  --samples N            the first N of each task (all)\n"
+        "  --truncation T         of longer prompts: middle (default, as LongBench) or left (as lm-eval)\n"
+        "  --no-chat              plain text, although the model has a chat template\n",
+    [EVAL_RECALL] =
+        "usage: prism eval recall -m MODEL [options] [TEXT]\n\n"
+        "Attention mass that each method's plan keeps, per layer and head, on q, k, v of full attention; the error of\n"
+        "its output; its density; and the density of the oracle, the fewest blocks with the same mass.\n\n"
+        "  --text FILE            the prompt is the first N tokens (--ctx) of FILE (the bundled novel)\n"
+        "  --ruler-json FILE      the prompt is the first record of FILE, as for 'prism run'; cut to --ctx\n"
+        "  --rows N               query blocks examined in each head, evenly spaced; 0: all (8)\n"
+        "  --plot FILE            draw layers by heads as FILE (.svg or .png), by python3 with matplotlib\n",
 };
 
 const char *const eval_family_names[EVAL_N_FAMILY] = {"ppl", "needle", "ruler", "longbench", "recall"};
 
-enum { OPT_METHODS = OPT_OWN, OPT_CTX, OPT_RESULTS, OPT_CHUNK, OPT_TEXT, OPT_MAX_TOKENS, OPT_BY_POSITION, OPT_PLOT,
-       OPT_HAYSTACK, OPT_DEPTHS, OPT_KEYS, OPT_KEY_TYPE, OPT_VALUE_TYPE, OPT_SAMPLES, OPT_SEED, OPT_TASKS, OPT_FOLDER,
-       OPT_SQUAD, OPT_HOTPOT, OPT_NO_CHAT, OPT_TRUNCATION, OPT_RULER_JSON, OPT_ROWS };
+enum {
+    OPT_METHODS = OPT_OWN,
+    OPT_CTX,
+    OPT_RESULTS,
+    OPT_CHUNK,
+    OPT_TEXT,
+    OPT_MAX_TOKENS,
+    OPT_BY_POSITION,
+    OPT_PLOT,
+    OPT_HAYSTACK,
+    OPT_DEPTHS,
+    OPT_KEYS,
+    OPT_KEY_TYPE,
+    OPT_VALUE_TYPE,
+    OPT_SAMPLES,
+    OPT_SEED,
+    OPT_TASKS,
+    OPT_FOLDER,
+    OPT_SQUAD,
+    OPT_HOTPOT,
+    OPT_NO_CHAT,
+    OPT_TRUNCATION,
+    OPT_RULER_JSON,
+    OPT_ROWS
+};
 
 /* Which families take an option; those not listed are common. */
 enum { P = 1 << EVAL_PPL, N = 1 << EVAL_NEEDLE, R = 1 << EVAL_RULER, L = 1 << EVAL_LONGBENCH, C = 1 << EVAL_RECALL };
 static const struct {
     int option, families;
 } taken_by[] = {
-    {OPT_TEXT, P | N | R | C}, {OPT_MAX_TOKENS, P},     {OPT_BY_POSITION, P},  {OPT_PLOT, P | N | C},
-    {OPT_HAYSTACK, N},         {OPT_DEPTHS, N},         {OPT_KEYS, N},         {OPT_KEY_TYPE, N},
+    {OPT_TEXT, P | N | R | C}, {OPT_MAX_TOKENS, P},      {OPT_BY_POSITION, P}, {OPT_PLOT, P | N | C},
+    {OPT_HAYSTACK, N},         {OPT_DEPTHS, N},          {OPT_KEYS, N},        {OPT_KEY_TYPE, N},
     {OPT_VALUE_TYPE, N},       {OPT_SAMPLES, N | R | L}, {OPT_SEED, N | R},    {OPT_TASKS, R | L},
-    {OPT_FOLDER, R | L},       {OPT_SQUAD, R},          {OPT_HOTPOT, R},       {OPT_NO_CHAT, N | R | L},
-    {OPT_TRUNCATION, L},       {OPT_RULER_JSON, C},     {OPT_ROWS, C},         {OPT_CHUNK, P | N | R | L},
+    {OPT_FOLDER, R | L},       {OPT_SQUAD, R},           {OPT_HOTPOT, R},      {OPT_NO_CHAT, N | R | L},
+    {OPT_TRUNCATION, L},       {OPT_RULER_JSON, C},      {OPT_ROWS, C},        {OPT_CHUNK, P | N | R | L},
 };
 
 /* ----------------------------------------------------------------------------------------------- values ---- */
@@ -233,8 +260,14 @@ static void set_defaults(eval_args *a)
     static const int32_t lengths[EVAL_N_FAMILY] = {8192, 8192, 8192, 32768, 8192};
     static const double depths[] = {0, 0.25, 0.5, 0.75, 1};
     const eval_family family = a->family;
-    *a = (eval_args){.family = family, .methods = "dense,prism", .n_ctx = 1, .n_row = 8, .n_haystack = 1,
-                     .n_depth = 5, .n_key = 4, .value = EVAL_PAYLOAD_NUMBER};
+    *a = (eval_args){.family = family,
+                     .methods = "dense,prism",
+                     .n_ctx = 1,
+                     .n_row = 8,
+                     .n_haystack = 1,
+                     .n_depth = 5,
+                     .n_key = 4,
+                     .value = EVAL_PAYLOAD_NUMBER};
     a->ctx[0] = lengths[family];
     memcpy(a->depths, depths, sizeof depths);
     a->n_sample = a->family == EVAL_NEEDLE ? 4 : 0;
@@ -266,9 +299,9 @@ static int check_args(eval_args *a, int argc, char **argv)
 static bool open_results(eval_bench *b, lm_error *err)
 {
     cJSON *settings = eval_settings(b, err);
-    cJSON *header = settings ? eval_header_create(eval_family_names[b->args->family], b->args->model, b->model, settings,
-                                                  err)
-                             : NULL;
+    cJSON *header =
+        settings ? eval_header_create(eval_family_names[b->args->family], b->args->model, b->model, settings, err)
+                 : NULL;
     return header && eval_results_open(b->args->results, header, &b->results, err);
 }
 
@@ -280,7 +313,8 @@ static bool prepare(eval_bench *b, lm_error *err)
         if (!eval_chat_open(b->args->model, &b->chat, err))
             return false;
         if (b->chat.form == EVAL_CHAT_UNKNOWN)
-            fprintf(stderr, "note: the model's chat template is of a form that is not known here; prompts are plain text\n");
+            fprintf(stderr,
+                    "note: the model's chat template is of a form that is not known here; prompts are plain text\n");
     }
     if (lm_model_tokenizer(b->model) && !eval_chat_reserve(&b->chat, b->model, &b->n_reserve, err))
         return false;
@@ -326,17 +360,34 @@ static int evaluate(const eval_args *args)
 
 static int parse_args(eval_args *args, int argc, char **argv, bool *helped)
 {
-    static const struct option options[] = {
-        {"model", 1, NULL, 'm'},           {"methods", 1, NULL, OPT_METHODS},       {"ctx", 1, NULL, OPT_CTX},
-        {"results", 1, NULL, OPT_RESULTS}, {"chunk", 1, NULL, OPT_CHUNK},           {"text", 1, NULL, OPT_TEXT},
-        {"max-tokens", 1, NULL, OPT_MAX_TOKENS}, {"by-position", 0, NULL, OPT_BY_POSITION}, {"plot", 1, NULL, OPT_PLOT},
-        {"haystack", 1, NULL, OPT_HAYSTACK}, {"depths", 1, NULL, OPT_DEPTHS},       {"keys", 1, NULL, OPT_KEYS},
-        {"key-type", 1, NULL, OPT_KEY_TYPE}, {"value-type", 1, NULL, OPT_VALUE_TYPE}, {"samples", 1, NULL, OPT_SAMPLES},
-        {"seed", 1, NULL, OPT_SEED},       {"tasks", 1, NULL, OPT_TASKS},           {"folder", 1, NULL, OPT_FOLDER},
-        {"squad", 1, NULL, OPT_SQUAD},     {"hotpot", 1, NULL, OPT_HOTPOT},         {"no-chat", 0, NULL, OPT_NO_CHAT},
-        {"truncation", 1, NULL, OPT_TRUNCATION}, {"ruler-json", 1, NULL, OPT_RULER_JSON}, {"rows", 1, NULL, OPT_ROWS},
-        {"threads", 1, NULL, OPT_THREADS}, {"json", 0, NULL, OPT_JSON},             {"help", 0, NULL, 'h'},
-        {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"model", 1, NULL, 'm'},
+                                            {"methods", 1, NULL, OPT_METHODS},
+                                            {"ctx", 1, NULL, OPT_CTX},
+                                            {"results", 1, NULL, OPT_RESULTS},
+                                            {"chunk", 1, NULL, OPT_CHUNK},
+                                            {"text", 1, NULL, OPT_TEXT},
+                                            {"max-tokens", 1, NULL, OPT_MAX_TOKENS},
+                                            {"by-position", 0, NULL, OPT_BY_POSITION},
+                                            {"plot", 1, NULL, OPT_PLOT},
+                                            {"haystack", 1, NULL, OPT_HAYSTACK},
+                                            {"depths", 1, NULL, OPT_DEPTHS},
+                                            {"keys", 1, NULL, OPT_KEYS},
+                                            {"key-type", 1, NULL, OPT_KEY_TYPE},
+                                            {"value-type", 1, NULL, OPT_VALUE_TYPE},
+                                            {"samples", 1, NULL, OPT_SAMPLES},
+                                            {"seed", 1, NULL, OPT_SEED},
+                                            {"tasks", 1, NULL, OPT_TASKS},
+                                            {"folder", 1, NULL, OPT_FOLDER},
+                                            {"squad", 1, NULL, OPT_SQUAD},
+                                            {"hotpot", 1, NULL, OPT_HOTPOT},
+                                            {"no-chat", 0, NULL, OPT_NO_CHAT},
+                                            {"truncation", 1, NULL, OPT_TRUNCATION},
+                                            {"ruler-json", 1, NULL, OPT_RULER_JSON},
+                                            {"rows", 1, NULL, OPT_ROWS},
+                                            {"threads", 1, NULL, OPT_THREADS},
+                                            {"json", 0, NULL, OPT_JSON},
+                                            {"help", 0, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     char command[32];
     snprintf(command, sizeof command, "eval %s", eval_family_names[args->family]);
     opterr = 0;

@@ -23,8 +23,9 @@ static bool read_text(const eval_bench *b, int32_t i, char **text, size_t *n, lm
     if (b->args->n_text)
         return cli_read_file(b->args->texts[i], text, n, err);
     char *path = eval_bundled_file(BUNDLED_TEXT);
-    const bool ok = path ? cli_read_file(path, text, n, err)
-                         : lm_fail(err, LM_ERROR_INPUT, "the bundled %s is not to be found; give a --text", BUNDLED_TEXT);
+    const bool ok =
+        path ? cli_read_file(path, text, n, err)
+             : lm_fail(err, LM_ERROR_INPUT, "the bundled %s is not to be found; give a --text", BUNDLED_TEXT);
     free(path);
     return ok;
 }
@@ -123,10 +124,18 @@ static bool open_tasks(const eval_bench *b, int32_t n_ctx, eval_task **tasks, in
 {
     const eval_args *a = b->args;
     if (a->family == EVAL_NEEDLE) {
-        const eval_needle_options o = {.haystacks = a->haystacks, .n_haystack = a->n_haystack, .key = a->key,
-                                       .value = a->value, .n_key = a->n_key, .depths = a->depths,
-                                       .n_depth = a->n_depth, .n_ctx = n_ctx, .n_reserve = b->n_reserve,
-                                       .n_sample = a->n_sample, .seed = (uint64_t)a->seed, .book = b->book,
+        const eval_needle_options o = {.haystacks = a->haystacks,
+                                       .n_haystack = a->n_haystack,
+                                       .key = a->key,
+                                       .value = a->value,
+                                       .n_key = a->n_key,
+                                       .depths = a->depths,
+                                       .n_depth = a->n_depth,
+                                       .n_ctx = n_ctx,
+                                       .n_reserve = b->n_reserve,
+                                       .n_sample = a->n_sample,
+                                       .seed = (uint64_t)a->seed,
+                                       .book = b->book,
                                        .n_book = b->n_book};
         return eval_needle_open(&o, b->model, tasks, n_task, err);
     }
@@ -161,8 +170,8 @@ static bool run_tasks(eval_bench *b, int32_t n_ctx, lm_error *err)
     int32_t n_task = 0;
     if (!open_tasks(b, n_ctx, &tasks, &n_task, err))
         return false;
-    const eval_run_options options = {.n_ctx = n_ctx, .n_sample = b->args->n_sample, .chunk = b->args->chunk,
-                                      .chat = &b->chat};
+    const eval_run_options options = {
+        .n_ctx = n_ctx, .n_sample = b->args->n_sample, .chunk = b->args->chunk, .chat = &b->chat};
     const bool ok = eval_run(b->model, b->ctx, tasks, n_task, &b->methods, &options, b->results, &b->watch, err);
     for (int32_t i = 0; i < n_task; i++)
         tasks[i].close(&tasks[i]);
@@ -208,9 +217,9 @@ static bool run_recall(eval_bench *b, lm_error *err)
 {
     lm_tokens tokens = {0};
     const eval_recall_options options = {.task = "recall", .n_row = b->args->n_row};
-    const bool ok = recall_prompt(b, &tokens, err) &&
-                    eval_recall_run(b->model, b->ctx, tokens.ids, (int32_t)tokens.n, &b->methods, &options, b->results,
-                                    &b->watch, err);
+    const bool ok =
+        recall_prompt(b, &tokens, err) && eval_recall_run(b->model, b->ctx, tokens.ids, (int32_t)tokens.n, &b->methods,
+                                                          &options, b->results, &b->watch, err);
     lm_tokens_free(&tokens);
     return ok;
 }

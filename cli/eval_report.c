@@ -15,8 +15,8 @@ static void draw(eval_bar *bar, double share, const char *before, const char *af
 {
     char text[128];
     const double done = (double)bar->done + share, seconds = cli_now() - bar->start;
-    const double left = done > (double)bar->first ? seconds / (done - (double)bar->first) * ((double)bar->total - done)
-                                                  : 0;
+    const double left =
+        done > (double)bar->first ? seconds / (done - (double)bar->first) * ((double)bar->total - done) : 0;
     fprintf(stderr, "%s%s %lld/%lld  %-44.44s", before, cli_bar(done / (double)bar->total, 24, text, sizeof text),
             (long long)bar->done, (long long)bar->total, bar->what);
     if (left > 0)
@@ -127,13 +127,13 @@ static void print_positions(const eval_bench *b, int32_t n_ctx)
 
 static void print_ppl(const eval_bench *b, int32_t n_ctx)
 {
-    static const char *const heads[] = {"word ppl", "byte ppl", "token ppl", "bits/byte", "change", "density",
-                                        "TFLOP",    "seconds"};
+    static const char *const heads[] = {"word ppl", "byte ppl", "token ppl", "bits/byte",
+                                        "change",   "density",  "TFLOP",     "seconds"};
     eval_ppl_score base, s;
     if (!ppl_of(b, baseline(b)->label, n_ctx, &base))
         return;
-    printf("\nppl, windows of %d: %lld tokens, %lld words, %lld bytes in %lld windows\n", n_ctx, (long long)base.n_token,
-           (long long)base.n_word, (long long)base.n_byte, (long long)base.n_window);
+    printf("\nppl, windows of %d: %lld tokens, %lld words, %lld bytes in %lld windows\n", n_ctx,
+           (long long)base.n_token, (long long)base.n_word, (long long)base.n_byte, (long long)base.n_window);
     name_cell(b, "method");
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         head_cell(heads[i]);

@@ -9,25 +9,35 @@
 #include "cli.h"
 #include "lm/file.h"
 
-static const char help[] =
-    "usage: prism needle -m MODEL --text BOOK -o FILE.json [options]\n\n"
-    "Writes needle-in-a-haystack prompts with gold answers, for 'prism run --ruler-json'. The model gives the tokenizer\n"
-    "that lengths are counted with.\n\n"
-    "  -m, --model MODEL      a GGUF file or a Hugging Face directory\n"
-    "  --text BOOK            the haystack: a plain text file\n"
-    "  -o, --out FILE         the JSON file to write\n"
-    "  --tokens N             length of a prompt (8192)\n"
-    "  --haystack H           book (default), needle or noise; the last two need no --text\n"
-    "  --keys N               needles woven in (4)\n"
-    "  --depth D              where the queried needle stands, 0 start to 1 end (0.5)\n"
-    "  --key-type T           word (default), number or uuid\n"
-    "  --value-type T         number (default), word or uuid\n"
-    "  --seed S               of the first prompt; each further one takes the next seed (1)\n"
-    "  --count N              prompts to write (1)\n"
-    "  --offset BYTE          where in the book a prompt starts (anywhere)\n";
+static const char help[] = "usage: prism needle -m MODEL --text BOOK -o FILE.json [options]\n\n"
+                           "Writes needle-in-a-haystack prompts with gold answers, for 'prism run --ruler-json'. The "
+                           "model gives the tokenizer\n"
+                           "that lengths are counted with.\n\n"
+                           "  -m, --model MODEL      a GGUF file or a Hugging Face directory\n"
+                           "  --text BOOK            the haystack: a plain text file\n"
+                           "  -o, --out FILE         the JSON file to write\n"
+                           "  --tokens N             length of a prompt (8192)\n"
+                           "  --haystack H           book (default), needle or noise; the last two need no --text\n"
+                           "  --keys N               needles woven in (4)\n"
+                           "  --depth D              where the queried needle stands, 0 start to 1 end (0.5)\n"
+                           "  --key-type T           word (default), number or uuid\n"
+                           "  --value-type T         number (default), word or uuid\n"
+                           "  --seed S               of the first prompt; each further one takes the next seed (1)\n"
+                           "  --count N              prompts to write (1)\n"
+                           "  --offset BYTE          where in the book a prompt starts (anywhere)\n";
 
-enum { OPT_TEXT = OPT_OWN, OPT_TOKENS, OPT_HAYSTACK, OPT_KEYS, OPT_DEPTH, OPT_KEY, OPT_VALUE, OPT_SEED, OPT_COUNT,
-       OPT_OFFSET };
+enum {
+    OPT_TEXT = OPT_OWN,
+    OPT_TOKENS,
+    OPT_HAYSTACK,
+    OPT_KEYS,
+    OPT_DEPTH,
+    OPT_KEY,
+    OPT_VALUE,
+    OPT_SEED,
+    OPT_COUNT,
+    OPT_OFFSET
+};
 
 typedef struct needle_args {
     const char *model, *text, *out;
@@ -70,12 +80,11 @@ static int write_prompts(const needle_args *args)
     lm_text json = {0};
     char *book = NULL;
     size_t n_book = 0;
-    bool ok = lm_model_open(args->model, &model, &err) &&
-              (lm_model_tokenizer(model) ||
-               lm_fail(&err, LM_ERROR_INPUT, "'%s' comes without a tokenizer", args->model)) &&
-              (!args->text || cli_read_file(args->text, &book, &n_book, &err)) &&
-              make_prompts(args, lm_model_tokenizer(model), book, n_book, &json, &err) &&
-              write_file(args->out, &json, &err);
+    bool ok =
+        lm_model_open(args->model, &model, &err) &&
+        (lm_model_tokenizer(model) || lm_fail(&err, LM_ERROR_INPUT, "'%s' comes without a tokenizer", args->model)) &&
+        (!args->text || cli_read_file(args->text, &book, &n_book, &err)) &&
+        make_prompts(args, lm_model_tokenizer(model), book, n_book, &json, &err) && write_file(args->out, &json, &err);
     const int code = ok ? EXIT_DONE : cli_fail_lm(&err);
     free(book);
     lm_text_free(&json);
@@ -147,14 +156,20 @@ static bool parse_option(needle_args *a, int o)
 
 int cli_needle(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},           {"out", required_argument, NULL, 'o'},
-        {"text", required_argument, NULL, OPT_TEXT},       {"tokens", required_argument, NULL, OPT_TOKENS},
-        {"haystack", required_argument, NULL, OPT_HAYSTACK}, {"keys", required_argument, NULL, OPT_KEYS},
-        {"depth", required_argument, NULL, OPT_DEPTH},     {"key-type", required_argument, NULL, OPT_KEY},
-        {"value-type", required_argument, NULL, OPT_VALUE}, {"seed", required_argument, NULL, OPT_SEED},
-        {"count", required_argument, NULL, OPT_COUNT},     {"offset", required_argument, NULL, OPT_OFFSET},
-        {"help", no_argument, NULL, 'h'},                  {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"model", required_argument, NULL, 'm'},
+                                            {"out", required_argument, NULL, 'o'},
+                                            {"text", required_argument, NULL, OPT_TEXT},
+                                            {"tokens", required_argument, NULL, OPT_TOKENS},
+                                            {"haystack", required_argument, NULL, OPT_HAYSTACK},
+                                            {"keys", required_argument, NULL, OPT_KEYS},
+                                            {"depth", required_argument, NULL, OPT_DEPTH},
+                                            {"key-type", required_argument, NULL, OPT_KEY},
+                                            {"value-type", required_argument, NULL, OPT_VALUE},
+                                            {"seed", required_argument, NULL, OPT_SEED},
+                                            {"count", required_argument, NULL, OPT_COUNT},
+                                            {"offset", required_argument, NULL, OPT_OFFSET},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     needle_args args = {.count = 1};
     eval_needle_spec_init(&args.spec);
     opterr = 0;

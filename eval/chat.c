@@ -17,9 +17,8 @@ static void chatml(const char *text, eval_chat *out)
 {
     static const char qwen[] = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
     out->form = EVAL_CHAT_CHATML;
-    snprintf(out->head, sizeof out->head, "%s%s%s<|im_start|>user\n",
-             strstr(text, qwen) ? "<|im_start|>system\n" : "", strstr(text, qwen) ? qwen : "",
-             strstr(text, qwen) ? "<|im_end|>\n" : "");
+    snprintf(out->head, sizeof out->head, "%s%s%s<|im_start|>user\n", strstr(text, qwen) ? "<|im_start|>system\n" : "",
+             strstr(text, qwen) ? qwen : "", strstr(text, qwen) ? "<|im_end|>\n" : "");
     /* Models that can think aloud are asked to answer at once, as their template does for an answer that has begun. */
     snprintf(out->tail, sizeof out->tail, "<|im_end|>\n<|im_start|>assistant\n%s",
              strstr(text, "enable_thinking") ? "<think>\n\n</think>\n\n" : "");
@@ -80,7 +79,8 @@ static const char *template_in(const cJSON *config)
 {
     const cJSON *value = lm_json_get(config, "chat_template"), *item;
     if (cJSON_IsArray(value))
-        cJSON_ArrayForEach(item, value) {
+        cJSON_ArrayForEach(item, value)
+        {
             const char *name = cJSON_GetStringValue(lm_json_get(item, "name"));
             if (name && !strcmp(name, "default"))
                 return cJSON_GetStringValue(lm_json_get(item, "template"));
@@ -143,8 +143,8 @@ static bool compose(const eval_chat *chat, const char *prompt, const char *prefi
         while (n > skip && isspace((unsigned char)prompt[n - 1]))
             n--;
     }
-    const bool plain = !chat->tail[0] && prefix && n && !isspace((unsigned char)prefix[0]) &&
-                       !isspace((unsigned char)prompt[n - 1]);
+    const bool plain =
+        !chat->tail[0] && prefix && n && !isspace((unsigned char)prefix[0]) && !isspace((unsigned char)prompt[n - 1]);
     return append(text, chat->head, strlen(chat->head), err) && append(text, prompt + skip, n - skip, err) &&
            append(text, chat->tail, strlen(chat->tail), err) && append(text, " ", plain, err) &&
            append(text, prefix ? prefix : "", prefix ? strlen(prefix) : 0, err);

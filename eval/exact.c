@@ -118,12 +118,15 @@ static void accumulate(rows *r, int32_t n_key, double *o, double *mass)
     }
 }
 
-bool eval_exact_rows(const prism_call *call, int32_t head, int32_t first, int32_t n, const eval_exact_kv *kv,
-                     double *o, double *mass, lm_error *err)
+bool eval_exact_rows(const prism_call *call, int32_t head, int32_t first, int32_t n, const eval_exact_kv *kv, double *o,
+                     double *mass, lm_error *err)
 {
     const int32_t d = call->d_head, q_start = call->q_start >= 0 ? call->q_start : call->n_kv - call->n_q;
     const size_t n_rows = (size_t)n;
-    rows r = {.n = n, .d = d, .p0 = q_start + first, .kv = kv,
+    rows r = {.n = n,
+              .d = d,
+              .p0 = q_start + first,
+              .kv = kv,
               .scale = call->scale > 0 ? (double)call->scale : 1 / sqrt((double)d)};
     double *memory = malloc(n_rows * ((size_t)d + TILE + 2) * sizeof *memory);
     if (!memory)

@@ -21,8 +21,8 @@ void eval_exact_kv_free(eval_exact_kv *kv); /* {0} is allowed */
 
 /* Queries first .. first + n - 1 of head: o [n][d] their attention outputs, mass [n_kv] the probability of each key,
  * mean over the queries (keys past the last query: 0). Of sequence 0 of the call. Runs on the caller's thread. */
-bool eval_exact_rows(const prism_call *call, int32_t head, int32_t first, int32_t n, const eval_exact_kv *kv,
-                     double *o, double *mass, lm_error *err);
+bool eval_exact_rows(const prism_call *call, int32_t head, int32_t first, int32_t n, const eval_exact_kv *kv, double *o,
+                     double *mass, lm_error *err);
 
 /* Element (token, head, dimension) of sequence 0 of a tensor of any type, strides or pages. */
 double eval_tensor_at(const prism_tensor *t, int32_t token, int32_t head, int32_t dim);

@@ -80,18 +80,12 @@ static bool make(const eval_task *task, int32_t i, eval_sample *out, lm_error *e
 static double score_one(const longbench_kind *kind, const eval_sample *sample, const char *answer, const char *gold)
 {
     switch (kind->metric) {
-    case LONGBENCH_F1:
-        return eval_f1(answer, gold, kind->language);
-    case LONGBENCH_ROUGE:
-        return eval_rouge_l(answer, gold, kind->language);
-    case LONGBENCH_CLASSIFICATION:
-        return eval_classification(answer, gold, sample->classes, sample->n_class);
-    case LONGBENCH_COUNT:
-        return eval_count(answer, gold);
-    case LONGBENCH_RETRIEVAL:
-        return eval_retrieval(answer, gold, kind->language);
-    case LONGBENCH_EDIT:
-        return eval_edit_similarity(answer, gold);
+    case LONGBENCH_F1: return eval_f1(answer, gold, kind->language);
+    case LONGBENCH_ROUGE: return eval_rouge_l(answer, gold, kind->language);
+    case LONGBENCH_CLASSIFICATION: return eval_classification(answer, gold, sample->classes, sample->n_class);
+    case LONGBENCH_COUNT: return eval_count(answer, gold);
+    case LONGBENCH_RETRIEVAL: return eval_retrieval(answer, gold, kind->language);
+    case LONGBENCH_EDIT: return eval_edit_similarity(answer, gold);
     }
     return 0;
 }

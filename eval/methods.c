@@ -39,9 +39,9 @@ static bool parse_item(const char *text, size_t n, const prism_options *base, ev
     while (n && text[n - 1] == ' ')
         n--;
     if (!n || n >= sizeof out->label)
-        return lm_fail(err, LM_ERROR_USAGE, n ? "methods '%.*s': longer than %d characters"
-                                              : "methods '%.*s': an item is empty",
-                       (int)n, text, EVAL_METHOD_LABEL - 1);
+        return lm_fail(err, LM_ERROR_USAGE,
+                       n ? "methods '%.*s': longer than %d characters" : "methods '%.*s': an item is empty", (int)n,
+                       text, EVAL_METHOD_LABEL - 1);
     memcpy(out->label, text, n);
     out->label[n] = '\0';
     out->options = *base;

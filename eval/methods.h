@@ -22,8 +22,8 @@ typedef struct eval_methods {
     int32_t n;
 } eval_methods;
 
-/* Every item starts from base (NULL: the library's defaults). Errors: LM_ERROR_USAGE for an unknown name, a value out of
- * range or an item that stands twice; LM_ERROR_MEMORY. The caller owns *out: eval_methods_free(). */
+/* Every item starts from base (NULL: the library's defaults). Errors: LM_ERROR_USAGE for an unknown name, a value out
+ * of range or an item that stands twice; LM_ERROR_MEMORY. The caller owns *out: eval_methods_free(). */
 bool eval_methods_parse(const char *text, const prism_options *base, eval_methods *out, lm_error *err);
 void eval_methods_free(eval_methods *methods); /* {0} is allowed */
 

@@ -13,13 +13,14 @@ typedef struct maker {
     const char *book; /* book or noise; read as a ring */
     size_t n_book, start;
     eval_pair *pairs; /* [n_key], the queried one first */
-    eval_rng rng; /* as it stands after the pairs were drawn */
+    eval_rng rng;     /* as it stands after the pairs were drawn */
     lm_text text;
     size_t queried_at; /* where the queried needle starts in text */
     size_t n_context;
 } maker;
 
-void eval_needle_spec_init(eval_needle_spec *spec) {
+void eval_needle_spec_init(eval_needle_spec *spec)
+{
     *spec = (eval_needle_spec){.haystack = EVAL_HAYSTACK_BOOK,
                                .key = EVAL_PAYLOAD_WORD,
                                .value = EVAL_PAYLOAD_NUMBER,
@@ -31,20 +32,26 @@ void eval_needle_spec_init(eval_needle_spec *spec) {
 }
 
 /* Draws a pair that shares neither key nor value with the first n. */
-static eval_pair draw_pair(const maker *m, int32_t n, eval_rng *rng) {
+static eval_pair draw_pair(const maker *m, int32_t n, eval_rng *rng)
+{
     return eval_pair_draw(m->spec->key, m->spec->value, m->pairs, n, rng);
 }
 
-static bool append_needle(lm_text *text, const eval_needle_spec *spec, const eval_pair *p, lm_error *err) {
+static bool append_needle(lm_text *text, const eval_needle_spec *spec, const eval_pair *p, lm_error *err)
+{
     return lm_text_append(text, " ", 1, err) && eval_pair_append(text, spec->value, p, err);
 }
 
 /* ------------------------------------------------------------------------------------------------ weaving ---- */
 
-static bool ends_word(const char *text, size_t i) { return i > 0 && eval_is_blank(text[i]) && !eval_is_blank(text[i - 1]); }
+static bool ends_word(const char *text, size_t i)
+{
+    return i > 0 && eval_is_blank(text[i]) && !eval_is_blank(text[i - 1]);
+}
 
 /* The place for a needle nearest to `at` within reach: the end of a sentence, else of a word, else the text's end. */
-static size_t find_site(const char *text, size_t n, size_t at) {
+static size_t find_site(const char *text, size_t n, size_t at)
+{
     const size_t reach = 4096;
     for (int words = 0; words < 2; words++)
         for (size_t d = 0; d <= reach; d++) {
@@ -61,13 +68,15 @@ typedef struct site {
     int32_t pair;
 } site;
 
-static int compare_site(const void *a, const void *b) {
+static int compare_site(const void *a, const void *b)
+{
     const site *x = a, *y = b;
     return x->at != y->at ? (x->at < y->at ? -1 : 1) : x->pair < y->pair ? -1 : x->pair > y->pair;
 }
 
 /* n bytes of the ring from the start, shortened to whole words. */
-static bool take_excerpt(const maker *m, size_t n, lm_text *out, lm_error *err) {
+static bool take_excerpt(const maker *m, size_t n, lm_text *out, lm_error *err)
+{
     size_t at = m->start;
     while (n > 0) {
         size_t part = m->n_book - at < n ? m->n_book - at : n;
@@ -85,12 +94,13 @@ static bool take_excerpt(const maker *m, size_t n, lm_text *out, lm_error *err) 
     return true;
 }
 
-static bool weave_text(maker *m, const lm_text *excerpt, site *sites, lm_error *err) {
+static bool weave_text(maker *m, const lm_text *excerpt, site *sites, lm_error *err)
+{
     const eval_needle_spec *spec = m->spec;
     eval_rng rng = m->rng;
     for (int32_t i = 0; i < spec->n_key; i++) {
-        size_t at = i == 0 ? (size_t)llround(spec->depth * (double)excerpt->n)
-                           : (size_t)eval_rng_below(&rng, excerpt->n + 1);
+        size_t at =
+            i == 0 ? (size_t)llround(spec->depth * (double)excerpt->n) : (size_t)eval_rng_below(&rng, excerpt->n + 1);
         sites[i] = (site){find_site(excerpt->data, excerpt->n, at), i};
     }
     qsort(sites, (size_t)spec->n_key, sizeof *sites, compare_site);
@@ -107,7 +117,8 @@ static bool weave_text(maker *m, const lm_text *excerpt, site *sites, lm_error *
     return lm_text_append(&m->text, excerpt->data + done, excerpt->n - done, err);
 }
 
-static bool context_of_text(maker *m, size_t n, lm_error *err) {
+static bool context_of_text(maker *m, size_t n, lm_error *err)
+{
     lm_text excerpt = {0};
     site *sites = malloc((size_t)m->spec->n_key * sizeof *sites);
     bool ok = sites ? lm_text_append(&excerpt, NULL, 0, err) && take_excerpt(m, n, &excerpt, err) &&
@@ -119,7 +130,8 @@ static bool context_of_text(maker *m, size_t n, lm_error *err) {
 }
 
 /* n distractors, the needles among them. */
-static bool context_of_needles(maker *m, size_t n, lm_error *err) {
+static bool context_of_needles(maker *m, size_t n, lm_error *err)
+{
     const eval_needle_spec *spec = m->spec;
     eval_rng rng = m->rng;
     size_t total = n + (size_t)spec->n_key, queried = (size_t)llround(spec->depth * (double)(total - 1));
@@ -143,13 +155,14 @@ static bool context_of_needles(maker *m, size_t n, lm_error *err) {
 }
 
 /* Builds the whole prompt with a haystack of the given size (bytes or distractors) and counts its tokens. */
-static bool build(maker *m, const lm_tokenizer *tok, size_t size, size_t *n_token, lm_error *err) {
+static bool build(maker *m, const lm_tokenizer *tok, size_t size, size_t *n_token, lm_error *err)
+{
     const eval_needle_spec *spec = m->spec;
     const char *type = eval_payload_names[spec->value], *key = m->pairs[0].key;
     m->text.n = 0;
-    bool ok = lm_text_append(&m->text, NULL, 0, err) && (spec->haystack == EVAL_HAYSTACK_NEEDLE
-                                                             ? context_of_needles(m, size, err)
-                                                             : context_of_text(m, size, err));
+    bool ok =
+        lm_text_append(&m->text, NULL, 0, err) &&
+        (spec->haystack == EVAL_HAYSTACK_NEEDLE ? context_of_needles(m, size, err) : context_of_text(m, size, err));
     if (!ok)
         return false;
     m->n_context = m->text.n;
@@ -167,14 +180,17 @@ static bool build(maker *m, const lm_tokenizer *tok, size_t size, size_t *n_toke
 }
 
 /* The largest haystack that fits; leaves it built. */
-static bool fit(maker *m, const lm_tokenizer *tok, size_t *n_token, lm_error *err) {
+static bool fit(maker *m, const lm_tokenizer *tok, size_t *n_token, lm_error *err)
+{
     const size_t limit = (size_t)m->spec->n_token;
     size_t low = 0, high = limit;
     if (!build(m, tok, 0, n_token, err))
         return false;
     if (*n_token > limit)
-        return lm_fail(err, LM_ERROR_USAGE, "needle: %d needles and the question take %zu tokens, more than the %zu asked "
-                                            "for", (int)m->spec->n_key, *n_token, limit);
+        return lm_fail(err, LM_ERROR_USAGE,
+                       "needle: %d needles and the question take %zu tokens, more than the %zu asked "
+                       "for",
+                       (int)m->spec->n_key, *n_token, limit);
     for (;; low = high, high *= 2) {
         if (!build(m, tok, high, n_token, err))
             return false;
@@ -199,8 +215,8 @@ static bool fit(maker *m, const lm_tokenizer *tok, size_t *n_token, lm_error *er
 
 /* -------------------------------------------------------------------------------------------------- doors ---- */
 
-static bool check(const eval_needle_spec *spec, const lm_tokenizer *tok, const char *book, size_t n_book,
-                  lm_error *err) {
+static bool check(const eval_needle_spec *spec, const lm_tokenizer *tok, const char *book, size_t n_book, lm_error *err)
+{
     if (!spec || !tok)
         return lm_fail(err, LM_ERROR_USAGE, "needle: NULL argument");
     if ((unsigned)spec->haystack > EVAL_HAYSTACK_NOISE || (unsigned)spec->key > EVAL_PAYLOAD_UUID ||
@@ -222,7 +238,8 @@ static bool check(const eval_needle_spec *spec, const lm_tokenizer *tok, const c
 }
 
 /* The excerpt starts with a sentence where the seed picks one, and with a word in any case. */
-static void pick_start(maker *m) {
+static void pick_start(maker *m)
+{
     const eval_needle_spec *spec = m->spec;
     if (spec->haystack == EVAL_HAYSTACK_NOISE) {
         m->book = eval_noise;
@@ -242,7 +259,8 @@ static void pick_start(maker *m) {
         m->start = 0;
 }
 
-static bool hand_over(maker *m, size_t n_token, eval_needle *out, lm_error *err) {
+static bool hand_over(maker *m, size_t n_token, eval_needle *out, lm_error *err)
+{
     char **gold = malloc(sizeof *gold), *answer = malloc(EVAL_PAYLOAD_BYTES);
     if (!gold || !answer) {
         free(gold);
@@ -263,7 +281,8 @@ static bool hand_over(maker *m, size_t n_token, eval_needle *out, lm_error *err)
 }
 
 bool eval_needle_make(const eval_needle_spec *spec, const lm_tokenizer *tok, const char *book, size_t n_book,
-                      eval_needle *out, lm_error *err) {
+                      eval_needle *out, lm_error *err)
+{
     if (!out)
         return lm_fail(err, LM_ERROR_USAGE, "needle: NULL argument");
     if (!check(spec, tok, book, n_book, err))
@@ -282,7 +301,8 @@ bool eval_needle_make(const eval_needle_spec *spec, const lm_tokenizer *tok, con
     return ok;
 }
 
-void eval_needle_free(eval_needle *needle) {
+void eval_needle_free(eval_needle *needle)
+{
     if (!needle)
         return;
     for (size_t i = 0; i < needle->n_gold; i++)
@@ -294,10 +314,14 @@ void eval_needle_free(eval_needle *needle) {
 
 /* --------------------------------------------------------------------------------------------------- JSON ---- */
 
-static bool append_z(lm_text *out, const char *s, lm_error *err) { return lm_text_append(out, s, strlen(s), err); }
+static bool append_z(lm_text *out, const char *s, lm_error *err)
+{
+    return lm_text_append(out, s, strlen(s), err);
+}
 
 /* Bytes past ASCII go out as they are: the text is as much UTF-8 as the book. */
-static bool append_quoted(lm_text *out, const char *s, size_t n, lm_error *err) {
+static bool append_quoted(lm_text *out, const char *s, size_t n, lm_error *err)
+{
     bool ok = append_z(out, "\"", err);
     for (size_t i = 0; ok && i < n; i++) {
         unsigned char c = (unsigned char)s[i];
@@ -317,14 +341,15 @@ static bool append_quoted(lm_text *out, const char *s, size_t n, lm_error *err) 
     return ok && append_z(out, "\"", err);
 }
 
-bool eval_needle_json(const eval_needle *needles, size_t n_needle, lm_text *out, lm_error *err) {
+bool eval_needle_json(const eval_needle *needles, size_t n_needle, lm_text *out, lm_error *err)
+{
     if (!out || (!needles && n_needle))
         return lm_fail(err, LM_ERROR_USAGE, "needle: NULL argument");
     bool ok = append_z(out, "{", err);
     for (size_t i = 0; ok && i < n_needle; i++) {
         char head[96];
-        snprintf(head, sizeof head, "%s\n  \"%zu\": {\n    \"origin_prompt\": [{\"role\": \"HUMAN\", \"prompt\": ",
-                 i ? "," : "", i);
+        snprintf(head, sizeof head,
+                 "%s\n  \"%zu\": {\n    \"origin_prompt\": [{\"role\": \"HUMAN\", \"prompt\": ", i ? "," : "", i);
         ok = append_z(out, head, err) && append_quoted(out, needles[i].prompt, needles[i].n_bytes, err) &&
              append_z(out, "}],\n    \"gold\": [", err);
         for (size_t j = 0; ok && j < needles[i].n_gold; j++)

@@ -25,10 +25,10 @@ typedef enum eval_haystack {
 typedef struct eval_needle_spec {
     eval_haystack haystack;
     eval_payload key, value;
-    int32_t n_key;      /* needles that are woven in, the queried one among them; for EVAL_HAYSTACK_NEEDLE all others
-                           are distractors anyway */
-    double depth;       /* where the queried needle stands: 0 start, 1 end of the haystack */
-    int32_t n_token;    /* the prompt has as many tokens as fit here, BOS not counted */
+    int32_t n_key;   /* needles that are woven in, the queried one among them; for EVAL_HAYSTACK_NEEDLE all others
+                        are distractors anyway */
+    double depth;    /* where the queried needle stands: 0 start, 1 end of the haystack */
+    int32_t n_token; /* the prompt has as many tokens as fit here, BOS not counted */
     uint64_t seed;
     size_t book_offset; /* first byte of the book that is used, or EVAL_BOOK_ANYWHERE */
 } eval_needle_spec;

@@ -55,8 +55,11 @@ static bool make(const eval_task *task, int32_t i, eval_sample *out, lm_error *e
     spec.seed += (uint64_t)i;
     if (!eval_needle_make(&spec, data->tok, data->book, data->n_book, &needle, err))
         return false;
-    *out = (eval_sample){.prompt = needle.prompt, .gold = needle.gold, .n_gold = needle.n_gold,
-                         .n_answer = answer_tokens[spec.value], .stop_at_newline = true};
+    *out = (eval_sample){.prompt = needle.prompt,
+                         .gold = needle.gold,
+                         .n_gold = needle.n_gold,
+                         .n_answer = answer_tokens[spec.value],
+                         .stop_at_newline = true};
     needle.prompt = NULL; /* handed over */
     needle.gold = NULL;
     needle.n_gold = 0;

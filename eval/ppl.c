@@ -113,7 +113,7 @@ int32_t eval_ppl_bucket(int64_t position)
 
 /* What the hook needs while a window is prefilled. */
 typedef struct scorer {
-    eval_work work; /* first: the same pointer serves the hooks of both */
+    eval_work work;     /* first: the same pointer serves the hooks of both */
     const int32_t *ids; /* the window's inputs, and one more: the last target */
     eval_ppl_window window;
     int32_t n_vocab;
@@ -132,9 +132,9 @@ static bool score_rows(void *user, int32_t first, int32_t n, const float *logits
         const int32_t count = n - at < MOST_ROWS ? n - at : MOST_ROWS;
 #pragma omp parallel for schedule(static)
         for (int32_t i = 0; i < count; i++)
-            nll[i] = first + at + i < skipped ? 0
-                                              : eval_nll(logits + (int64_t)(at + i) * s->n_vocab, s->n_vocab,
-                                                         s->ids[first + at + i + 1]);
+            nll[i] = first + at + i < skipped
+                         ? 0
+                         : eval_nll(logits + (int64_t)(at + i) * s->n_vocab, s->n_vocab, s->ids[first + at + i + 1]);
         for (int32_t i = 0; i < count; i++) { /* in order: sums do not depend on the threads */
             const int32_t position = first + at + i, bucket = eval_ppl_bucket(position);
             if (position < skipped)
@@ -245,8 +245,12 @@ bool eval_ppl_run(const lm_model *model, prism_ctx *ctx, const eval_ppl_text *te
     int32_t *ids = malloc(((size_t)options->n_ctx + 1) * sizeof *ids);
     bool ok = ids || lm_fail(err, LM_ERROR_MEMORY, "out of memory for a window of %d tokens", options->n_ctx);
     for (int32_t m = 0; ok && m < methods->n; m++) {
-        runner r = {.model = model, .options = options, .method = &methods->items[m], .results = results,
-                    .watch = watch, .ids = ids};
+        runner r = {.model = model,
+                    .options = options,
+                    .method = &methods->items[m],
+                    .results = results,
+                    .watch = watch,
+                    .ids = ids};
         ok = run_method(&r, ctx, texts, n_text, &done, total, err);
         lm_session_destroy(r.session);
     }

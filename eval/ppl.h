@@ -14,10 +14,10 @@
 
 /* One text. Start from {0}. */
 typedef struct eval_ppl_text {
-    char *name;       /* task name of its records */
-    lm_tokens tokens; /* no prefix token */
+    char *name;             /* task name of its records */
+    lm_tokens tokens;       /* no prefix token */
     int64_t n_word, n_byte; /* of what the tokens spell */
-    uint64_t hash;    /* of the same */
+    uint64_t hash;          /* of the same */
 } eval_ppl_text;
 
 /* max_tokens 0: all of it. INPUT: no tokenizer, or an empty text. */

@@ -233,7 +233,10 @@ bool eval_recall_measure(prism_ctx *ctx, const prism_call *call, const eval_meth
                          eval_recall_head *out, lm_error *err)
 {
     const size_t n = (size_t)methods->n * (size_t)call->n_head;
-    measure w = {.ctx = ctx, .call = call, .methods = methods, .n_row = n_row,
+    measure w = {.ctx = ctx,
+                 .call = call,
+                 .methods = methods,
+                 .n_row = n_row,
                  .q_start = call->q_start >= 0 ? call->q_start : call->n_kv - call->n_q};
     w.plans = calloc((size_t)methods->n, sizeof *w.plans);
     w.sums = calloc(n, sizeof *w.sums);

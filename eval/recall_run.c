@@ -137,7 +137,8 @@ double eval_record_mean(const cJSON *record, const char *name)
     const cJSON *list = lm_json_get(record, name), *item;
     double sum = 0;
     int n = 0;
-    cJSON_ArrayForEach(item, list) {
+    cJSON_ArrayForEach(item, list)
+    {
         sum += item->valuedouble;
         n++;
     }

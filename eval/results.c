@@ -185,8 +185,9 @@ static bool check_header(const eval_results *r, const cJSON *found, lm_error *er
     const char *name = first_difference(mine, its);
     char *a = cJSON_PrintUnformatted(lm_json_get(its, name)), *b = cJSON_PrintUnformatted(lm_json_get(mine, name));
     lm_error_set(err, LM_ERROR_INPUT,
-                 "%s has results of %s: its %s is %.80s, here it is %.80s; give another file, or the same settings", r->path,
-                 model ? "another model" : "other settings", name ? name : part, a ? a : "absent", b ? b : "absent");
+                 "%s has results of %s: its %s is %.80s, here it is %.80s; give another file, or the same settings",
+                 r->path, model ? "another model" : "other settings", name ? name : part, a ? a : "absent",
+                 b ? b : "absent");
     cJSON_free(a);
     cJSON_free(b);
     return false;

@@ -113,11 +113,12 @@ static bool run_sample(runner *r, const eval_task *task, int32_t i, lm_error *er
     if (ok && sample.n_answer >= n_ctx)
         ok = lm_fail(err, LM_ERROR_USAGE, "%s: answers of %d tokens do not fit in a context of %d", task->name,
                      sample.n_answer, n_ctx);
-    ok = ok && eval_chat_encode(sample.no_template ? NULL : r->options->chat, r->model, sample.prompt, sample.answer_prefix,
-                                n_ctx - sample.n_answer, &tokens, &counts[1], err);
+    ok = ok && eval_chat_encode(sample.no_template ? NULL : r->options->chat, r->model, sample.prompt,
+                                sample.answer_prefix, n_ctx - sample.n_answer, &tokens, &counts[1], err);
     counts[0] = (int32_t)tokens.n;
-    ok = ok && lm_session_prefill(r->session, tokens.ids, (int64_t)tokens.n, r->watch ? r->watch->tokens : NULL,
-                                  r->watch ? r->watch->user : NULL, err) &&
+    ok = ok &&
+         lm_session_prefill(r->session, tokens.ids, (int64_t)tokens.n, r->watch ? r->watch->tokens : NULL,
+                            r->watch ? r->watch->user : NULL, err) &&
          generate(r, &sample, &answer, &counts[2], err) &&
          record_sample(r, task, i, &sample, answer.data, counts, eval_seconds() - start, err);
     eval_sample_free(&sample);
@@ -142,7 +143,11 @@ bool eval_run(const lm_model *model, prism_ctx *ctx, const eval_task *tasks, int
         total += (int64_t)sample_count(&tasks[t], options->n_sample) * methods->n;
     bool ok = true;
     for (int32_t m = 0; ok && m < methods->n; m++) {
-        runner r = {.model = model, .ctx = ctx, .options = options, .method = &methods->items[m], .results = results,
+        runner r = {.model = model,
+                    .ctx = ctx,
+                    .options = options,
+                    .method = &methods->items[m],
+                    .results = results,
                     .watch = watch};
         for (int32_t t = 0; ok && t < n_task; t++)
             for (int32_t i = 0; ok && i < sample_count(&tasks[t], options->n_sample); i++, done++) {

@@ -3,7 +3,8 @@
  *
  *   eval_task.make(i) -> eval_sample -> the model's answer -> eval_task.score() in 0 .. 1
  *
- * What runs tasks (run.h) knows this interface only; each family of tasks fills it (needle.c, ruler_*.c, longbench_*.c).
+ * What runs tasks (run.h) knows this interface only; each family of tasks fills it (needle.c, ruler_*.c,
+ * longbench_*.c).
  */
 #ifndef EVAL_TASK_H
 #define EVAL_TASK_H

@@ -3,7 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-void lm_error_set(lm_error *err, lm_error_kind kind, const char *fmt, ...) {
+void lm_error_set(lm_error *err, lm_error_kind kind, const char *fmt, ...)
+{
     if (!err)
         return;
     err->kind = kind;

@@ -12,10 +12,10 @@
 /* The first four are also the exit codes of the command. */
 typedef enum lm_error_kind {
     LM_OK = 0,
-    LM_ERROR_RUN = 1,    /* something failed while running */
-    LM_ERROR_USAGE = 2,  /* the caller asked for something that makes no sense */
-    LM_ERROR_INPUT = 3,  /* a file or text is unreadable or malformed */
-    LM_ERROR_MEMORY = 4, /* an allocation failed */
+    LM_ERROR_RUN = 1,        /* something failed while running */
+    LM_ERROR_USAGE = 2,      /* the caller asked for something that makes no sense */
+    LM_ERROR_INPUT = 3,      /* a file or text is unreadable or malformed */
+    LM_ERROR_MEMORY = 4,     /* an allocation failed */
     LM_ERROR_UNSUPPORTED = 5 /* well formed, but not something this runner does */
 } lm_error_kind;
 
@@ -33,6 +33,9 @@ __attribute__((format(printf, 3, 4)))
 #endif
 void lm_error_set(lm_error *err, lm_error_kind kind, const char *fmt, ...);
 
-static inline bool lm_false(void) { return false; }
+static inline bool lm_false(void)
+{
+    return false;
+}
 
 #endif

@@ -410,16 +410,11 @@ int64_t lm_gguf_value_int(const lm_gguf_value *v, uint64_t i)
     const size_t size = type_bytes(v->type);
     const uint64_t raw = load(v->data + i * size, (int)size);
     switch (v->type) {
-    case LM_GGUF_I8:
-        return (int8_t)raw;
-    case LM_GGUF_I16:
-        return (int16_t)raw;
-    case LM_GGUF_I32:
-        return (int32_t)raw;
-    case LM_GGUF_U64:
-        return raw > INT64_MAX ? INT64_MAX : (int64_t)raw;
-    default:
-        return (int64_t)raw;
+    case LM_GGUF_I8: return (int8_t)raw;
+    case LM_GGUF_I16: return (int16_t)raw;
+    case LM_GGUF_I32: return (int32_t)raw;
+    case LM_GGUF_U64: return raw > INT64_MAX ? INT64_MAX : (int64_t)raw;
+    default: return (int64_t)raw;
     }
 }
 

@@ -3,11 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-void lm_tokenizer_desc_init(lm_tokenizer_desc *desc) {
+void lm_tokenizer_desc_init(lm_tokenizer_desc *desc)
+{
     *desc = (lm_tokenizer_desc){.bos_id = -1, .eos_id = -1, .ignore_merges = -1};
 }
 
-bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err) {
+bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err)
+{
     if (!desc || !out)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
     lm_tokenizer *tok = calloc(1, sizeof *tok);
@@ -30,7 +32,8 @@ bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_e
     return true;
 }
 
-bool lm_tokenizer_set_ends(lm_tokenizer *tok, int32_t bos_id, int32_t eos_id, lm_error *err) {
+bool lm_tokenizer_set_ends(lm_tokenizer *tok, int32_t bos_id, int32_t eos_id, lm_error *err)
+{
     if (!tok)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
     if (bos_id >= (int64_t)tok->n_token || eos_id >= (int64_t)tok->n_token)
@@ -43,7 +46,8 @@ bool lm_tokenizer_set_ends(lm_tokenizer *tok, int32_t bos_id, int32_t eos_id, lm
     return true;
 }
 
-void lm_tokenizer_free(lm_tokenizer *tok) {
+void lm_tokenizer_free(lm_tokenizer *tok)
+{
     if (!tok)
         return;
     pcre2_code_free(tok->pattern);
@@ -60,29 +64,48 @@ void lm_tokenizer_free(lm_tokenizer *tok) {
 
 /* ------------------------------------------------------------------------------------------------ queries ---- */
 
-int32_t lm_tokenizer_n_token(const lm_tokenizer *tok) { return (int32_t)tok->n_token; }
-int32_t lm_tokenizer_bos(const lm_tokenizer *tok) { return tok->bos_id; }
-int32_t lm_tokenizer_eos(const lm_tokenizer *tok) { return tok->eos_id; }
-bool lm_tokenizer_adds_bos(const lm_tokenizer *tok) { return tok->add_bos; }
-const char *lm_tokenizer_pre(const lm_tokenizer *tok) { return tok->pre; }
+int32_t lm_tokenizer_n_token(const lm_tokenizer *tok)
+{
+    return (int32_t)tok->n_token;
+}
+int32_t lm_tokenizer_bos(const lm_tokenizer *tok)
+{
+    return tok->bos_id;
+}
+int32_t lm_tokenizer_eos(const lm_tokenizer *tok)
+{
+    return tok->eos_id;
+}
+bool lm_tokenizer_adds_bos(const lm_tokenizer *tok)
+{
+    return tok->add_bos;
+}
+const char *lm_tokenizer_pre(const lm_tokenizer *tok)
+{
+    return tok->pre;
+}
 
-static bool in_use(const lm_tokenizer *tok, int32_t id) {
+static bool in_use(const lm_tokenizer *tok, int32_t id)
+{
     return id >= 0 && (uint32_t)id < tok->n_token && tok->start[id] != SIZE_MAX;
 }
 
-const char *lm_tokenizer_bytes(const lm_tokenizer *tok, int32_t id, size_t *n_bytes) {
+const char *lm_tokenizer_bytes(const lm_tokenizer *tok, int32_t id, size_t *n_bytes)
+{
     bool used = in_use(tok, id);
     if (n_bytes)
         *n_bytes = used ? tok->length[id] : 0;
     return used ? tok->bytes + tok->start[id] : NULL;
 }
 
-lm_token_type lm_tokenizer_type(const lm_tokenizer *tok, int32_t id) {
+lm_token_type lm_tokenizer_type(const lm_tokenizer *tok, int32_t id)
+{
     return in_use(tok, id) ? (lm_token_type)tok->type[id] : LM_TOKEN_UNUSED;
 }
 
 /* The longest special token of those allowed that stands at the start of text, LM_NO_TOKEN if none does. */
-static uint32_t special_at(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags) {
+static uint32_t special_at(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags)
+{
     unsigned first = (unsigned char)text[0];
     for (uint32_t i = tok->special_start[first]; i < tok->special_start[first + 1]; i++) {
         uint32_t id = tok->special[i];
@@ -94,7 +117,8 @@ static uint32_t special_at(const lm_tokenizer *tok, const char *text, size_t n, 
     return LM_NO_TOKEN;
 }
 
-int32_t lm_tokenizer_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes) {
+int32_t lm_tokenizer_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes)
+{
     if (n_bytes == 0)
         return -1;
     uint32_t id = special_at(tok, bytes, n_bytes, LM_ENCODE_SPECIAL);
@@ -106,7 +130,8 @@ int32_t lm_tokenizer_find(const lm_tokenizer *tok, const char *bytes, size_t n_b
 /* ------------------------------------------------------------------------------------------------- encode ---- */
 
 /* Everything up to the next special token; *special is it, or LM_NO_TOKEN at the end of the text. */
-static size_t stretch_length(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags, uint32_t *special) {
+static size_t stretch_length(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags, uint32_t *special)
+{
     *special = LM_NO_TOKEN;
     size_t i = 0;
     for (; i < n && *special == LM_NO_TOKEN; i += *special == LM_NO_TOKEN) {
@@ -117,7 +142,8 @@ static size_t stretch_length(const lm_tokenizer *tok, const char *text, size_t n
     return i;
 }
 
-static bool encode_stretch(lm_splitter *split, lm_bpe *bpe, lm_tokens *out, lm_error *err) {
+static bool encode_stretch(lm_splitter *split, lm_bpe *bpe, lm_tokens *out, lm_error *err)
+{
     for (lm_string piece;;) {
         if (!lm_splitter_next(split, &piece, err))
             return false;
@@ -128,7 +154,8 @@ static bool encode_stretch(lm_splitter *split, lm_bpe *bpe, lm_tokens *out, lm_e
     }
 }
 
-static bool push_id(lm_tokens *out, uint32_t id, lm_error *err) {
+static bool push_id(lm_tokens *out, uint32_t id, lm_error *err)
+{
     if (!lm_tokens_reserve(out, 1, err))
         return false;
     out->ids[out->n++] = (int32_t)id;
@@ -136,7 +163,8 @@ static bool push_id(lm_tokens *out, uint32_t id, lm_error *err) {
 }
 
 bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_bytes, unsigned flags, lm_tokens *out,
-                         lm_error *err) {
+                         lm_error *err)
+{
     if (!tok || !out || (!text && n_bytes))
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
     lm_splitter split;
@@ -164,14 +192,16 @@ bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_byt
     return ok;
 }
 
-void lm_tokens_free(lm_tokens *tokens) {
+void lm_tokens_free(lm_tokens *tokens)
+{
     free(tokens->ids);
     *tokens = (lm_tokens){0};
 }
 
 /* ------------------------------------------------------------------------------------------------- decode ---- */
 
-bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err) {
+bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err)
+{
     if (n_bytes >= text->capacity - text->n || !text->data) {
         size_t capacity = text->capacity ? text->capacity : 64;
         while (capacity - text->n <= n_bytes && capacity <= SIZE_MAX / 2)
@@ -189,12 +219,14 @@ bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *
     return true;
 }
 
-void lm_text_free(lm_text *text) {
+void lm_text_free(lm_text *text)
+{
     free(text->data);
     *text = (lm_text){0};
 }
 
-static const char *shown_bytes(const lm_tokenizer *tok, int32_t id, unsigned flags, size_t *n_bytes) {
+static const char *shown_bytes(const lm_tokenizer *tok, int32_t id, unsigned flags, size_t *n_bytes)
+{
     if (in_use(tok, id) && tok->type[id] == LM_TOKEN_CONTROL && (flags & LM_DECODE_SKIP_SPECIAL)) {
         *n_bytes = 0;
         return NULL;
@@ -203,7 +235,8 @@ static const char *shown_bytes(const lm_tokenizer *tok, int32_t id, unsigned fla
 }
 
 bool lm_tokenizer_decode(const lm_tokenizer *tok, const int32_t *ids, size_t n_id, unsigned flags, lm_text *out,
-                         lm_error *err) {
+                         lm_error *err)
+{
     if (!tok || !out || (!ids && n_id))
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
     size_t n_before = out->n;
@@ -218,8 +251,8 @@ bool lm_tokenizer_decode(const lm_tokenizer *tok, const int32_t *ids, size_t n_i
     return n_id > 0 || lm_text_append(out, NULL, 0, err);
 }
 
-bool lm_stream_push(lm_stream *stream, const lm_tokenizer *tok, int32_t id, unsigned flags, lm_text *out,
-                    lm_error *err) {
+bool lm_stream_push(lm_stream *stream, const lm_tokenizer *tok, int32_t id, unsigned flags, lm_text *out, lm_error *err)
+{
     if (!stream || !tok || !out)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
     size_t n, n_before = out->n;
@@ -244,7 +277,8 @@ bool lm_stream_push(lm_stream *stream, const lm_tokenizer *tok, int32_t id, unsi
     return true;
 }
 
-bool lm_stream_flush(lm_stream *stream, lm_text *out, lm_error *err) {
+bool lm_stream_flush(lm_stream *stream, lm_text *out, lm_error *err)
+{
     if (!stream || !out)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
     if (!lm_text_append(out, stream->held, stream->n_held, err))

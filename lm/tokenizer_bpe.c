@@ -17,7 +17,8 @@ typedef struct lm_symbol {
 
 #define END UINT32_MAX
 
-bool lm_tokens_reserve(lm_tokens *tokens, size_t n, lm_error *err) {
+bool lm_tokens_reserve(lm_tokens *tokens, size_t n, lm_error *err)
+{
     if (n <= tokens->capacity - tokens->n)
         return true;
     size_t capacity = tokens->capacity ? tokens->capacity : 64;
@@ -32,7 +33,8 @@ bool lm_tokens_reserve(lm_tokens *tokens, size_t n, lm_error *err) {
 }
 
 /* Merges ids[0..n) in place, returns how many are left. n <= SCAN_MAX. */
-static size_t merge_scanning(const lm_tokenizer *tok, uint32_t *ids, size_t n) {
+static size_t merge_scanning(const lm_tokenizer *tok, uint32_t *ids, size_t n)
+{
     uint32_t rank[SCAN_MAX], merged[SCAN_MAX]; /* of the pair (i, i+1) */
     for (size_t i = 0; i + 1 < n; i++) {
         const lm_merge_slot *merge = lm_merge_find(tok, ids[i], ids[i + 1]);
@@ -65,7 +67,8 @@ static size_t merge_scanning(const lm_tokenizer *tok, uint32_t *ids, size_t n) {
 /* ---------------------------------------------------------------------------------------------- the heap ---- */
 
 /* Keys are rank << 32 | position: the smallest is the next merge. */
-static bool heap_push(lm_bpe *bpe, uint64_t key, lm_error *err) {
+static bool heap_push(lm_bpe *bpe, uint64_t key, lm_error *err)
+{
     if (bpe->heap_n == bpe->heap_capacity) {
         size_t capacity = bpe->heap_capacity ? 2 * bpe->heap_capacity : 256;
         uint64_t *heap = capacity > SIZE_MAX / sizeof *heap ? NULL : realloc(bpe->heap, capacity * sizeof *heap);
@@ -81,7 +84,8 @@ static bool heap_push(lm_bpe *bpe, uint64_t key, lm_error *err) {
     return true;
 }
 
-static uint64_t heap_pop(lm_bpe *bpe) {
+static uint64_t heap_pop(lm_bpe *bpe)
+{
     uint64_t top = bpe->heap[0], last = bpe->heap[--bpe->heap_n];
     size_t i = 0, n = bpe->heap_n;
     for (size_t child; (child = 2 * i + 1) < n; i = child) {
@@ -96,7 +100,8 @@ static uint64_t heap_pop(lm_bpe *bpe) {
     return top;
 }
 
-static bool push_pair(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t position, lm_error *err) {
+static bool push_pair(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t position, lm_error *err)
+{
     const lm_symbol *s = &bpe->symbols[position];
     if (s->next == END)
         return true;
@@ -104,9 +109,11 @@ static bool push_pair(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t position, l
     return !merge || heap_push(bpe, (uint64_t)merge->rank << 32 | position, err);
 }
 
-static bool load_symbols(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err) {
+static bool load_symbols(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err)
+{
     if (piece.n >= END || piece.n > SIZE_MAX / sizeof *bpe->symbols)
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer: a piece of %zu bytes without a break is too long", piece.n);
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer: a piece of %zu bytes without a break is too long",
+                       piece.n);
     if (piece.n > bpe->symbol_capacity) {
         lm_symbol *symbols = realloc(bpe->symbols, piece.n * sizeof *symbols);
         if (!symbols)
@@ -121,7 +128,8 @@ static bool load_symbols(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, 
     return true;
 }
 
-static bool merge_with_heap(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err) {
+static bool merge_with_heap(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err)
+{
     if (!load_symbols(bpe, tok, piece, err))
         return false;
     bpe->heap_n = 0;
@@ -151,7 +159,8 @@ static bool merge_with_heap(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piec
     return true;
 }
 
-bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tokens *out, lm_error *err) {
+bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tokens *out, lm_error *err)
+{
     if (!lm_tokens_reserve(out, piece.n, err))
         return false;
     int32_t *ids = out->ids + out->n;
@@ -178,7 +187,8 @@ bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tok
     return true;
 }
 
-void lm_bpe_free(lm_bpe *bpe) {
+void lm_bpe_free(lm_bpe *bpe)
+{
     free(bpe->symbols);
     free(bpe->heap);
     *bpe = (lm_bpe){0};

@@ -66,13 +66,15 @@ struct lm_tokenizer {
 bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err);
 uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes);
 
-static inline uint32_t lm_pair_hash(uint32_t left, uint32_t right) {
+static inline uint32_t lm_pair_hash(uint32_t left, uint32_t right)
+{
     uint64_t key = ((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15u;
     return (uint32_t)(key >> 32);
 }
 
 /* The merge of two tokens, NULL if there is none. */
-static inline const lm_merge_slot *lm_merge_find(const lm_tokenizer *tok, uint32_t left, uint32_t right) {
+static inline const lm_merge_slot *lm_merge_find(const lm_tokenizer *tok, uint32_t left, uint32_t right)
+{
     for (uint32_t i = lm_pair_hash(left, right);; i++) {
         const lm_merge_slot *slot = &tok->merges[i & tok->merge_mask];
         if (slot->left == left && slot->right == right)

@@ -17,19 +17,25 @@ typedef struct json_vocab {
     char *joined; /* text of the merges given as pairs */
 } json_vocab;
 
-static bool is_type(const cJSON *object, const char *name) {
+static bool is_type(const cJSON *object, const char *name)
+{
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(object, "type");
     return cJSON_IsString(type) && strcmp(type->valuestring, name) == 0;
 }
 
-static const cJSON *get(const cJSON *object, const char *key) { return cJSON_GetObjectItemCaseSensitive(object, key); }
+static const cJSON *get(const cJSON *object, const char *key)
+{
+    return cJSON_GetObjectItemCaseSensitive(object, key);
+}
 
-static bool is_absent(const cJSON *item) {
+static bool is_absent(const cJSON *item)
+{
     return !item || cJSON_IsNull(item) || (cJSON_IsString(item) && item->valuestring[0] == '\0');
 }
 
 /* cJSON strings end at their first NUL: a file with one would be read as another file. */
-static bool has_nul(const char *json, size_t n) {
+static bool has_nul(const char *json, size_t n)
+{
     for (size_t i = 0; i < n; i++) {
         if (json[i] == '\0')
             return true;
@@ -42,25 +48,28 @@ static bool has_nul(const char *json, size_t n) {
     return false;
 }
 
-static bool unsupported(lm_error *err, const char *what) {
+static bool unsupported(lm_error *err, const char *what)
+{
     return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer.json: %s", what);
 }
 
 /* ------------------------------------------------------------------------------------------------- stages ---- */
 
-static bool check_normalizer(const cJSON *normalizer, lm_error *err) {
+static bool check_normalizer(const cJSON *normalizer, lm_error *err)
+{
     if (is_absent(normalizer) || is_type(normalizer, "NFC"))
         return true;
     const cJSON *parts = get(normalizer, "normalizers"), *part;
     if (!is_type(normalizer, "Sequence") || !cJSON_IsArray(parts))
         return unsupported(err, "its normalizer is not supported (only none or NFC)");
-    cJSON_ArrayForEach(part, parts) if (!is_type(part, "NFC"))
-        return unsupported(err, "its normalizer is not supported (only none or NFC)");
+    cJSON_ArrayForEach(part, parts) if (!is_type(part, "NFC")) return unsupported(
+        err, "its normalizer is not supported (only none or NFC)");
     return true;
 }
 
 /* Sequence[Split(pattern), ByteLevel] with one of the known patterns. */
-static bool read_pre_tokenizer(const cJSON *pre, const char **name, lm_error *err) {
+static bool read_pre_tokenizer(const cJSON *pre, const char **name, lm_error *err)
+{
     const cJSON *parts = is_type(pre, "Sequence") ? get(pre, "pretokenizers") : NULL;
     const cJSON *split = cJSON_GetArrayItem(parts, 0), *bytes = cJSON_GetArrayItem(parts, 1);
     const cJSON *regex = get(get(split, "pattern"), "Regex"), *behavior = get(split, "behavior");
@@ -79,10 +88,12 @@ static bool read_pre_tokenizer(const cJSON *pre, const char **name, lm_error *er
 }
 
 /* A template may put one special token before the text: that is BOS. */
-static bool read_template(const cJSON *single, const char **bos, lm_error *err) {
+static bool read_template(const cJSON *single, const char **bos, lm_error *err)
+{
     const cJSON *item;
     bool text_seen = false;
-    cJSON_ArrayForEach(item, single) {
+    cJSON_ArrayForEach(item, single)
+    {
         const cJSON *special = get(get(item, "SpecialToken"), "id");
         if (get(item, "Sequence")) {
             text_seen = true;
@@ -95,7 +106,8 @@ static bool read_template(const cJSON *single, const char **bos, lm_error *err) 
     return text_seen || unsupported(err, "its post-processor is not a template that this runner reads");
 }
 
-static bool read_post_processor(const cJSON *post, int depth, const char **bos, lm_error *err) {
+static bool read_post_processor(const cJSON *post, int depth, const char **bos, lm_error *err)
+{
     if (is_absent(post) || is_type(post, "ByteLevel"))
         return true;
     if (is_type(post, "TemplateProcessing"))
@@ -107,7 +119,8 @@ static bool read_post_processor(const cJSON *post, int depth, const char **bos, 
     return true;
 }
 
-static bool check_model(const cJSON *model, lm_error *err) {
+static bool check_model(const cJSON *model, lm_error *err)
+{
     const cJSON *type = get(model, "type"), *dropout = get(model, "dropout");
     if (!cJSON_IsObject(model) || (type && !is_type(model, "BPE")))
         return unsupported(err, "its model is not BPE");
@@ -121,7 +134,8 @@ static bool check_model(const cJSON *model, lm_error *err) {
 
 /* -------------------------------------------------------------------------------------------------- vocab ---- */
 
-static bool read_id(const cJSON *item, size_t limit, size_t *id, lm_error *err) {
+static bool read_id(const cJSON *item, size_t limit, size_t *id, lm_error *err)
+{
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) || !(item->valuedouble < (double)limit) ||
         item->valuedouble != (double)(size_t)item->valuedouble)
         return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: a token id is not a whole number in 0 .. %zu", limit - 1);
@@ -129,7 +143,8 @@ static bool read_id(const cJSON *item, size_t limit, size_t *id, lm_error *err) 
     return true;
 }
 
-static bool allocate_tokens(json_vocab *v, const cJSON *vocab, const cJSON *added, size_t *limit, lm_error *err) {
+static bool allocate_tokens(json_vocab *v, const cJSON *vocab, const cJSON *added, size_t *limit, lm_error *err)
+{
     size_t n = (size_t)cJSON_GetArraySize(vocab) + (size_t)cJSON_GetArraySize(added);
     /* Ids may have holes, but memory must stay in proportion to the file. */
     *limit = 2 * n + 1024 < LM_MAX_TOKEN ? 2 * n + 1024 : LM_MAX_TOKEN;
@@ -142,28 +157,33 @@ static bool allocate_tokens(json_vocab *v, const cJSON *vocab, const cJSON *adde
     return true;
 }
 
-static void set_token(json_vocab *v, size_t id, const char *text, int32_t type) {
+static void set_token(json_vocab *v, size_t id, const char *text, int32_t type)
+{
     v->tokens[id] = (lm_string){text, strlen(text)};
     v->types[id] = type;
     if (id >= v->n_token)
         v->n_token = id + 1;
 }
 
-static bool read_added(json_vocab *v, const cJSON *added, size_t limit, lm_error *err) {
+static bool read_added(json_vocab *v, const cJSON *added, size_t limit, lm_error *err)
+{
     const cJSON *token;
-    cJSON_ArrayForEach(token, added) {
+    cJSON_ArrayForEach(token, added)
+    {
         const cJSON *content = get(token, "content");
         size_t id;
         if (!cJSON_IsString(content) || !read_id(get(token, "id"), limit, &id, err))
-            return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: an entry of added_tokens lacks its content or a "
-                                                "valid id");
+            return lm_fail(err, LM_ERROR_INPUT,
+                           "tokenizer.json: an entry of added_tokens lacks its content or a "
+                           "valid id");
         if (cJSON_IsTrue(get(token, "single_word")) || cJSON_IsTrue(get(token, "lstrip")) ||
             cJSON_IsTrue(get(token, "rstrip")))
             return unsupported(err, "added tokens with single_word, lstrip or rstrip are not supported");
         if (content->valuestring[0] == '\0')
             continue;
         const lm_string *there = &v->tokens[id];
-        if (there->n && (there->n != strlen(content->valuestring) || memcmp(there->data, content->valuestring, there->n)))
+        if (there->n &&
+            (there->n != strlen(content->valuestring) || memcmp(there->data, content->valuestring, there->n)))
             return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: the id %zu belongs to two tokens", id);
         set_token(v, id, content->valuestring,
                   cJSON_IsTrue(get(token, "special")) ? LM_TOKEN_CONTROL : LM_TOKEN_USER_DEFINED);
@@ -171,12 +191,14 @@ static bool read_added(json_vocab *v, const cJSON *added, size_t limit, lm_error
     return true;
 }
 
-static bool read_tokens(json_vocab *v, const cJSON *root, lm_error *err) {
+static bool read_tokens(json_vocab *v, const cJSON *root, lm_error *err)
+{
     const cJSON *vocab = get(get(root, "model"), "vocab"), *added = get(root, "added_tokens"), *token;
     size_t limit, id;
     if (!allocate_tokens(v, vocab, added, &limit, err))
         return false;
-    cJSON_ArrayForEach(token, vocab) {
+    cJSON_ArrayForEach(token, vocab)
+    {
         if (!read_id(token, limit, &id, err))
             return false;
         if (v->types[id] != LM_TOKEN_UNUSED)
@@ -188,13 +210,15 @@ static bool read_tokens(json_vocab *v, const cJSON *root, lm_error *err) {
 
 /* ------------------------------------------------------------------------------------------------- merges ---- */
 
-static bool read_merges(json_vocab *v, const cJSON *merges, lm_error *err) {
+static bool read_merges(json_vocab *v, const cJSON *merges, lm_error *err)
+{
     const cJSON *merge;
     size_t n_bytes = 0;
-    cJSON_ArrayForEach(merge, merges) {
+    cJSON_ArrayForEach(merge, merges)
+    {
         const cJSON *left = cJSON_GetArrayItem(merge, 0), *right = cJSON_GetArrayItem(merge, 1);
-        bool pair = cJSON_IsArray(merge) && cJSON_GetArraySize(merge) == 2 && cJSON_IsString(left) &&
-                    cJSON_IsString(right);
+        bool pair =
+            cJSON_IsArray(merge) && cJSON_GetArraySize(merge) == 2 && cJSON_IsString(left) && cJSON_IsString(right);
         if (!pair && !cJSON_IsString(merge))
             return lm_fail(err, LM_ERROR_INPUT,
                            "tokenizer.json: merge %zu is neither \"left right\" nor [\"left\", \"right\"]", v->n_merge);
@@ -208,7 +232,8 @@ static bool read_merges(json_vocab *v, const cJSON *merges, lm_error *err) {
         return lm_fail(err, LM_ERROR_MEMORY, "tokenizer.json: out of memory for %zu merges", v->n_merge);
     char *end = v->joined;
     lm_string *out = v->merges;
-    cJSON_ArrayForEach(merge, merges) {
+    cJSON_ArrayForEach(merge, merges)
+    {
         if (cJSON_IsString(merge)) {
             *out++ = (lm_string){merge->valuestring, strlen(merge->valuestring)};
             continue;
@@ -224,16 +249,19 @@ static bool read_merges(json_vocab *v, const cJSON *merges, lm_error *err) {
     return true;
 }
 
-static bool add_bos(lm_tokenizer *tok, const char *bos, lm_error *err) {
+static bool add_bos(lm_tokenizer *tok, const char *bos, lm_error *err)
+{
     int32_t id = lm_tokenizer_find(tok, bos, strlen(bos));
     if (id < 0)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: the token that its post-processor adds is not in the "
-                                            "vocabulary");
+        return lm_fail(err, LM_ERROR_INPUT,
+                       "tokenizer.json: the token that its post-processor adds is not in the "
+                       "vocabulary");
     tok->add_bos = true;
     return lm_tokenizer_set_ends(tok, id, -1, err);
 }
 
-static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm_error *err) {
+static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm_error *err)
+{
     const cJSON *model = get(root, "model");
     const char *bos = NULL;
     lm_tokenizer_desc desc;
@@ -260,7 +288,8 @@ static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm
     return true;
 }
 
-bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err) {
+bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err)
+{
     if (!json || !out)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer.json: NULL argument");
     if (has_nul(json, n_bytes))

@@ -7,12 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPACE "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
+#define SPACE                                                                                                          \
+    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 
 /* DIGITS is what the two differ in. */
 #define PATTERN(DIGITS)                                                                                                \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" DIGITS "| ?[^" SPACE "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACE \
-    "]*[\\r\\n]+|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" DIGITS "| ?[^" SPACE                                 \
+    "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+"
 
 /* The same as tokenizer.json files have them. */
 #define PUBLISHED(DIGITS)                                                                                              \
@@ -34,14 +35,16 @@ static const char *const aliases[][2] = {
     {"llama-v3", "llama-bpe"},
 };
 
-const char *lm_pre_recognise(const char *pattern) {
+const char *lm_pre_recognise(const char *pattern)
+{
     for (size_t i = 0; i < sizeof pres / sizeof pres[0]; i++)
         if (strcmp(pattern, pres[i].published) == 0)
             return pres[i].name;
     return NULL;
 }
 
-static const lm_pre *find_pre(const char *name) {
+static const lm_pre *find_pre(const char *name)
+{
     for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; i++)
         if (strcmp(name, aliases[i][0]) == 0)
             name = aliases[i][1];
@@ -52,14 +55,16 @@ static const lm_pre *find_pre(const char *name) {
 }
 
 /* A name from a file goes into a message only if it cannot upset a terminal. */
-static bool is_plain(const char *s) {
+static bool is_plain(const char *s)
+{
     for (; *s; s++)
         if (*s < 0x20 || *s > 0x7E)
             return false;
     return true;
 }
 
-bool lm_pre_compile(lm_tokenizer *tok, const char *name, lm_error *err) {
+bool lm_pre_compile(lm_tokenizer *tok, const char *name, lm_error *err)
+{
     if (!name)
         return lm_fail(err, LM_ERROR_INPUT, "tokenizer: no pre-tokenizer is named (tokenizer.ggml.pre)");
     const lm_pre *pre = find_pre(name);
@@ -72,8 +77,10 @@ bool lm_pre_compile(lm_tokenizer *tok, const char *name, lm_error *err) {
     tok->pattern = pcre2_compile((PCRE2_SPTR)pre->pattern, PCRE2_ZERO_TERMINATED,
                                  PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &code, &offset, NULL);
     if (!tok->pattern)
-        return lm_fail(err, LM_ERROR_RUN, "tokenizer: PCRE2 refuses the %s pattern (error %d at %zu); is it built with "
-                                          "Unicode support?", pre->name, code, (size_t)offset);
+        return lm_fail(err, LM_ERROR_RUN,
+                       "tokenizer: PCRE2 refuses the %s pattern (error %d at %zu); is it built with "
+                       "Unicode support?",
+                       pre->name, code, (size_t)offset);
     /* Where JIT is not available or not allowed, the interpreter does the same, slower. */
     tok->jit = pcre2_jit_compile(tok->pattern, PCRE2_JIT_COMPLETE) == 0;
     tok->pre = pre->name;
@@ -82,7 +89,8 @@ bool lm_pre_compile(lm_tokenizer *tok, const char *name, lm_error *err) {
 
 /* ------------------------------------------------------------------------------------------------- UTF-8 ---- */
 
-size_t lm_utf8_length(const char *s, size_t n) {
+size_t lm_utf8_length(const char *s, size_t n)
+{
     const unsigned char *u = (const unsigned char *)s;
     if (n == 0)
         return 0;
@@ -101,7 +109,8 @@ size_t lm_utf8_length(const char *s, size_t n) {
     return length;
 }
 
-size_t lm_utf8_valid(const char *s, size_t n) {
+size_t lm_utf8_valid(const char *s, size_t n)
+{
     size_t i = 0;
     while (i < n) {
         uint64_t word;
@@ -121,7 +130,8 @@ size_t lm_utf8_valid(const char *s, size_t n) {
 }
 
 /* Bytes from the start of s that belong to no character. */
-static size_t invalid_run(const char *s, size_t n) {
+static size_t invalid_run(const char *s, size_t n)
+{
     size_t i = 0;
     while (i < n) {
         size_t length = lm_utf8_length(s + i, n - i);
@@ -134,7 +144,8 @@ static size_t invalid_run(const char *s, size_t n) {
 
 /* ---------------------------------------------------------------------------------------------- splitter ---- */
 
-bool lm_splitter_init(lm_splitter *split, const lm_tokenizer *tok, lm_error *err) {
+bool lm_splitter_init(lm_splitter *split, const lm_tokenizer *tok, lm_error *err)
+{
     *split = (lm_splitter){.tok = tok};
     split->match = pcre2_match_data_create(1, NULL);
     split->context = pcre2_match_context_create(NULL);
@@ -147,7 +158,8 @@ bool lm_splitter_init(lm_splitter *split, const lm_tokenizer *tok, lm_error *err
     return true;
 }
 
-void lm_splitter_start(lm_splitter *split, const char *text, size_t n) {
+void lm_splitter_start(lm_splitter *split, const char *text, size_t n)
+{
     split->text = text;
     split->n = n;
     split->position = 0;
@@ -155,7 +167,8 @@ void lm_splitter_start(lm_splitter *split, const char *text, size_t n) {
 }
 
 /* Length of the match at the position, 0 if there is none, or a negative error of PCRE2. */
-static int match_here(lm_splitter *split, size_t *length) {
+static int match_here(lm_splitter *split, size_t *length)
+{
     const lm_tokenizer *tok = split->tok;
     /* What follows the valid stretch is hidden from the pattern, as the end of the text would be. */
     PCRE2_SPTR subject = (PCRE2_SPTR)split->text + split->position;
@@ -174,7 +187,8 @@ static int match_here(lm_splitter *split, size_t *length) {
     return rc;
 }
 
-bool lm_splitter_next(lm_splitter *split, lm_string *piece, lm_error *err) {
+bool lm_splitter_next(lm_splitter *split, lm_string *piece, lm_error *err)
+{
     size_t left = split->n - split->position, length;
     piece->data = split->text + split->position;
     if (left == 0) {
@@ -196,7 +210,8 @@ bool lm_splitter_next(lm_splitter *split, lm_string *piece, lm_error *err) {
     return true;
 }
 
-void lm_splitter_free(lm_splitter *split) {
+void lm_splitter_free(lm_splitter *split)
+{
     pcre2_match_data_free(split->match);
     pcre2_match_context_free(split->context);
     split->match = NULL;

@@ -9,7 +9,8 @@
 /* ------------------------------------------------------------------------------------------ byte alphabet ---- */
 
 /* GPT-2: printable Latin-1 bytes stand for themselves, the other 68 for U+0100, U+0101, ... in order. */
-static bool is_printable(unsigned byte) {
+static bool is_printable(unsigned byte)
+{
     return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
 }
 
@@ -17,7 +18,8 @@ typedef struct byte_alphabet {
     int16_t byte[0x144]; /* by code point; -1: no byte */
 } byte_alphabet;
 
-static void alphabet_init(byte_alphabet *alphabet) {
+static void alphabet_init(byte_alphabet *alphabet)
+{
     for (size_t c = 0; c < 0x144; c++)
         alphabet->byte[c] = -1;
     unsigned next = 0x100;
@@ -27,7 +29,8 @@ static void alphabet_init(byte_alphabet *alphabet) {
 
 /* Writes the bytes that text stands for (never more than text.n) and returns how many, SIZE_MAX if it has a character
  * outside the alphabet. */
-static size_t alphabet_decode(const byte_alphabet *alphabet, lm_string text, char *out) {
+static size_t alphabet_decode(const byte_alphabet *alphabet, lm_string text, char *out)
+{
     size_t n = 0;
     for (size_t i = 0; i < text.n;) {
         size_t length = lm_utf8_length(text.data + i, text.n - i);
@@ -44,7 +47,8 @@ static size_t alphabet_decode(const byte_alphabet *alphabet, lm_string text, cha
 
 /* ------------------------------------------------------------------------------------------------- tables ---- */
 
-static uint32_t bytes_hash(const char *bytes, size_t n) {
+static uint32_t bytes_hash(const char *bytes, size_t n)
+{
     uint64_t h = n * 0x9E3779B97F4A7C15u, word;
     for (; n >= 8; bytes += 8, n -= 8) {
         memcpy(&word, bytes, 8);
@@ -59,7 +63,8 @@ static uint32_t bytes_hash(const char *bytes, size_t n) {
     return (uint32_t)(h >> 32);
 }
 
-uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes) {
+uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes)
+{
     if (n_bytes == 0)
         return LM_NO_TOKEN;
     uint32_t hash = bytes_hash(bytes, n_bytes);
@@ -73,7 +78,8 @@ uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_byte
     }
 }
 
-static void vocab_insert(lm_tokenizer *tok, uint32_t id) {
+static void vocab_insert(lm_tokenizer *tok, uint32_t id)
+{
     uint32_t hash = bytes_hash(tok->bytes + tok->start[id], tok->length[id]), i = hash;
     while (tok->vocab[i & tok->vocab_mask].id != LM_NO_TOKEN)
         i++;
@@ -82,16 +88,21 @@ static void vocab_insert(lm_tokenizer *tok, uint32_t id) {
 }
 
 /* The smallest power of two that keeps n entries at most half of it. */
-static size_t table_size(size_t n) {
+static size_t table_size(size_t n)
+{
     size_t size = 16;
     while (size < 2 * n)
         size *= 2;
     return size;
 }
 
-static bool is_special(uint8_t type) { return type == LM_TOKEN_CONTROL || type == LM_TOKEN_USER_DEFINED; }
+static bool is_special(uint8_t type)
+{
+    return type == LM_TOKEN_CONTROL || type == LM_TOKEN_USER_DEFINED;
+}
 
-static bool allocate(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err) {
+static bool allocate(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err)
+{
     size_t n = desc->n_token, n_bytes = 0;
     if (n == 0)
         return lm_fail(err, LM_ERROR_INPUT, "tokenizer: the vocabulary is empty");
@@ -128,15 +139,16 @@ static bool allocate(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error 
 
 /* Special tokens are matched before the split, so BPE needs only those whose text is the same in the byte alphabet:
  * vocabularies list them among the others. */
-static bool is_graphic_ascii(lm_string text) {
+static bool is_graphic_ascii(lm_string text)
+{
     for (size_t i = 0; i < text.n; i++)
         if (text.data[i] < 0x21 || text.data[i] > 0x7E)
             return false;
     return true;
 }
 
-static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const byte_alphabet *alphabet,
-                        lm_error *err) {
+static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const byte_alphabet *alphabet, lm_error *err)
+{
     size_t used = 0;
     for (uint32_t id = 0; id < tok->n_token; id++) {
         lm_string text = desc->tokens[id];
@@ -168,13 +180,15 @@ static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
     return true;
 }
 
-static bool load_bytes(lm_tokenizer *tok, lm_error *err) {
+static bool load_bytes(lm_tokenizer *tok, lm_error *err)
+{
     for (unsigned byte = 0; byte < 256; byte++) {
         char c = (char)byte;
         tok->byte_id[byte] = lm_vocab_find(tok, &c, 1);
         if (tok->byte_id[byte] == LM_NO_TOKEN)
             return lm_fail(err, LM_ERROR_INPUT,
-                           "tokenizer: no token for the byte 0x%02X; this is not a complete byte-level vocabulary", byte);
+                           "tokenizer: no token for the byte 0x%02X; this is not a complete byte-level vocabulary",
+                           byte);
     }
     return true;
 }
@@ -182,7 +196,8 @@ static bool load_bytes(lm_tokenizer *tok, lm_error *err) {
 /* ------------------------------------------------------------------------------------------------- merges ---- */
 
 static bool load_merge(lm_tokenizer *tok, const byte_alphabet *alphabet, uint32_t rank, lm_string text, char *scratch,
-                       lm_error *err) {
+                       lm_error *err)
+{
     const char *space = text.n ? memchr(text.data, ' ', text.n) : NULL;
     if (!space)
         return lm_fail(err, LM_ERROR_INPUT, "tokenizer: merge %u is not two tokens with a space between them", rank);
@@ -206,8 +221,8 @@ static bool load_merge(lm_tokenizer *tok, const byte_alphabet *alphabet, uint32_
     return true;
 }
 
-static bool load_merges(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const byte_alphabet *alphabet,
-                        lm_error *err) {
+static bool load_merges(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const byte_alphabet *alphabet, lm_error *err)
+{
     size_t longest = 0;
     for (size_t i = 0; i < desc->n_merge; i++)
         if (desc->merges[i].n > longest)
@@ -223,7 +238,8 @@ static bool load_merges(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
 }
 
 /* Most words of a text are tokens that BPE arrives at anyway: finding out here spares the merging later. */
-static bool mark_whole(lm_tokenizer *tok, lm_error *err) {
+static bool mark_whole(lm_tokenizer *tok, lm_error *err)
+{
     lm_bpe bpe = {0};
     lm_tokens ids = {0};
     bool ok = true, ignore_merges = tok->ignore_merges;
@@ -250,7 +266,8 @@ typedef struct special_key {
 } special_key;
 
 /* By first byte, then longest first; equal texts end up side by side. */
-static int compare_special(const void *a, const void *b) {
+static int compare_special(const void *a, const void *b)
+{
     const special_key *x = a, *y = b;
     unsigned char first_x = (unsigned char)x->bytes[0], first_y = (unsigned char)y->bytes[0];
     if (first_x != first_y)
@@ -260,7 +277,8 @@ static int compare_special(const void *a, const void *b) {
     return memcmp(x->bytes, y->bytes, x->length);
 }
 
-static bool load_special(lm_tokenizer *tok, lm_error *err) {
+static bool load_special(lm_tokenizer *tok, lm_error *err)
+{
     size_t n = 0;
     for (uint32_t id = 0; id < tok->n_token; id++)
         n += is_special(tok->type[id]) && tok->length[id] > 0;
@@ -286,7 +304,8 @@ static bool load_special(lm_tokenizer *tok, lm_error *err) {
     return ok;
 }
 
-bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err) {
+bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err)
+{
     byte_alphabet alphabet;
     alphabet_init(&alphabet);
     return allocate(tok, desc, err) && load_tokens(tok, desc, &alphabet, err) && load_bytes(tok, err) &&

@@ -96,7 +96,7 @@ static prism_status knock(fixture *f, const prism_call *c, const prism_options *
 }
 
 void assert_refused(fixture *f, const prism_call *c, const prism_options *o, unsigned doors, prism_status want,
-                           const char *what)
+                    const char *what)
 {
     static float before[N * HEADS * DIM];
     memcpy(before, f->o, sizeof before);

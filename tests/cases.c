@@ -330,8 +330,7 @@ void runner_free(runner *r)
 prism_status runner_plan(runner *r, const prism_options *options, const prism_call *call)
 {
     memset(r->workspace.data, 0xff, r->workspace.bytes); /* nothing may rest on what an earlier call left */
-    const prism_status status =
-        prism_plan_build(r->ctx, options, call, r->plan, r->workspace.data, r->workspace.bytes);
+    const prism_status status = prism_plan_build(r->ctx, options, call, r->plan, r->workspace.data, r->workspace.bytes);
     if (status)
         return status;
     r->view.struct_size = sizeof r->view;

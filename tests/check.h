@@ -12,7 +12,7 @@
 #include "prism_attn/prism.h"
 
 #define assert_ok(call) assert_int_equal(call, PRISM_OK)
-#define assert_near(got, want, bound)                                                                                 \
+#define assert_near(got, want, bound)                                                                                  \
     do {                                                                                                               \
         const double got_ = (got), want_ = (want);                                                                     \
         if (!(got_ - want_ <= (bound) && want_ - got_ <= (bound)))                                                     \

@@ -23,8 +23,7 @@ static double *new_doubles(long n)
 static double logit_error(const oracle_seq *s, const uint8_t *mask, int h, int t)
 {
     const int h_kv = h / (s->n_head / s->n_kv_head), n_kv = oracle_n_kv(s), d = s->d, p = s->q_start + t;
-    const uint8_t *row =
-        mask + ((long)h * oracle_n_qblk(s) + p / s->block - oracle_first_qblk(s)) * oracle_n_kblk(s);
+    const uint8_t *row = mask + ((long)h * oracle_n_qblk(s) + p / s->block - oracle_first_qblk(s)) * oracle_n_kblk(s);
     const double *q = s->q + ((long)h * s->n_q + t) * d;
     double worst = 0;
     for (int c = 0; c <= p; c++) {
@@ -66,8 +65,8 @@ static void verdict_free(verdict *v)
 
 /*
  * Output: each weight is off by the error e of its logit, 2e relative after normalising, by 2^-22 for exp2 and its
- * argument of up to some tens (ck_softmax), and sums of n terms rescaled once a block by (n + 3 n_block) u: all relative
- * to sum p |v|. Then one rounding to the output's format. lse: e, the same summing error, and two roundings.
+ * argument of up to some tens (ck_softmax), and sums of n terms rescaled once a block by (n + 3 n_block) u: all
+ * relative to sum p |v|. Then one rounding to the output's format. lse: e, the same summing error, and two roundings.
  */
 static void check_sequence(const test_case *c, int s, const verdict *v, const char *tier)
 {

@@ -101,12 +101,12 @@ static void run_sum_rows(const prism_cpu_kernels *k, arena *x)
 
 #define TILE ((double)ROWS * DIM)
 static const job jobs[] = {
-    {"load_row bf16", run_load_bf16, 0, 6 * TILE},   {"load_row f16", run_load_f16, 0, 6 * TILE},
-    {"add_row f32", run_add_f32, 0, 4 * TILE},       {"add_row bf16", run_add_bf16, 0, 2 * TILE},
-    {"store_row bf16", run_store_bf16, 0, 6 * TILE}, {"store_row f16", run_store_f16, 0, 6 * TILE},
+    {"load_row bf16", run_load_bf16, 0, 6 * TILE},     {"load_row f16", run_load_f16, 0, 6 * TILE},
+    {"add_row f32", run_add_f32, 0, 4 * TILE},         {"add_row bf16", run_add_bf16, 0, 2 * TILE},
+    {"store_row bf16", run_store_bf16, 0, 6 * TILE},   {"store_row f16", run_store_f16, 0, 6 * TILE},
     {"gemm QK 128^3", run_gemm_qk, 2 * TILE * 128, 0}, {"gemm PV 128^3", run_gemm_pv, 2 * TILE * 128, 0},
-    {"softmax 128x128", run_softmax, 0, 8 * TILE},   {"exp_row 128", run_exp_row, 0, 8 * TILE},
-    {"scale_max 128", run_scale_max, 0, 8 * TILE},   {"dot_rows 128x128", run_dot_rows, 2 * TILE, 0},
+    {"softmax 128x128", run_softmax, 0, 8 * TILE},     {"exp_row 128", run_exp_row, 0, 8 * TILE},
+    {"scale_max 128", run_scale_max, 0, 8 * TILE},     {"dot_rows 128x128", run_dot_rows, 2 * TILE, 0},
     {"sum_rows 128x128", run_sum_rows, 2 * TILE, 0},
 };
 enum { n_job = sizeof jobs / sizeof jobs[0] };
@@ -122,7 +122,8 @@ static void *aligned(size_t bytes)
 
 static arena arena_new(void)
 {
-    arena x = {aligned(TILE * 4), aligned(TILE * 4), aligned(TILE * 4), aligned(ROWS * 4), aligned(TILE * 2), {0}, {{0, 0}}};
+    arena x = {aligned(TILE * 4), aligned(TILE * 4), aligned(TILE * 4), aligned(ROWS * 4), aligned(TILE * 2), {0},
+               {{0, 0}}};
     rng r = {1};
     for (int i = 0; i < ROWS * DIM; i++) {
         x.a[i] = (float)rng_normal(&r) * 0.01f;
@@ -156,8 +157,8 @@ static double time_job(const job *j, const prism_cpu_kernels *k, arena *x)
 
 static void bench_kernels(const double *flops, double bytes)
 {
-    printf("Inner loops, one core, data in cache\n%-18s %-7s %10s %12s %8s %8s\n", "kernel", "tier", "us", "rate", "x C",
-           "of peak");
+    printf("Inner loops, one core, data in cache\n%-18s %-7s %10s %12s %8s %8s\n", "kernel", "tier", "us", "rate",
+           "x C", "of peak");
     for (int i = 0; i < n_job; i++) {
         double c_time = 0;
         for (int tier = 0; tier < ck_n_tier(); tier++) {
@@ -267,8 +268,14 @@ static void print_stage(const char *name, prism_isa isa, double t, double c_time
 
 static void bench_stages(const double *flops, double memory_bytes)
 {
-    shape s = {.n_seq = 1, .n_head = N_HEAD, .n_kv_head = N_KV_HEAD, .d = DIM, .block = 128, .page_size = 16,
-               .dtype = PRISM_BF16, .out_dtype = PRISM_BF16};
+    shape s = {.n_seq = 1,
+               .n_head = N_HEAD,
+               .n_kv_head = N_KV_HEAD,
+               .d = DIM,
+               .block = 128,
+               .page_size = 16,
+               .dtype = PRISM_BF16,
+               .out_dtype = PRISM_BF16};
     s.n_q[0] = N_TOKEN;
     test_case *c = case_new(&s, 1);
     const int cores = omp_get_num_procs();
@@ -277,7 +284,8 @@ static void bench_stages(const double *flops, double memory_bytes)
     const double keys = 2.0 * N_TOKEN * N_KV_HEAD * DIM, queries = 2.0 * N_TOKEN * N_HEAD * DIM;
     stage_times first = {0};
     printf("\nBytes are set against the copy in memory; 2 MB of keys may stay in cache, and then pass 100 %%.\n");
-    printf("Stages, %d cores, %d tokens, %d query heads, %d KV head, d %d, bf16, block 128\n%-18s %-7s %10s %12s %8s %8s\n",
+    printf("Stages, %d cores, %d tokens, %d query heads, %d KV head, d %d, bf16, block 128\n%-18s %-7s %10s %12s %8s "
+           "%8s\n",
            cores, N_TOKEN, N_HEAD, N_KV_HEAD, DIM, "stage", "tier", "ms", "rate", "x C", "of peak");
     for (int tier = 0; tier < ck_n_tier(); tier++) {
         const prism_isa isa = ck_tiers[tier];
@@ -302,7 +310,8 @@ void ck_bench(void)
         printf("peak of one core, %-7s %7.1f GFLOP/s\n", ck_tier_name(ck_tiers[tier]), flops[tier] / 1e9);
     }
     const double cache = ck_peak_bytes(16 << 10), memory = ck_peak_bytes(256 << 20);
-    printf("copy of one core, read and written: in cache %.1f GB/s, in memory %.1f GB/s\n\n", cache / 1e9, memory / 1e9);
+    printf("copy of one core, read and written: in cache %.1f GB/s, in memory %.1f GB/s\n\n", cache / 1e9,
+           memory / 1e9);
     bench_kernels(flops, cache);
     bench_stages(flops, memory);
 }

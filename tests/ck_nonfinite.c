@@ -67,8 +67,8 @@ static void check_future_keys(test_case *c, runner *r, int p, double poison)
             const long row = (long)h * s->n_q + t;
             for (int j = 0; j < s->d; j++)
                 ck_ok(after.out[row * s->d + j] == clean.out[row * s->d + j],
-                      "h %d position %d [%d] changed with keys from %d on: %g, was %g", h,
-                      s->q_start + t, j, p, after.out[row * s->d + j], clean.out[row * s->d + j]);
+                      "h %d position %d [%d] changed with keys from %d on: %g, was %g", h, s->q_start + t, j, p,
+                      after.out[row * s->d + j], clean.out[row * s->d + j]);
             ck_ok(after.lse[row] == clean.lse[row], "h %d position %d: lse changed with keys from %d on", h,
                   s->q_start + t, p);
         }
@@ -87,8 +87,8 @@ static void check_one_value(test_case *c, runner *r, int token, int j, double po
     for (int h = 0; h < s->n_head; h++)
         for (int t = 0; t < s->n_q; t++) {
             const int position = s->q_start + t;
-            const bool reads = token <= position && runner_mask_row(r, 0, h, position / s->block -
-                                                                    oracle_first_qblk(s))[token / s->block];
+            const bool reads = token <= position &&
+                               runner_mask_row(r, 0, h, position / s->block - oracle_first_qblk(s))[token / s->block];
             for (int l = 0; l < s->d; l++) {
                 const long at = ((long)h * s->n_q + t) * s->d + l;
                 ck_ok(reads && l == j ? !isfinite(after.out[at]) : after.out[at] == clean.out[at],
@@ -148,8 +148,7 @@ void ck_nonfinite(void)
             const double poison = poisons[index % 3];
             const int n_kv = s.q_start[0] + s.n_q[0];
             test_case *c = case_new(&s, rng_next(&r));
-            const prism_options o =
-                options_for(c, index % 3 || s.n_q[0] < 5 ? PRISM_METHOD_DENSE : PRISM_METHOD_PRISM);
+            const prism_options o = options_for(c, index % 3 || s.n_q[0] < 5 ? PRISM_METHOD_DENSE : PRISM_METHOD_PRISM);
             runner run = runner_new(ctx, &o, &c->call);
             ck_ok(runner_plan(&run, &o, &c->call) == PRISM_OK, "plan_build: %s", prism_last_error(ctx));
             switch (index / 3 % 4) {

@@ -9,7 +9,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-/* Enough independent accumulators to cover the latency of a multiply-add on two ports, and few enough for the registers. */
+/* Enough independent accumulators to cover the latency of a multiply-add on two ports, and few enough for the
+ * registers. */
 #define FMA_LOOP(vector, set1, fmadd, n_acc)                                                                           \
     vector acc[n_acc]; /* every loop over it is unrolled: an index at run time would keep it in memory */              \
     _Pragma("GCC unroll 12") for (int j = 0; j < n_acc; j++) acc[j] = set1(1.0f + (float)j);                           \

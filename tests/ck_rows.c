@@ -12,9 +12,10 @@ static const char *const dtype_name[] = {"f32", "f16", "bf16"};
 /* Values that stress a format: ordinary ones, both zeros, subnormals, the largest, halfway cases, infinities, NaN. */
 static double wild(rng *r, bool with_non_finite)
 {
-    static const double special[] = {0.0,     -0.0,     65504,    65519.99, 65520,    65536,    -65520,  6e-8,   2.98e-8,
-                                     2.99e-8, 5.96e-8,  6.09e-5,  -6.1e-5,  1.00390625, 1.01171875, 3.3e38, -3.39e38,
-                                     1e-40,   1.4e-45,  -1e-39,   1.00048828125, 1.00146484375, INFINITY, -INFINITY, NAN};
+    static const double special[] = {0.0,           -0.0,     65504,     65519.99, 65520,   65536,   -65520,
+                                     6e-8,          2.98e-8,  2.99e-8,   5.96e-8,  6.09e-5, -6.1e-5, 1.00390625,
+                                     1.01171875,    3.3e38,   -3.39e38,  1e-40,    1.4e-45, -1e-39,  1.00048828125,
+                                     1.00146484375, INFINITY, -INFINITY, NAN};
     const int n_special = sizeof special / sizeof special[0] - (with_non_finite ? 0 : 3);
     if (rng_range(r, 0, 3) == 0)
         return (double)(float)special[rng_range(r, 0, n_special - 1)];
@@ -149,9 +150,9 @@ static void check_scale_max(const prism_cpu_kernels *k, int n, rng *r)
     guarded_free(&x);
 }
 
-/* e^(x - max) for the weights of a softmax. With u = 2^-24: x - max is rounded once (|t| u), turning it into base 2 costs
- * a rounding of the product and half of one in the constant (1.5 |t| u), the polynomial 7.5e-8 (kernels_x86.h) and the
- * result's own rounding u. Below e^-87 the result may be flushed to 0. */
+/* e^(x - max) for the weights of a softmax. With u = 2^-24: x - max is rounded once (|t| u), turning it into base 2
+ * costs a rounding of the product and half of one in the constant (1.5 |t| u), the polynomial 7.5e-8 (kernels_x86.h)
+ * and the result's own rounding u. Below e^-87 the result may be flushed to 0. */
 static void check_exp_row(const prism_cpu_kernels *k, int n, rng *r)
 {
     guarded x = new_floats(n, r);

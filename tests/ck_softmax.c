@@ -16,7 +16,16 @@ typedef struct tile {
     float alpha[max_rows];
 } tile;
 
-enum row_kind { ROW_PLAIN, ROW_SPREAD, ROW_SOME_MINUS_INF, ROW_ALL_MINUS_INF, ROW_NAN, ROW_INF, ROW_TAIL_NAN, N_ROW_KIND };
+enum row_kind {
+    ROW_PLAIN,
+    ROW_SPREAD,
+    ROW_SOME_MINUS_INF,
+    ROW_ALL_MINUS_INF,
+    ROW_NAN,
+    ROW_INF,
+    ROW_TAIL_NAN,
+    N_ROW_KIND
+};
 
 static void fill_row(float *x, int n, int n_valid, enum row_kind kind, rng *r)
 {

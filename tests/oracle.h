@@ -15,10 +15,10 @@
 
 typedef struct oracle_seq {
     int n_head, n_kv_head, d, n_q, q_start, block;
-    double scale;     /* softmax scale */
-    const double *q;  /* [n_head][n_q][d] */
-    const double *k;  /* [n_kv_head][q_start + n_q][d] */
-    const double *v;  /* the same */
+    double scale;    /* softmax scale */
+    const double *q; /* [n_head][n_q][d] */
+    const double *k; /* [n_kv_head][q_start + n_q][d] */
+    const double *v; /* the same */
 } oracle_seq;
 
 int oracle_n_kv(const oracle_seq *s);
@@ -53,12 +53,12 @@ void oracle_topp(const double *prob, int n, double p, bool *keep);
 void oracle_topp_certain(const double *prob, int n, double p, double rel, double tiny, uint8_t *verdict);
 
 typedef struct oracle_rule {
-    int n_band;          /* 0: every block */
+    int n_band; /* 0: every block */
     const int *dim[2];
     int n_dim[2];
     double top_p[2];
-    bool calibrated;     /* false: factor is the softmax scale */
-    bool causal;         /* calibration over what the row sees, else over all blocks */
+    bool calibrated; /* false: factor is the softmax scale */
+    bool causal;     /* calibration over what the row sees, else over all blocks */
     bool keep_sink, keep_own;
 } oracle_rule;
 

@@ -14,9 +14,9 @@ typedef struct rng {
 } rng;
 
 uint64_t rng_next(rng *r);
-double rng_unit(rng *r);                     /* [0, 1) */
+double rng_unit(rng *r); /* [0, 1) */
 double rng_normal(rng *r);
-int rng_range(rng *r, int low, int high);    /* low .. high, both included */
+int rng_range(rng *r, int low, int high); /* low .. high, both included */
 
 /* Memory whose last byte lies right before a page that may not be touched. Contents: 0xA5. */
 typedef struct guarded {

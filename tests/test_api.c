@@ -189,15 +189,15 @@ static void test_options_by_name(void **state)
 {
     (void)state;
     static const char *const good[][2] = {
-        {"method", "dense"},     {"method", "meanpool"}, {"method", "prism"},  {"calibration", "causal"},
-        {"calibration", "global"}, {"block_size", "64"}, {"top_p", "0.9"},     {"top_p", "1"},
-        {"top_p_high", "0.5"},   {"top_p_low", "0"},     {"keep_sink", "0"},   {"keep_own", "1"},
-        {"min_tokens", "-1"},    {"min_tokens", "2147483647"}};
+        {"method", "dense"},       {"method", "meanpool"},      {"method", "prism"}, {"calibration", "causal"},
+        {"calibration", "global"}, {"block_size", "64"},        {"top_p", "0.9"},    {"top_p", "1"},
+        {"top_p_high", "0.5"},     {"top_p_low", "0"},          {"keep_sink", "0"},  {"keep_own", "1"},
+        {"min_tokens", "-1"},      {"min_tokens", "2147483647"}};
     static const char *const bad[][2] = {
-        {"method", "magic"},  {"method", ""},        {"calibration", "2"},  {"block_size", "65"},  {"block_size", "96"},
-        {"block_size", ""},   {"top_p", "0"},        {"top_p", "1.1"},      {"top_p", "nan"},      {"top_p", "0.9x"},
-        {"top_p", "-0.5"},    {"top_p", "1e-60"},    {"keep_sink", "2"},    {"keep_own", "yes"},   {"min_tokens", "1.5"},
-        {"min_tokens", "-2"}, {"min_tokens", "1e10"}, {"bands", "0"},       {"struct_size", "8"},  {"", "1"},
+        {"method", "magic"},  {"method", ""},         {"calibration", "2"}, {"block_size", "65"}, {"block_size", "96"},
+        {"block_size", ""},   {"top_p", "0"},         {"top_p", "1.1"},     {"top_p", "nan"},     {"top_p", "0.9x"},
+        {"top_p", "-0.5"},    {"top_p", "1e-60"},     {"keep_sink", "2"},   {"keep_own", "yes"},  {"min_tokens", "1.5"},
+        {"min_tokens", "-2"}, {"min_tokens", "1e10"}, {"bands", "0"},       {"struct_size", "8"}, {"", "1"},
         {"Top_p", "0.5"}};
     prism_options o, before;
     prism_options_init(&o);
@@ -220,14 +220,10 @@ static void test_options_by_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test_with(test_good_call),
-        test_with(test_call_counts),
-        test_with(test_call_features),
-        test_with(test_call_ragged),
-        test_with(test_call_tensors),
-        test_with(test_call_overflow),
-        test_with(test_options),
-        cmocka_unit_test(test_options_by_name),
+        test_with(test_good_call),     test_with(test_call_counts),
+        test_with(test_call_features), test_with(test_call_ragged),
+        test_with(test_call_tensors),  test_with(test_call_overflow),
+        test_with(test_options),       cmocka_unit_test(test_options_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

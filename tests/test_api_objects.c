@@ -21,7 +21,8 @@ static void test_workspace(void **state)
                 "one byte short");
     assert_says(f, prism_attention(f->ctx, &f->options, &f->call, f->plan, w + 32, bytes, NULL), PRISM_ERROR_WORKSPACE,
                 "misaligned");
-    assert_says(f, prism_plan_build(f->ctx, &f->options, &f->call, f->plan, NULL, bytes), PRISM_ERROR_WORKSPACE, "NULL");
+    assert_says(f, prism_plan_build(f->ctx, &f->options, &f->call, f->plan, NULL, bytes), PRISM_ERROR_WORKSPACE,
+                "NULL");
     assert_says(f, prism_plan_build(f->ctx, &f->options, &f->call, f->plan, w, 0), PRISM_ERROR_WORKSPACE, "0 bytes");
     assert_says(f, prism_attend(f->ctx, &f->call, f->plan, NULL, bytes), PRISM_ERROR_WORKSPACE, "attend, NULL");
     assert_says(f, prism_attend(f->ctx, &f->call, f->plan, w + 4, bytes), PRISM_ERROR_WORKSPACE, "attend, misaligned");
@@ -189,9 +190,12 @@ static void test_context(void **state)
         int32_t n_thread;
         int isa, device;
         prism_status status;
-    } cases[] = {{-1, 0, 0, PRISM_ERROR_INVALID},       {1 << 30, 0, 0, PRISM_ERROR_INVALID},
-                 {1, 4, 0, PRISM_ERROR_INVALID},        {1, -1, 0, PRISM_ERROR_INVALID},
-                 {1, 0, 7, PRISM_ERROR_DEVICE},         {1, PRISM_ISA_C, 0, PRISM_OK},
+    } cases[] = {{-1, 0, 0, PRISM_ERROR_INVALID},
+                 {1 << 30, 0, 0, PRISM_ERROR_INVALID},
+                 {1, 4, 0, PRISM_ERROR_INVALID},
+                 {1, -1, 0, PRISM_ERROR_INVALID},
+                 {1, 0, 7, PRISM_ERROR_DEVICE},
+                 {1, PRISM_ISA_C, 0, PRISM_OK},
                  {0, 0, 0, PRISM_OK}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         prism_config_init(&c);
@@ -258,14 +262,8 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test_with(test_workspace),
-        test_with(test_plan),
-        test_with(test_plan_shapes),
-        test_with(test_plan_from_mask),
-        test_with(test_pooled),
-        test_with(test_info),
-        cmocka_unit_test(test_context),
-        cmocka_unit_test(test_names),
+        test_with(test_workspace), test_with(test_plan), test_with(test_plan_shapes),    test_with(test_plan_from_mask),
+        test_with(test_pooled),    test_with(test_info), cmocka_unit_test(test_context), cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

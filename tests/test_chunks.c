@@ -87,7 +87,8 @@ static void check_chunks(prism_ctx *ctx, const int *end, const prism_options *o,
     case_free(c);
 }
 
-static const int aligned_ends[] = {64, 320, 384, 704, N_CHUNKED}, ragged_ends[] = {1, 100, 129, 300, 301, 700, N_CHUNKED};
+static const int aligned_ends[] = {64, 320, 384, 704, N_CHUNKED},
+                 ragged_ends[] = {1, 100, 129, 300, 301, 700, N_CHUNKED};
 
 static void test_chunks_aligned(void **state)
 {
@@ -133,8 +134,8 @@ static void test_chunks_dense(void **state)
     case_free(c);
 }
 
-/* Keys pooled once are never read again, not even those of a block that was left unfinished: poison them behind the back
- * of the second call. Rows of whole query blocks must not notice. */
+/* Keys pooled once are never read again, not even those of a block that was left unfinished: poison them behind the
+ * back of the second call. Rows of whole query blocks must not notice. */
 static void test_pooled_once(void **state)
 {
     enum { first = 300, first_whole = first / 64 + 1 };
@@ -252,12 +253,9 @@ static void test_plan_without_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks_aligned),
-        cmocka_unit_test(test_chunks_anywhere),
-        cmocka_unit_test(test_chunks_dense),
-        cmocka_unit_test(test_pooled_once),
-        cmocka_unit_test(test_plan_round_trip),
-        cmocka_unit_test(test_sink_and_own),
+        cmocka_unit_test(test_chunks_aligned),    cmocka_unit_test(test_chunks_anywhere),
+        cmocka_unit_test(test_chunks_dense),      cmocka_unit_test(test_pooled_once),
+        cmocka_unit_test(test_plan_round_trip),   cmocka_unit_test(test_sink_and_own),
         cmocka_unit_test(test_plan_without_room),
     };
     return cmocka_run_group_tests(tests, new_context, drop_context);

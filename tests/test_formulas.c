@@ -29,8 +29,8 @@ static void make_vector(double q[L + 1][D], double k[L + 1][D])
         }
 }
 
-static const oracle_rule vector_rule = {.n_band = 2, .dim = {high_dim, low_dim}, .n_dim = {4, 6},
-                                        .top_p = {0.5, 0.5}, .calibrated = true};
+static const oracle_rule vector_rule = {
+    .n_band = 2, .dim = {high_dim, low_dim}, .n_dim = {4, 6}, .top_p = {0.5, 0.5}, .calibrated = true};
 
 static void check_oracle(int n, double rq, double rk, double scale_h, double scale_l, const char *rows)
 {
@@ -118,9 +118,14 @@ static stage_result run_stages(prism_ctx *ctx, int n, prism_calibration mode)
     ctx->kernels->pool_queries(ctx, &p, r.q_mean);
     ctx->kernels->pool_keys(ctx, &p, &pooled, r.k_mean);
     ctx->kernels->calibrate(ctx, &(prism_calibrate_job){&p, &bands, mode, r.q_mean, r.k_mean, r.factor, scratch});
-    ctx->kernels->select(ctx, &(prism_select_job){.problem = &p, .q_mean = r.q_mean, .k_mean = r.k_mean,
-                                                  .band = {{bands.high, 4, 0.5f}, {bands.low, 6, 0.5f}}, .n_band = 2,
-                                                  .factor = r.factor, .bits = r.bits, .scratch = scratch});
+    ctx->kernels->select(ctx, &(prism_select_job){.problem = &p,
+                                                  .q_mean = r.q_mean,
+                                                  .k_mean = r.k_mean,
+                                                  .band = {{bands.high, 4, 0.5f}, {bands.low, 6, 0.5f}},
+                                                  .n_band = 2,
+                                                  .factor = r.factor,
+                                                  .bits = r.bits,
+                                                  .scratch = scratch});
     return r;
 }
 
@@ -201,8 +206,8 @@ static void check_white(double base, double tau_h, double tau_l)
     assert_true(ctx->kernels->calibrate_bytes(ctx, &p) <= sizeof scratch);
     ctx->kernels->pool_queries(ctx, &p, q_mean);
     ctx->kernels->pool_keys(ctx, &p, &pooled, k_mean);
-    ctx->kernels->calibrate(ctx, &(prism_calibrate_job){&p, &bands, PRISM_CALIBRATION_GLOBAL, q_mean, k_mean, factor,
-                                                        scratch});
+    ctx->kernels->calibrate(
+        ctx, &(prism_calibrate_job){&p, &bands, PRISM_CALIBRATION_GLOBAL, q_mean, k_mean, factor, scratch});
     /* The prediction is for infinitely many blocks; 512 of 128 dimensions leave about 0.6 %. */
     assert_near(1 / (factor[0] * sqrt(64)), tau_h, 0.02 * tau_h);
     assert_near(1 / (factor[1] * sqrt(96)), tau_l, 0.02 * tau_l);

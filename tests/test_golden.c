@@ -3,8 +3,9 @@
  *
  *   test_golden FILE ...      packed files, or the full recordings
  *
- * Selection equals the float64 masks except for blocks whose probability lies within 1e-5 of the row's cut, and at least
- * 99.4 % of the authors' blocks (their arithmetic is bf16). Outputs over the authors' plan are within bf16 rounding.
+ * Selection equals the float64 masks except for blocks whose probability lies within 1e-5 of the row's cut, and at
+ * least 99.4 % of the authors' blocks (their arithmetic is bf16). Outputs over the authors' plan are within bf16
+ * rounding.
  */
 #include <fcntl.h>
 #include <math.h>
@@ -85,8 +86,8 @@ typedef struct agreement {
     long n, differ, outside;
 } agreement;
 
-/* Of head h: blocks where ours and theirs differ, and how many of these lie further than 1e-5 from the cut, the smallest
- * probability that is kept, in both bands. */
+/* Of head h: blocks where ours and theirs differ, and how many of these lie further than 1e-5 from the cut, the
+ * smallest probability that is kept, in both bands. */
 static void compare(const oracle_seq *s, const oracle_rule *rule, int h, uint8_t ours[n_blk][n_blk],
                     uint8_t theirs[n_blk][n_blk], const double *q_mean, const double *k_mean, agreement *sum)
 {
@@ -178,7 +179,11 @@ static void check_plan(const recording *r, prism_isa isa, prism_call *call, int 
         runner run = runner_new(ctx, &o, call);
         if (runner_plan(&run, &o, call))
             fail_if(true, prism_last_error(ctx));
-        const oracle_seq s = {.n_head = n_head, .n_kv_head = n_kv_head, .d = d_head, .n_q = n_token, .block = block,
+        const oracle_seq s = {.n_head = n_head,
+                              .n_kv_head = n_kv_head,
+                              .d = d_head,
+                              .n_q = n_token,
+                              .block = block,
                               .scale = 1 / sqrt(d_head)};
         agreement exact = {0, 0, 0}, own = {0, 0, 0};
         for (int h = 0; h < call->n_head; h++) {
@@ -226,8 +231,10 @@ static void check_output(const recording *r, prism_call *call, int first, int he
     const int group = heads / call->n_kv_head;
     for (int h = 0; h < heads; h++) {
         double *dq = widen((const uint16_t *)q + (long)h * n_token * d_head, PRISM_BF16, (long)n_token * d_head);
-        double *dk = widen((const uint16_t *)k + (long)(h / group) * n_token * d_head, PRISM_BF16, (long)n_token * d_head);
-        double *dv = widen((const uint16_t *)v + (long)(h / group) * n_token * d_head, PRISM_BF16, (long)n_token * d_head);
+        double *dk =
+            widen((const uint16_t *)k + (long)(h / group) * n_token * d_head, PRISM_BF16, (long)n_token * d_head);
+        double *dv =
+            widen((const uint16_t *)v + (long)(h / group) * n_token * d_head, PRISM_BF16, (long)n_token * d_head);
         for (long i = 0; i < (long)n_token * d_head; i++)
             dv[i] = fabs(dv[i]);
         for (int t = 0; t < n_token; t += 8) {

@@ -53,8 +53,11 @@ static void test_min_tokens(void **state)
     static const struct {
         int min_tokens;
         prism_path path;
-    } rows[] = {{0, PRISM_PATH_SPARSE}, {500, PRISM_PATH_SPARSE}, {501, PRISM_PATH_DENSE_SHORT},
-                {INT32_MAX, PRISM_PATH_DENSE_SHORT}, {-1, PRISM_PATH_DENSE_SHORT}};
+    } rows[] = {{0, PRISM_PATH_SPARSE},
+                {500, PRISM_PATH_SPARSE},
+                {501, PRISM_PATH_DENSE_SHORT},
+                {INT32_MAX, PRISM_PATH_DENSE_SHORT},
+                {-1, PRISM_PATH_DENSE_SHORT}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         o.min_tokens = rows[i].min_tokens;
         answer a = attention(ctx, c, &o, rows[i].path);
@@ -301,14 +304,10 @@ static void test_two_contexts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_is_dense),
-        cmocka_unit_test(test_min_tokens),
-        cmocka_unit_test(test_min_tokens_in_batch),
-        cmocka_unit_test(test_layouts),
-        cmocka_unit_test(test_ragged_one_by_one),
-        cmocka_unit_test(test_empty_sequences),
-        cmocka_unit_test(test_permuted_heads),
-        cmocka_unit_test(test_thread_counts),
+        cmocka_unit_test(test_full_is_dense),       cmocka_unit_test(test_min_tokens),
+        cmocka_unit_test(test_min_tokens_in_batch), cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_ragged_one_by_one),   cmocka_unit_test(test_empty_sequences),
+        cmocka_unit_test(test_permuted_heads),      cmocka_unit_test(test_thread_counts),
         cmocka_unit_test(test_two_contexts),
     };
     return cmocka_run_group_tests(tests, new_context, drop_context);

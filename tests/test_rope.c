@@ -189,9 +189,9 @@ static void test_multi_axis_bands(void **state)
     prism_rope rope;
     prism_bands b;
     assert_ok(prism_rope_init(&rope, 16));
-    assert_ok(prism_rope_add(&rope, PRISM_ROPE_INTERLEAVED, 0, 4, 100));  /* 1, 0.1 */
+    assert_ok(prism_rope_add(&rope, PRISM_ROPE_INTERLEAVED, 0, 4, 100));   /* 1, 0.1 */
     assert_ok(prism_rope_add(&rope, PRISM_ROPE_INTERLEAVED, 4, 8, 10000)); /* 1, 0.1, 0.01, 0.001 */
-    assert_ok(prism_rope_add(&rope, PRISM_ROPE_HALF_SPLIT, 12, 4, 4));    /* 1, 0.5 on (12, 14), (13, 15) */
+    assert_ok(prism_rope_add(&rope, PRISM_ROPE_HALF_SPLIT, 12, 4, 4));     /* 1, 0.5 on (12, 14), (13, 15) */
     const int32_t axis[8] = {0, 0, 1, 1, 1, 1, 2, 2};
     const double advance[3] = {1, 0.04, 0.5};
     assert_ok(prism_rope_set_axes(&rope, axis, 8, advance, 3));
@@ -244,7 +244,8 @@ static void test_automatic_sane(void **state)
             prism_bands b;
             assert_ok(prism_rope_init(&rope, d));
             if (kind && d >= 2)
-                assert_ok(prism_rope_add(&rope, PRISM_ROPE_HALF_SPLIT, 0, kind == 1 ? d / 2 * 2 : 2, kind == 3 ? 1.5 : 1e4));
+                assert_ok(
+                    prism_rope_add(&rope, PRISM_ROPE_HALF_SPLIT, 0, kind == 1 ? d / 2 * 2 : 2, kind == 3 ? 1.5 : 1e4));
             assert_ok(prism_bands_auto(&b, &rope, 128));
             assert_true(b.n_high + b.n_low > 0 && b.n_high <= d && b.n_low <= d && b.d_head == d);
             for (int j = 1; j < b.n_high; j++)
@@ -257,11 +258,16 @@ static void test_automatic_sane(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),         cmocka_unit_test(test_linear),
-        cmocka_unit_test(test_yarn),          cmocka_unit_test(test_llama3),
-        cmocka_unit_test(test_factors_and_axes), cmocka_unit_test(test_paper_bands),
-        cmocka_unit_test(test_scaled_bands),  cmocka_unit_test(test_partial_bands),
-        cmocka_unit_test(test_multi_axis_bands), cmocka_unit_test(test_automatic),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_yarn),
+        cmocka_unit_test(test_llama3),
+        cmocka_unit_test(test_factors_and_axes),
+        cmocka_unit_test(test_paper_bands),
+        cmocka_unit_test(test_scaled_bands),
+        cmocka_unit_test(test_partial_bands),
+        cmocka_unit_test(test_multi_axis_bands),
+        cmocka_unit_test(test_automatic),
         cmocka_unit_test(test_automatic_sane),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,7 +129,8 @@ typedef struct prism_tensor {
     int64_t n_element; /* elements that may be addressed from data on; 0: unknown, not checked */
 } prism_tensor;
 
-/* Contiguous views. token_major: [n_token][n_head][d], head_major: [n_head][n_token][d]; sequences follow each other. */
+/* Contiguous views. token_major: [n_token][n_head][d], head_major: [n_head][n_token][d]; sequences follow each other.
+ */
 PRISM_API prism_tensor prism_tensor_token_major(void *data, prism_dtype dtype, int64_t n_token, int64_t n_head,
                                                 int64_t d);
 PRISM_API prism_tensor prism_tensor_head_major(void *data, prism_dtype dtype, int64_t n_token, int64_t n_head,
@@ -138,7 +139,8 @@ PRISM_API prism_tensor prism_tensor_head_major(void *data, prism_dtype dtype, in
 /*
  * View of a DLPack DLTensor (the struct, not the managed one) with 3 axes, or 4 with the sequence first. order names
  * the axes: any arrangement of 'n' (token), 'h', 'd', and 'b' (sequence), e.g. "nhd", "hnd", "bhnd".
- * The view borrows dl_tensor's data. INVALID on malformed input, UNSUPPORTED on another dtype, device or a negative stride.
+ * The view borrows dl_tensor's data. INVALID on malformed input, UNSUPPORTED on another dtype, device or a negative
+ * stride.
  */
 PRISM_API prism_status prism_tensor_from_dlpack(const void *dl_tensor, const char *order, prism_tensor *out);
 
@@ -205,9 +207,9 @@ PRISM_API prism_status prism_bands_auto(prism_bands *bands, const prism_rope *ro
 
 /* Values are frozen. */
 typedef enum prism_method {
-    PRISM_METHOD_PRISM = 0,       /* the paper: two bands, calibrated */
-    PRISM_METHOD_DENSE = 1,       /* full attention: the plan lists every causal block */
-    PRISM_METHOD_MEANPOOL = 2,    /* one band of all dimensions, uncalibrated: the paper's strawman */
+    PRISM_METHOD_PRISM = 0,    /* the paper: two bands, calibrated */
+    PRISM_METHOD_DENSE = 1,    /* full attention: the plan lists every causal block */
+    PRISM_METHOD_MEANPOOL = 2, /* one band of all dimensions, uncalibrated: the paper's strawman */
     /* Rivals, from their papers and code; docs/methods.md has sources, parameters and what was left out. */
     PRISM_METHOD_MINFERENCE = 3,  /* vertical and slash lines found by the last queries; lists single keys too */
     PRISM_METHOD_FLEXPREFILL = 4, /* the same by blocks, with budgets that reach a mass; or pooled scores, per head */
@@ -226,14 +228,14 @@ typedef struct prism_options {
     size_t struct_size;
     prism_method method;
     prism_calibration calibration;
-    int32_t block_size;        /* 64 or 128 */
-    float top_p;               /* (0, 1]; 1 is dense. Methods prism and meanpool */
-    float top_p_high;          /* a band's own threshold, 0: top_p. Method prism */
+    int32_t block_size; /* 64 or 128 */
+    float top_p;        /* (0, 1]; 1 is dense. Methods prism and meanpool */
+    float top_p_high;   /* a band's own threshold, 0: top_p. Method prism */
     float top_p_low;
-    int32_t keep_sink;         /* always keep block 0. Not minference and flashprefill: they keep their own sinks */
-    int32_t keep_own;          /* always keep the block of the row's own positions. Not the same two */
-    int32_t min_tokens;        /* sequences whose keys are fewer take the dense plan; -1: the measured default */
-    const prism_bands *bands;  /* method prism: required; borrowed for the call */
+    int32_t keep_sink;        /* always keep block 0. Not minference and flashprefill: they keep their own sinks */
+    int32_t keep_own;         /* always keep the block of the row's own positions. Not the same two */
+    int32_t min_tokens;       /* sequences whose keys are fewer take the dense plan; -1: the measured default */
+    const prism_bands *bands; /* method prism: required; borrowed for the call */
     /* Each rival's own parameters; the defaults are those of its authors. Budgets count keys. */
     int32_t minference_vertical; /* single keys kept (columns) */
     int32_t minference_slash;    /* distances kept (diagonals) */
@@ -241,13 +243,13 @@ typedef struct prism_options {
     float flex_gamma;            /* mass that columns, diagonals or pooled scores must hold, [0, 1] */
     float flex_tau;              /* a head whose Jensen-Shannon distance is below this is block-sparse */
     int32_t flex_min_budget;
-    int32_t flex_max_budget;     /* 0: none */
-    int32_t xattn_stride;        /* a power of two, 2 .. 64 */
-    float xattn_threshold;       /* mass that the kept blocks must reach, (0, 1]; 1 is dense */
-    float flash_alpha;           /* blocks below this part of the row's best are pruned, [0, 1] */
-    int32_t flash_sink;          /* first blocks that every row keeps */
-    int32_t flash_window;        /* blocks up to a row's own that it keeps, its own included; at least 1 */
-    int32_t flash_last;          /* query blocks at the call's end that keep everything */
+    int32_t flex_max_budget; /* 0: none */
+    int32_t xattn_stride;    /* a power of two, 2 .. 64 */
+    float xattn_threshold;   /* mass that the kept blocks must reach, (0, 1]; 1 is dense */
+    float flash_alpha;       /* blocks below this part of the row's best are pruned, [0, 1] */
+    int32_t flash_sink;      /* first blocks that every row keeps */
+    int32_t flash_window;    /* blocks up to a row's own that it keeps, its own included; at least 1 */
+    int32_t flash_last;      /* query blocks at the call's end that keep everything */
 } prism_options;
 
 PRISM_API void prism_options_init(prism_options *options);
@@ -270,9 +272,9 @@ PRISM_API int32_t prism_method_count(void);
 typedef struct prism_pooled {
     size_t struct_size;
     int32_t n_kv_head, d_head, block_size;
-    int32_t n_token;     /* keys pooled so far */
+    int32_t n_token; /* keys pooled so far */
     int32_t n_token_max;
-    float *key_sum;      /* [block][n_kv_head][d_head] */
+    float *key_sum; /* [block][n_kv_head][d_head] */
 } prism_pooled;
 
 PRISM_API prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
@@ -326,8 +328,8 @@ typedef struct prism_plan prism_plan;
  * to block_size times the memory of blocks: address space is set aside for the most that such plans can list, or for
  * half of it, a quarter, ... if the system refuses, and memory is used only for keys that a plan does list.
  */
-PRISM_API prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t block_size,
-                                         float max_density, prism_plan **out);
+PRISM_API prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t block_size, float max_density,
+                                         prism_plan **out);
 PRISM_API void prism_plan_destroy(prism_plan *plan); /* NULL is allowed */
 
 /* pool -> score -> select. Reads q, k (or pooled), never v. CAPACITY if the plan is too small, for blocks or for
@@ -349,12 +351,12 @@ typedef enum prism_path {
 typedef struct prism_plan_view {
     size_t struct_size;
     int32_t n_seq, n_head, n_qblk, n_kblk, block_size; /* n_qblk, n_kblk: of the longest sequence */
-    int64_t n_row;          /* n_seq * n_head * n_qblk */
-    const int64_t *row_ptr; /* [n_row + 1] */
-    const int32_t *index;   /* [row_ptr[n_row]] ascending in a row; NULL: row r lists blocks 0, 1, 2, ... */
-    int64_t n_selected;     /* blocks listed */
-    int64_t n_causal;       /* blocks that full attention would read */
-    double density;         /* (n_selected + n_key_selected / block_size) / n_causal */
+    int64_t n_row;                                     /* n_seq * n_head * n_qblk */
+    const int64_t *row_ptr;                            /* [n_row + 1] */
+    const int32_t *index; /* [row_ptr[n_row]] ascending in a row; NULL: row r lists blocks 0, 1, 2, ... */
+    int64_t n_selected;   /* blocks listed */
+    int64_t n_causal;     /* blocks that full attention would read */
+    double density;       /* (n_selected + n_key_selected / block_size) / n_causal */
     prism_path path;
     /* Single keys beside the blocks: row r reads key_index[key_ptr[r]] .. key_index[key_ptr[r + 1] - 1], positions,
      * ascending, in none of the row's blocks; a query sees those up to its own position. NULL: no row lists any. */
@@ -374,8 +376,8 @@ PRISM_API prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, si
 
 /* --------------------------------------------------------------------------------------------- attention ---- */
 
-/* Exact attention of each query over the listed blocks and keys, causal by position. The plan must have been built for this
- * shape. Writes call->o, and call->lse if wanted. */
+/* Exact attention of each query over the listed blocks and keys, causal by position. The plan must have been built for
+ * this shape. Writes call->o, and call->lse if wanted. */
 PRISM_API prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_plan *plan, void *workspace,
                                     size_t workspace_bytes);
 
@@ -388,8 +390,8 @@ typedef struct prism_stats {
     prism_path path;
     /* Work, in floating-point operations: 2 for a multiply-add of a matrix product, 1 for an addition in pooling;
      * exponentials, comparisons and sorting do not count. src/core/work.h has the formulas. */
-    double work_flop;  /* this call: selection, and attention over what is listed */
-    double dense_flop; /* attention over every causal block */
+    double work_flop;    /* this call: selection, and attention over what is listed */
+    double dense_flop;   /* attention over every causal block */
     double pool_seconds; /* of select_seconds, the part that pooled */
 } prism_stats;
 

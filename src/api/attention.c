@@ -82,8 +82,8 @@ static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const 
         if (!c->pooled)
             pool_temporarily(p, a, job);
         job->q_mean = prism_arena_take(a, prism_arena_count(a, p->n_row, c->d_head, 1, 1), sizeof(float));
-        job->k_mean = prism_arena_take(a, prism_arena_count(a, c->n_seq, c->n_kv_head, p->n_kblk, c->d_head),
-                                       sizeof(float));
+        job->k_mean =
+            prism_arena_take(a, prism_arena_count(a, c->n_seq, c->n_kv_head, p->n_kblk, c->d_head), sizeof(float));
         job->factor = prism_arena_take(a, prism_arena_count(a, p->n_row, PRISM_MAX_BAND, 1, 1), sizeof(float));
     }
     if (m->list) {
@@ -98,8 +98,8 @@ static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const 
 static bool is_full(const prism_options *o)
 {
     const prism_method_impl *m = prism_method_get(o->method);
-    return !m->select || (m->uses_top_p && (prism_options_top_p(o, o->top_p_high) >= 1 ||
-                                            prism_options_top_p(o, o->top_p_low) >= 1));
+    return !m->select ||
+           (m->uses_top_p && (prism_options_top_p(o, o->top_p_high) >= 1 || prism_options_top_p(o, o->top_p_low) >= 1));
 }
 
 static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
@@ -111,8 +111,7 @@ static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const pri
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call,
-                                   size_t *bytes)
+prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call, size_t *bytes)
 {
     prism_problem p;
     if (!ctx || !bytes)
@@ -229,8 +228,7 @@ static prism_status fill_plan(prism_ctx *ctx, const prism_method_impl *m, const 
         m->list(job, plan);
         return PRISM_OK;
     }
-    return n_key > plan->n_key_max ? no_room_for_keys(ctx, plan, n_key)
-                                   : no_room(ctx, plan, job->problem, n_selected);
+    return n_key > plan->n_key_max ? no_room_for_keys(ctx, plan, n_key) : no_room(ctx, plan, job->problem, n_selected);
 }
 
 static double select_flop(const prism_method_impl *m, const prism_plan_job *job)

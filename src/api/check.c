@@ -145,12 +145,14 @@ static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const t
     const size_t bytes = prism_dtype_bytes(x->dtype);
     if (!x->data || !bytes || (uintptr_t)x->data % bytes)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: %s", u->name,
-                          !x->data ? "data is NULL" : !bytes ? "unknown dtype" : "data is not aligned to its dtype");
+                          !x->data ? "data is NULL"
+                          : !bytes ? "unknown dtype"
+                                   : "data is not aligned to its dtype");
     if (x->stride_seq < 0 || x->stride_token < 0 || x->stride_head < 0 || x->stride_dim < 0 || x->n_element < 0)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: a stride or n_element is negative", u->name);
     if (x->page_table && (x->page_size < 1 || x->n_page < 1 || x->stride_page < 0 || x->stride_table < 0))
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: paged, with page_size %d and n_page %d", u->name,
-                          x->page_size, x->n_page);
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: paged, with page_size %d and n_page %d", u->name, x->page_size,
+                          x->n_page);
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         const int64_t n_token = u->of_keys ? q.n_kv : q.n_q;
@@ -169,10 +171,8 @@ static prism_status check_tensors(prism_ctx *ctx, const prism_problem *p, unsign
 {
     const prism_call *c = p->call;
     const tensor_use uses[] = {
-        {"k", &c->k, c->n_kv_head, c->d_head, true},
-        {"q", &c->q, c->n_head, c->d_head, false},
-        {"v", &c->v, c->n_kv_head, c->d_head, true},
-        {"o", &c->o, c->n_head, c->d_head, false},
+        {"k", &c->k, c->n_kv_head, c->d_head, true}, {"q", &c->q, c->n_head, c->d_head, false},
+        {"v", &c->v, c->n_kv_head, c->d_head, true}, {"o", &c->o, c->n_head, c->d_head, false},
         {"lse", &c->lse, c->n_head, 1, false},
     };
     for (int i = 0; i < 4; i++)

@@ -5,7 +5,13 @@
 #include "core/context.h"
 #include "core/problem.h"
 
-enum prism_check_tensors { PRISM_CHECK_SHAPE = 0, PRISM_CHECK_K = 1, PRISM_CHECK_Q = 2, PRISM_CHECK_V = 4, PRISM_CHECK_O = 8 };
+enum prism_check_tensors {
+    PRISM_CHECK_SHAPE = 0,
+    PRISM_CHECK_K = 1,
+    PRISM_CHECK_Q = 2,
+    PRISM_CHECK_V = 4,
+    PRISM_CHECK_O = 8
+};
 
 /* Checks the call's shape and the tensors named in which; fills *problem. */
 prism_status prism_check_call(prism_ctx *ctx, const prism_call *call, int32_t block_size, unsigned which,

@@ -1,4 +1,5 @@
-/* Calibration: what turns a band's dot product of means into a logit of full strength (paper, section 3.3, eq. 8-10). */
+/* Calibration: what turns a band's dot product of means into a logit of full strength (paper, section 3.3, eq. 8-10).
+ */
 #ifndef PRISM_CORE_CALIBRATE_H
 #define PRISM_CORE_CALIBRATE_H
 

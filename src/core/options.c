@@ -39,8 +39,14 @@ typedef struct option_field {
     double min, max;
 } option_field;
 
-#define INT(name, lo, hi) {#name, field_int, offsetof(prism_options, name), lo, hi}
-#define FLOAT(name, lo, hi) {#name, field_float, offsetof(prism_options, name), lo, hi}
+#define INT(name, lo, hi)                                                                                              \
+    {                                                                                                                  \
+#name, field_int, offsetof(prism_options, name), lo, hi                                                        \
+    }
+#define FLOAT(name, lo, hi)                                                                                            \
+    {                                                                                                                  \
+#name, field_float, offsetof(prism_options, name), lo, hi                                                      \
+    }
 static const option_field fields[] = {
     INT(calibration, 0, 1),
     INT(block_size, 64, 128),

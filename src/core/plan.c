@@ -156,8 +156,9 @@ bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t
         return false;
     set_shape(plan, p);
     for (int64_t row = 0; row < p->n_row; row++)
-        plan->row_ptr[row + 1] = plan->row_ptr[row] + read_mask_row(mask + row * p->n_kblk, p->n_kblk,
-                                                                   own_block(p, row), plan->index + plan->row_ptr[row]);
+        plan->row_ptr[row + 1] =
+            plan->row_ptr[row] +
+            read_mask_row(mask + row * p->n_kblk, p->n_kblk, own_block(p, row), plan->index + plan->row_ptr[row]);
     plan->full = false;
     plan->path = PRISM_PATH_SPARSE;
     return true;

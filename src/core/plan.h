@@ -20,7 +20,7 @@ struct prism_plan {
     int64_t *key_ptr;   /* [n_row + 1], meaningful if has_keys */
     int32_t *key_index; /* [key_ptr[n_row]] positions, ascending in a row, in none of the row's blocks */
     bool has_keys;
-    double select_flop; /* spent on choosing */
+    double select_flop;  /* spent on choosing */
     double pool_seconds; /* of choosing, spent on pooling */
 };
 

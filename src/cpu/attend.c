@@ -14,20 +14,20 @@
 static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
 
 typedef struct attend_scratch {
-    float *key;        /* [n_kblk][d x block, panels of keys] */
-    float *value;      /* [n_kblk][block x d_pad, panels of dimensions] */
-    uint8_t *finite;   /* [n_kblk] all values of the block are */
-    int32_t *order;    /* [group * n_qblk] work items, longest first */
-    int32_t *count;    /* [n_kblk + 2] */
+    float *key;      /* [n_kblk][d x block, panels of keys] */
+    float *value;    /* [n_kblk][block x d_pad, panels of dimensions] */
+    uint8_t *finite; /* [n_kblk] all values of the block are */
+    int32_t *order;  /* [group * n_qblk] work items, longest first */
+    int32_t *count;  /* [n_kblk + 2] */
     char *thread;
     size_t thread_bytes;
 } attend_scratch;
 
 typedef struct thread_scratch {
-    float *query;  /* [block][d] */
-    float *logit;  /* [block][block] */
-    float *output; /* [block][d_pad] */
-    float *stage;  /* [block][d]: rows on their way into panels */
+    float *query;       /* [block][d] */
+    float *logit;       /* [block][block] */
+    float *output;      /* [block][d_pad] */
+    float *stage;       /* [block][d]: rows on their way into panels */
     float *key, *value; /* a block's worth of single keys, packed as in attend_scratch */
 } thread_scratch;
 

@@ -92,8 +92,8 @@ static void load_group(const prism_cpu_kernels *k, const prism_problem *p, const
 }
 
 /* Keys [begin, begin + n) for every row of the group. */
-static void attend_keys(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s,
-                        int32_t h_kv, int32_t begin, int32_t n, const few_scratch *t, const part *x)
+static void attend_keys(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+                        int32_t begin, int32_t n, const few_scratch *t, const part *x)
 {
     const prism_call *c = p->call;
     const int32_t d = c->d_head, m = p->group * q->n_q;
@@ -125,8 +125,8 @@ static void merge(const part *a, const part *b, int32_t m, int32_t d)
     }
 }
 
-static void store_group(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s,
-                        int32_t h_kv, const part *x)
+static void store_group(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+                        const part *x)
 {
     const prism_call *c = p->call;
     for (int32_t r = 0; r < p->group * q->n_q; r++) {

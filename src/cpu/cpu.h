@@ -66,8 +66,8 @@ static inline void prism_load_token(const prism_cpu_kernels *k, const prism_tens
         k->load_row[x->dtype](dst + j, src + j * step, 1);
 }
 
-static inline void prism_store_token(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t t,
-                                     int32_t h, int32_t d, const float *src, float factor)
+static inline void prism_store_token(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
+                                     int32_t d, const float *src, float factor)
 {
     char *dst = prism_tensor_at(x, s, t, h);
     if (x->stride_dim == 1) {

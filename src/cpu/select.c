@@ -132,8 +132,7 @@ static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const
     }
 }
 
-static void select_sequence(const prism_ctx *ctx, const prism_select_job *job, int32_t s,
-                            const select_scratch *scratch)
+static void select_sequence(const prism_ctx *ctx, const prism_select_job *job, int32_t s, const select_scratch *scratch)
 {
     const prism_problem *p = job->problem;
     const prism_seq q = prism_problem_seq(p, s);

@@ -181,7 +181,7 @@ static void select_kv_head(const prism_ctx *ctx, const strided_head *t)
 #pragma omp for schedule(static)
         for (int32_t first = 0; first < n_group; first += width)
             pack_groups(t, first, width);
-        /* Later query blocks see more: longest first. */
+            /* Later query blocks see more: longest first. */
 #pragma omp for schedule(dynamic, 1)
         for (int32_t item = 0; item < n_tile * p->group; item++) {
             const int32_t i0 = (n_tile - 1 - item / p->group) * per_tile, i1 = i0 + per_tile;

@@ -32,7 +32,8 @@ typedef struct prism_cpu_kernels {
     void (*store_row[PRISM_N_DTYPE])(void *dst, const float *src, int32_t n, float factor);
 
     /* c[i][j] = (alpha ? alpha[i] * c[i][j] : 0) + sum over l < k of a[i][l] * b[l][j], for i < m and j < n.
-     * Assumptions: n a multiple of panel; b packed and 64-byte aligned; c rows 64-byte aligned (ldc a multiple of 16). */
+     * Assumptions: n a multiple of panel; b packed and 64-byte aligned; c rows 64-byte aligned (ldc a multiple of 16).
+     */
     void (*gemm)(float *c, int64_t ldc, const float *alpha, const float *a, int64_t lda, const float *b, int32_t m,
                  int32_t n, int32_t k);
 

@@ -139,7 +139,7 @@ static void select_sequence(const prism_ctx *ctx, const tokens_seq *t)
 #pragma omp for schedule(static)
         for (int32_t item = 0; item < n_panel * p->call->n_kv_head; item++)
             pack_panel(t, item / n_panel, item % n_panel * width, width);
-        /* Later query blocks see more: longest first. */
+            /* Later query blocks see more: longest first. */
 #pragma omp for schedule(dynamic, 1)
         for (int32_t item = 0; item < t->q.n_qblk * n_head; item++)
             select_row(t, item % n_head, t->q.n_qblk - 1 - item / n_head, &x);

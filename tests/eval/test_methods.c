@@ -111,8 +111,8 @@ static void prompts(void **state)
     lm_tokens cut = {0};
     int32_t dropped, reserve;
     ok(eval_chat_reserve(&chat, model, &reserve, &err));
-    ok(eval_chat_encode(&chat, model, "one two three four five six seven eight nine ten", "So", reserve + 3, &cut, &dropped,
-                        &err));
+    ok(eval_chat_encode(&chat, model, "one two three four five six seven eight nine ten", "So", reserve + 3, &cut,
+                        &dropped, &err));
     assert_int_equal(cut.n, reserve + 3);
     assert_true(dropped > 0);
     char *text = decode(model, &cut);

@@ -15,7 +15,12 @@ static void words(void **state)
     assert_int_equal(eval_count_words("one", 3), 1);
     assert_int_equal(eval_count_words("one  two\n\tthree", 15), 3);
     assert_int_equal(eval_count_words(" one ", 5), 3);
-    assert_int_equal(eval_count_words("a\xC2\xA0" "b\xE3\x80\x80" "c\xE2\x80\x8B" "d", 12), 3); /* U+200B is no space */
+    assert_int_equal(eval_count_words("a\xC2\xA0"
+                                      "b\xE3\x80\x80"
+                                      "c\xE2\x80\x8B"
+                                      "d",
+                                      12),
+                     3); /* U+200B is no space */
     assert_int_equal(eval_count_words("a\xC2", 2), 1);
 }
 
@@ -159,8 +164,8 @@ static void cut_text(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(words),  cmocka_unit_test(windows),
-                                       cmocka_unit_test(buckets), cmocka_unit_test(losses),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(words),    cmocka_unit_test(windows),
+                                       cmocka_unit_test(buckets),  cmocka_unit_test(losses),
                                        cmocka_unit_test(cut_text), cmocka_unit_test(against_direct)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -170,8 +170,8 @@ static void measures(void **state)
     assert_int_equal(prism_rope_init(&rope, D), PRISM_OK);
     assert_int_equal(prism_rope_add(&rope, PRISM_ROPE_HALF_SPLIT, 0, D, 1e6), PRISM_OK);
     assert_int_equal(prism_bands_split(&bands, &rope, 32, 48), PRISM_OK);
-    ok(eval_methods_parse("dense:block_size=64,prism:block_size=64:top_p=0.5,meanpool:block_size=64:top_p=0.3,dense", NULL,
-                          &methods, &err));
+    ok(eval_methods_parse("dense:block_size=64,prism:block_size=64:top_p=0.5,meanpool:block_size=64:top_p=0.3,dense",
+                          NULL, &methods, &err));
     for (int m = 0; m < methods.n; m++)
         methods.items[m].options.bands = &bands;
     eval_recall_head got[4][N_HEAD];

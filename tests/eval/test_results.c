@@ -176,9 +176,9 @@ int main(void)
         return 1;
     close(fd);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(found_again, start),        cmocka_unit_test_setup(torn_anywhere, start),
-        cmocka_unit_test_setup(torn_to_zeros, start),      cmocka_unit_test_setup(others_are_refused, start),
-        cmocka_unit_test_setup(one_writer, start),         cmocka_unit_test_setup(in_memory, start),
+        cmocka_unit_test_setup(found_again, start),   cmocka_unit_test_setup(torn_anywhere, start),
+        cmocka_unit_test_setup(torn_to_zeros, start), cmocka_unit_test_setup(others_are_refused, start),
+        cmocka_unit_test_setup(one_writer, start),    cmocka_unit_test_setup(in_memory, start),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);

@@ -105,8 +105,8 @@ static void killed_and_resumed(void **state)
 
     eval_results *a = load(whole), *b = load(parts);
     static const char *const methods[] = {"dense", "prism:min_tokens=0"};
-    static const char *const fields[] = {"score", "answer", "gold", "density", "work_flop", "prompt_tokens",
-                                         "answer_tokens"};
+    static const char *const fields[] = {"score",     "answer",        "gold",         "density",
+                                         "work_flop", "prompt_tokens", "answer_tokens"};
     assert_int_equal(eval_results_count(a), 2 * N_SAMPLE);
     assert_int_equal(eval_results_count(b), 2 * N_SAMPLE);
     for (int m = 0; m < 2; m++)

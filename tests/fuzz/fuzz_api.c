@@ -1,10 +1,10 @@
 /*
- * Drives the API with arbitrary sequences of calls: NULLs, wrong sizes, strides that lie (n_element, which is true, must
- * catch them), page tables, ragged lengths, stale plans, pooled keys of another shape. An error must have a sentence and
- * leave the output alone; nothing may crash.
+ * Drives the API with arbitrary sequences of calls: NULLs, wrong sizes, strides that lie (n_element, which is true,
+ * must catch them), page tables, ragged lengths, stale plans, pooled keys of another shape. An error must have a
+ * sentence and leave the output alone; nothing may crash.
  *
- * What the API cannot know is kept true: arrays have the lengths that the header asks for, and n_element the size of the
- * buffer. Lengths stay small where data is read, for a stride of 0 makes any length legal and slow.
+ * What the API cannot know is kept true: arrays have the lengths that the header asks for, and n_element the size of
+ * the buffer. Lengths stay small where data is read, for a stride of 0 makes any length legal and slow.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -52,7 +52,7 @@ enum { n_element = 1 << 15, max_seq = 4, max_table = 40 };
 typedef struct world {
     prism_ctx *ctx;
     prism_plan *plan[2];
-    float *memory[4];                    /* q, k, v, o */
+    float *memory[4]; /* q, k, v, o */
     int32_t table[4][max_seq * max_table], row_start[4][max_seq], lengths[3][max_seq];
     prism_pooled pooled[max_seq];
     float *pooled_memory[max_seq];
@@ -67,8 +67,8 @@ static prism_tensor take_tensor(input *in, world *w, int which, const prism_call
     const int64_t d = c->d_head > 0 ? c->d_head % 65536 : 1;
     const unsigned type = take(in, 64);
     const prism_dtype dtype = (prism_dtype)(type ? type % 3 : 3);
-    prism_tensor x = {w->memory[which], dtype, n_token * n_head * d % 65536, n_head * d, d, 1,
-                      NULL, NULL, 0, 0, 0, 0, 0};
+    prism_tensor x = {
+        w->memory[which], dtype, n_token * n_head * d % 65536, n_head * d, d, 1, NULL, NULL, 0, 0, 0, 0, 0};
     if (take(in, 2)) {
         x.stride_head = n_token * d;
         x.stride_token = d;
@@ -108,7 +108,8 @@ static prism_call take_call(input *in, world *w)
     prism_call c;
     prism_call_init(&c);
     c.n_kv_head = take(in, 16) ? heads[take(in, 3)] : take_count(in, 8);
-    c.n_head = take(in, 16) && c.n_kv_head > 0 && c.n_kv_head < 64 ? c.n_kv_head * heads[take(in, 4)] : take_count(in, 8);
+    c.n_head =
+        take(in, 16) && c.n_kv_head > 0 && c.n_kv_head < 64 ? c.n_kv_head * heads[take(in, 4)] : take_count(in, 8);
     c.d_head = take_count(in, 40);
     c.n_seq = take(in, 4) ? 1 : (int32_t)take(in, max_seq + 1);
     c.n_kv = (take(in, 8) ? (int32_t)take(in, 256) : (int32_t)take_i64(in) % 3000) + 1;
@@ -171,7 +172,8 @@ static void use_dlpack(input *in, world *w)
         uint16_t lanes;
         int64_t *shape, *strides;
         uint64_t offset;
-    } dl = {w->memory[0], 1, 0, (int32_t)take(in, 6), (uint8_t)take(in, 6), (uint8_t)(take(in, 3) * 16), 1, NULL, NULL, 0};
+    } dl = {w->memory[0], 1,    0, (int32_t)take(in, 6), (uint8_t)take(in, 6), (uint8_t)(take(in, 3) * 16), 1,
+            NULL,         NULL, 0};
     int64_t shape[5], strides[5];
     char order[6] = "bnhd";
     for (int i = 0; i < 5; i++) {

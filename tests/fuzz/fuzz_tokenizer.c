@@ -9,7 +9,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static void round_trip(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags) {
+static void round_trip(const lm_tokenizer *tok, const char *text, size_t n, unsigned flags)
+{
     lm_error err;
     lm_tokens ids = {0};
     lm_text whole = {0}, streamed = {0};
@@ -31,7 +32,8 @@ static void round_trip(const lm_tokenizer *tok, const char *text, size_t n, unsi
 }
 
 /* Bytes, pairs of some common ones, and special tokens that overlap. */
-static lm_tokenizer *fixed(const char *pre) {
+static lm_tokenizer *fixed(const char *pre)
+{
     static const char common[] = "aeinost ";
     enum { N_COMMON = sizeof common - 1, N = 256 + N_COMMON * N_COMMON + 3 };
     static const char *const special[] = {"<|a|>", "<|a|>>", " <"};
@@ -75,7 +77,8 @@ static lm_tokenizer *fixed(const char *pre) {
     return tok;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
     static lm_tokenizer *toks[2];
     if (!toks[0]) {
         toks[0] = fixed("qwen2");

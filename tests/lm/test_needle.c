@@ -1,4 +1,5 @@
-/* The generator of needle prompts: fits, hides what it asks for, and makes the bundled examples again, byte for byte. */
+/* The generator of needle prompts: fits, hides what it asks for, and makes the bundled examples again, byte for byte.
+ */
 #include "lm_test.h"
 
 #include "eval/needle.h"
@@ -14,7 +15,8 @@ static const lm_tokenizer *tok;
 static char *book;
 static size_t n_book;
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     (void)state;
     ok(lm_model_open(LM_TEST_MODEL, &model, &err));
     tok = lm_model_tokenizer(model);
@@ -22,14 +24,16 @@ static int setup(void **state) {
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     (void)state;
     lm_model_close(model);
     free(book);
     return 0;
 }
 
-static void check_example(const char *name, int32_t n_token) {
+static void check_example(const char *name, int32_t n_token)
+{
     char path[512], *wanted;
     size_t n;
     snprintf(path, sizeof path, "%s/../../../examples/%s", LM_TEST_DATA, name);
@@ -49,20 +53,23 @@ static void check_example(const char *name, int32_t n_token) {
     free(wanted);
 }
 
-static void examples(void **state) {
+static void examples(void **state)
+{
     (void)state;
     check_example("needle-16k.json", 16200);
     check_example("needle-32k.json", 32500);
 }
 
-static size_t count(const char *text, const char *part) {
+static size_t count(const char *text, const char *part)
+{
     size_t n = 0;
     for (; (text = strstr(text, part)); text += strlen(part))
         n++;
     return n;
 }
 
-static void check_prompt(const eval_needle_spec *spec) {
+static void check_prompt(const eval_needle_spec *spec)
+{
     static const char *const types[] = {"word", "number", "uuid"};
     eval_needle made;
     ok(eval_needle_make(spec, tok, book, n_book, &made, &err));
@@ -86,7 +93,8 @@ static void check_prompt(const eval_needle_spec *spec) {
     eval_needle_free(&made);
 }
 
-static void all_forms(void **state) {
+static void all_forms(void **state)
+{
     (void)state;
     eval_needle_spec spec;
     eval_needle_spec_init(&spec);
@@ -105,7 +113,8 @@ static void all_forms(void **state) {
     check_prompt(&spec);
 }
 
-static void misuse(void **state) {
+static void misuse(void **state)
+{
     (void)state;
     eval_needle_spec spec, good;
     eval_needle_spec_init(&good);
@@ -127,7 +136,8 @@ static void misuse(void **state) {
     eval_needle_free(NULL);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(examples),
         cmocka_unit_test(all_forms),

@@ -20,7 +20,8 @@ static cJSON *cases;
 static lm_text fragments[512];
 static size_t n_fragment;
 
-static lm_tokenizer *load(const char *name) {
+static lm_tokenizer *load(const char *name)
+{
     char path[512], *json;
     size_t n;
     lm_tokenizer *tok = NULL;
@@ -31,11 +32,13 @@ static lm_tokenizer *load(const char *name) {
     return tok;
 }
 
-static const lm_tokenizer *tok_of(const cJSON *item) {
+static const lm_tokenizer *tok_of(const cJSON *item)
+{
     return toks[strcmp(lm_json_get(item, "tokenizer")->valuestring, names[0]) != 0];
 }
 
-static lm_text unhex(const char *hex) {
+static lm_text unhex(const char *hex)
+{
     lm_text out = {0};
     ok(lm_text_append(&out, NULL, 0, &err));
     for (; *hex; hex += 2) {
@@ -47,7 +50,8 @@ static lm_text unhex(const char *hex) {
     return out;
 }
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     (void)state;
     for (int i = 0; i < 2; i++)
         toks[i] = load(names[i]);
@@ -56,14 +60,16 @@ static int setup(void **state) {
     if (!cases)
         fail_msg("%s", err.text);
     const cJSON *item;
-    cJSON_ArrayForEach(item, lm_json_get(cases, "fragments")) {
+    cJSON_ArrayForEach(item, lm_json_get(cases, "fragments"))
+    {
         assert_true(n_fragment < sizeof fragments / sizeof fragments[0]);
         fragments[n_fragment++] = unhex(item->valuestring);
     }
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     (void)state;
     for (int i = 0; i < 2; i++)
         lm_tokenizer_free(toks[i]);
@@ -75,14 +81,16 @@ static int teardown(void **state) {
 
 /* ------------------------------------------------------------------------------------------------ recorded ---- */
 
-static uint64_t fnv(const lm_tokens *ids) {
+static uint64_t fnv(const lm_tokens *ids)
+{
     uint64_t h = 0xCBF29CE484222325u;
     for (size_t i = 0; i < ids->n; i++)
         h = (h ^ (uint64_t)ids->ids[i]) * 0x100000001B3u;
     return h;
 }
 
-static void check_hash(const cJSON *item, const char *text, size_t n, unsigned flags) {
+static void check_hash(const cJSON *item, const char *text, size_t n, unsigned flags)
+{
     lm_tokens ids = {0};
     ok(lm_tokenizer_encode(tok_of(item), text, n, flags, &ids, &err));
     assert_int_equal(ids.n, lm_json_get(item, "n")->valueint);
@@ -90,10 +98,12 @@ static void check_hash(const cJSON *item, const char *text, size_t n, unsigned f
     lm_tokens_free(&ids);
 }
 
-static void short_texts(void **state) {
+static void short_texts(void **state)
+{
     (void)state;
     const cJSON *item;
-    cJSON_ArrayForEach(item, lm_json_get(cases, "short")) {
+    cJSON_ArrayForEach(item, lm_json_get(cases, "short"))
+    {
         lm_text text = unhex(lm_json_get(item, "text")->valuestring);
         const cJSON *wanted = lm_json_get(item, "ids");
         lm_tokens ids = {0};
@@ -108,10 +118,12 @@ static void short_texts(void **state) {
     }
 }
 
-static void long_texts(void **state) {
+static void long_texts(void **state)
+{
     (void)state;
     const cJSON *item;
-    cJSON_ArrayForEach(item, lm_json_get(cases, "long")) {
+    cJSON_ArrayForEach(item, lm_json_get(cases, "long"))
+    {
         eval_rng rng = {(uint64_t)lm_json_get(item, "seed")->valueint};
         lm_text text = {0};
         for (int i = 0; i < lm_json_get(item, "count")->valueint; i++) {
@@ -125,13 +137,15 @@ static void long_texts(void **state) {
     }
 }
 
-static void book(void **state) {
+static void book(void **state)
+{
     (void)state;
     char *text;
     size_t n;
     ok(lm_read_file(LM_TEST_DATA "/../../../eval/data/nostromo.txt", 1 << 24, &text, &n, &err));
     const cJSON *item;
-    cJSON_ArrayForEach(item, lm_json_get(cases, "book")) {
+    cJSON_ArrayForEach(item, lm_json_get(cases, "book"))
+    {
         clock_t start = clock();
         check_hash(item, text, n, 0);
         double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
@@ -142,7 +156,8 @@ static void book(void **state) {
 
 /* ---------------------------------------------------------------------------------------------- identities ---- */
 
-static void check_round_trip(const lm_tokenizer *tok, const char *bytes, size_t n, unsigned flags) {
+static void check_round_trip(const lm_tokenizer *tok, const char *bytes, size_t n, unsigned flags)
+{
     lm_tokens ids = {0};
     lm_text whole = {0}, streamed = {0};
     lm_stream stream = {0};
@@ -162,7 +177,8 @@ static void check_round_trip(const lm_tokenizer *tok, const char *bytes, size_t 
     lm_tokens_free(&ids);
 }
 
-static void round_trip_of_random_bytes(void **state) {
+static void round_trip_of_random_bytes(void **state)
+{
     (void)state;
     eval_rng rng = {7};
     char bytes[300];
@@ -176,7 +192,8 @@ static void round_trip_of_random_bytes(void **state) {
 }
 
 /* A text without a break is one piece: this must not take time in proportion to its square. */
-static void megabyte_without_spaces(void **state) {
+static void megabyte_without_spaces(void **state)
+{
     (void)state;
     const size_t n = 1 << 20;
     char *text = malloc(n);
@@ -193,7 +210,8 @@ static void megabyte_without_spaces(void **state) {
     free(text);
 }
 
-static void stream_holds_back_incomplete_characters(void **state) {
+static void stream_holds_back_incomplete_characters(void **state)
+{
     (void)state;
     const lm_tokenizer *tok = toks[0];
     const char bytes[] = "a\xF0\x9F\x99\x82\xE2\x82"; /* a smile, then the start of a euro sign */
@@ -211,7 +229,8 @@ static void stream_holds_back_incomplete_characters(void **state) {
     lm_text_free(&out);
 }
 
-static void queries(void **state) {
+static void queries(void **state)
+{
     (void)state;
     lm_tokenizer *tok = toks[1];
     size_t n;
@@ -239,7 +258,8 @@ static void queries(void **state) {
 /* ---------------------------------------------------------------------------------------------- wrong files ---- */
 
 /* The qwen2 fixture with the first `from` replaced by `to` must be refused. */
-static void refused_with(const char *from, const char *to, lm_error_kind kind, const char *part) {
+static void refused_with(const char *from, const char *to, lm_error_kind kind, const char *part)
+{
     char *json;
     size_t n;
     ok(lm_read_file(LM_TEST_DATA "/tokenizer-qwen2.json", 1 << 24, &json, &n, &err));
@@ -257,7 +277,8 @@ static void refused_with(const char *from, const char *to, lm_error_kind kind, c
     free(json);
 }
 
-static void wrong_json(void **state) {
+static void wrong_json(void **state)
+{
     (void)state;
     refused_with("\"!\":4", "\"!\":5", LM_ERROR_INPUT, "two tokens");
     refused_with("\"!\":4", "\"!\":-4", LM_ERROR_INPUT, "whole number");
@@ -289,7 +310,8 @@ static void wrong_json(void **state) {
 /* ------------------------------------------------------------------------------------------- plain arrays ---- */
 
 /* The 256 bytes in the alphabet of the files, then "ab". */
-static void fill_alphabet(char text[257][4], lm_string tokens[257]) {
+static void fill_alphabet(char text[257][4], lm_string tokens[257])
+{
     unsigned next = 0x100;
     for (unsigned b = 0; b < 256; b++) {
         bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b != 0xAD);
@@ -303,7 +325,8 @@ static void fill_alphabet(char text[257][4], lm_string tokens[257]) {
     tokens[256] = (lm_string){"ab", 2};
 }
 
-static void plain_arrays(void **state) {
+static void plain_arrays(void **state)
+{
     (void)state;
     char text[257][4];
     lm_string tokens[257], merges[1] = {{"a b", 3}};
@@ -352,7 +375,8 @@ static void plain_arrays(void **state) {
     refused(lm_tokenizer_create(&desc, &tok, &err), LM_ERROR_INPUT, "merge 0");
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(short_texts),
         cmocka_unit_test(long_texts),
