@@ -1,0 +1,254 @@
+/*
+ * Exact attention over the listed blocks, for sm_80 and later.
+ *
+ *   Q [128][d] -> registers      K, V [64][d] -> two stages of shared memory (cp.async), two a listed block
+ *   S = Q K^T -> P = exp2(S c - m c) -> O += P V (all in registers) -> O / l -> global
+ *
+ * One CTA a row (sequence, head, query block), eight warps of 16 query rows. Any page size: each row of K and V is
+ * addressed by itself.
+ */
+#include "cuda/attend.cuh"
+#include "cuda/ptx.cuh"
+
+namespace prism
+{
+
+/* ------------------------------------------------------------------------------------------------ layout ---- */
+
+constexpr int kKeys = 64, kThreads80 = 256;
+
+/* 16-byte chunk c of row r of a tile with D columns: chunks change places within groups of 8, so that the 8 rows that
+ * ldmatrix reads together lie in different banks. */
+template <int D> __device__ __forceinline__ uint32_t place(int r, int c)
+{
+    return r * (D * 2) + ((c & ~7) | ((c ^ r) & 7)) * 16;
+}
+
+/* ---------------------------------------------------------------------------------------------- producer ---- */
+
+__device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool there)
+{ /* zeros where nothing is */
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void copy_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int N> __device__ __forceinline__ void copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/* Tokens first .. first + R of one head, those in [0, n). */
+template <int D, int R, class T>
+__device__ __forceinline__ void fetch(uint32_t dst, const prism_cu_view &t, int seq, int head, int first, int n)
+{
+    constexpr int kChunks = D / 8, kRows = kThreads80 / kChunks;
+    int c = threadIdx.x % kChunks;
+#pragma unroll
+    for (int r = threadIdx.x / kChunks; r < R; r += kRows) {
+        bool there = first + r >= 0 && first + r < n;
+        const T *src = (const T *)t.data + (there ? token_offset(t, seq, first + r) : 0) + head * t.stride_head + c * 8;
+        copy16(dst + place<D>(r, c), there ? src : (const T *)t.data, there);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------- consumer ---- */
+
+__device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], uint32_t addr)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(addr)
+                 : "memory");
+}
+__device__ __forceinline__ void ldmatrix_t(uint32_t (&r)[4], uint32_t addr)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(addr)
+                 : "memory");
+}
+#define PRISM_MMA(TYPE)                                                                                                \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
+                 "{%0,%1,%2,%3};"                                                                                      \
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                      \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+__device__ __forceinline__ void mma(__nv_bfloat16, float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
+{
+    PRISM_MMA("bf16");
+}
+__device__ __forceinline__ void mma(__half, float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
+{
+    PRISM_MMA("f16");
+}
+
+/* Each thread holds two rows, quad and quad + 8 of its warp's 16. */
+template <int D, class T> struct Rows16 {
+    float o[D / 8][4], m[2], l[2];
+    uint32_t q[D / 16][4];
+
+    __device__ __forceinline__ void load_q(uint32_t tile)
+    {
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+            ldmatrix(q[i], tile + place<D>(warp * 16 + lane % 16, i * 2 + lane / 16));
+#pragma unroll
+        for (int j = 0; j < D / 8; j++)
+            for (int e = 0; e < 4; e++)
+                o[j][e] = 0;
+        m[0] = m[1] = -INFINITY;
+        l[0] = l[1] = 0;
+    }
+
+    /* One tile of 64 keys. row_limit: last key (of the tile) that local row 0 sees; masks where a row does not see all.
+     */
+    __device__ __forceinline__ void step(uint32_t k, uint32_t v, int row_limit, float scale_log2)
+    {
+        int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+        float s[kKeys / 8][4] = {};
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int j = 0; j < kKeys / 8; j += 2) {
+                uint32_t b[4];
+                ldmatrix(b, k + place<D>(j * 8 + lane % 8 + lane / 16 * 8, i * 2 + lane / 8 % 2));
+                mma(T(), s[j], q[i], b[0], b[1]);
+                mma(T(), s[j + 1], q[i], b[2], b[3]);
+            }
+        if (row_limit < kKeys - 1)
+#pragma unroll
+            for (int j = 0; j < kKeys / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    if (j * 8 + lane % 4 * 2 + e % 2 > row_limit + row + e / 2 * 8)
+                        s[j][e] = -INFINITY;
+        uint32_t p[kKeys / 8][2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float top = m[h];
+#pragma unroll
+            for (int j = 0; j < kKeys / 8; j++)
+                top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+            float alpha = exp2_fast((m[h] - top) * scale_log2), mc = top * scale_log2, sum = 0;
+            m[h] = top;
+#pragma unroll
+            for (int j = 0; j < kKeys / 8; j++) {
+                float x = exp2_fast(fmaf(s[j][2 * h], scale_log2, -mc)),
+                      y = exp2_fast(fmaf(s[j][2 * h + 1], scale_log2, -mc));
+                sum += x + y;
+                p[j][h] = pack2<T>(x, y);
+            }
+            l[h] = l[h] * alpha + sum;
+#pragma unroll
+            for (int j = 0; j < D / 8; j++)
+                o[j][2 * h] *= alpha, o[j][2 * h + 1] *= alpha;
+        }
+#pragma unroll
+        for (int i = 0; i < kKeys / 16; i++) {
+            uint32_t a[4] = {p[2 * i][0], p[2 * i][1], p[2 * i + 1][0], p[2 * i + 1][1]};
+#pragma unroll
+            for (int j = 0; j < D / 8; j += 2) {
+                uint32_t b[4];
+                ldmatrix_t(b, v + place<D>(i * 16 + lane % 16, j + lane / 16));
+                mma(T(), o[j], a, b[0], b[1]);
+                mma(T(), o[j + 1], a, b[2], b[3]);
+            }
+        }
+    }
+
+    /* -------------------------------------------------------------------------------------------- finish ---- */
+
+    __device__ __forceinline__ void finish(const prism_cu_attend &a, const Row &w)
+    {
+        int lane = threadIdx.x % 32, at = first_token(w);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            l[h] += __shfl_xor_sync(~0u, l[h], 1);
+            l[h] += __shfl_xor_sync(~0u, l[h], 2);
+            int r = threadIdx.x / 32 * 16 + lane / 4 + 8 * h;
+            if (at + r < 0 || at + r >= w.n_q)
+                continue;
+            if (a.lse && lane % 4 == 0)
+                a.lse[lse_offset(a, w) + r * a.lse_stride_token] = m[h] * a.scale + logf(l[h]);
+            uint32_t *out = (uint32_t *)((T *)a.o.data + o_offset(a, w) + r * a.o.stride_token) + lane % 4;
+            float inv = 1 / l[h];
+#pragma unroll
+            for (int j = 0; j < D / 8; j++)
+                out[j * 4] = pack2<T>(o[j][2 * h] * inv, o[j][2 * h + 1] * inv);
+        }
+    }
+};
+
+template <int D, class T>
+__global__ void __launch_bounds__(kThreads80, 1) attend80(const __grid_constant__ prism_cu_attend a, float scale_log2)
+{
+    constexpr uint32_t kTile = kKeys * D * 2;
+    extern __shared__ __align__(128) char base[];
+    uint32_t smem = smem_addr(base); /* [2 stages][K, V]; Q passes through the second stage */
+    Row w = row_of(a, blockIdx.x);
+    if (w.n_tile <= 0)
+        return;
+    int kv_head = w.head / (a.shape.n_head / a.shape.n_kv_head), n = 2 * w.n_tile, block = listed(a, w, 0);
+
+    fetch<D, kBlock, T>(smem + 2 * kTile, a.q, w.seq, w.head, first_token(w), w.n_q);
+    copy_commit();
+    /* Half i % 2 of the block; the diagonal's lower half comes first. */
+    auto fetch_keys = [&](int i, int block) {
+        int token = block * kBlock + i % 2 * kKeys;
+        uint32_t stage = smem + i % 2 * 2 * kTile;
+        fetch<D, kKeys, T>(stage, a.k, w.seq, kv_head, token, w.n_kv);
+        fetch<D, kKeys, T>(stage + kTile, a.v, w.seq, kv_head, token, w.n_kv);
+        copy_commit();
+    };
+    fetch_keys(0, block);
+    copy_wait<1>();
+    __syncthreads();
+    Rows16<D, T> rows;
+    rows.load_q(smem + 2 * kTile);
+    for (int i = 0; i < n; i++) {
+        int next = (i + 1) / 2 == i / 2 ? block : i + 1 < n ? listed(a, w, (i + 1) / 2) : 0;
+        __syncthreads(); /* all warps are done with the other stage */
+        if (i + 1 < n) {
+            fetch_keys(i + 1, next);
+            copy_wait<1>();
+        } else {
+            copy_wait<0>();
+        }
+        __syncthreads();
+        uint32_t stage = smem + i % 2 * 2 * kTile;
+        rows.step(stage, stage + kTile, block == w.block ? -(i % 2) * kKeys : kKeys, scale_log2);
+        block = next;
+    }
+    rows.finish(a, w);
+}
+
+/* ------------------------------------------------------------------------------------------------ launch ---- */
+
+template <int D, class T> static cudaError_t launch80(const prism_cu_attend *a, cudaStream_t stream)
+{
+    int bytes = 4 * kKeys * D * 2;
+    cudaError_t e = cudaFuncSetAttribute(attend80<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (e)
+        return e;
+    attend80<D, T>
+        <<<a->shape.n_seq * a->shape.n_head * a->shape.n_qblk, kThreads80, bytes, stream>>>(*a, a->scale * 1.44269504f);
+    return cudaGetLastError();
+}
+
+} // namespace prism
+
+extern "C" cudaError_t prism_attend_sm80(const prism_cu_attend *a, cudaStream_t stream)
+{
+    bool bf16 = a->shape.dtype == PRISM_CU_BF16;
+    if (!bf16 && a->shape.dtype != PRISM_CU_F16)
+        return cudaErrorNotSupported;
+    if (a->shape.d_head == 128)
+        return bf16 ? prism::launch80<128, __nv_bfloat16>(a, stream) : prism::launch80<128, __half>(a, stream);
+    if (a->shape.d_head == 64)
+        return bf16 ? prism::launch80<64, __nv_bfloat16>(a, stream) : prism::launch80<64, __half>(a, stream);
+    return cudaErrorNotSupported;
+}

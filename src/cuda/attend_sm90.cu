@@ -1,0 +1,137 @@
+/*
+ * Exact attention over the listed blocks, for sm_90a.
+ *
+ *   Q [128][d] -> smem, once per row      K, V [128][d] -> smem rings, once per listed block
+ *   S = Q K^T (registers) -> P = exp2(S c - m c) -> O += P V (registers) -> O / l -> smem -> global
+ *
+ * One CTA per multiprocessor takes rows (sequence, head, query block) from a counter until none is left. One warp
+ * fetches (bulk tensor copies); two warpgroups compute, 64 query rows each, sharing every K and V tile. A warpgroup
+ * issues the scores of tile n + 1 together with the values of tile n, and the softmax of one warpgroup hides under the
+ * matrix products of the other (they fall out of step by themselves; barriers that make them take turns cost 1 %). The
+ * first scores of the next row are issued together with the last values of the old one, so that the tensor cores do not
+ * idle between short rows.
+ */
+#include "cuda/attend_sm90_consumer.cuh"
+#include "cuda/attend_sm90_producer.cuh"
+
+namespace prism
+{
+
+template <int D, class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    attend(const __grid_constant__ Params p, const __grid_constant__ CUtensorMap map_q,
+           const __grid_constant__ CUtensorMap map_k, const __grid_constant__ CUtensorMap map_v)
+{
+    using L = Layout<D>;
+    extern __shared__ __align__(1024) char base[];
+    uint32_t smem = smem_addr(base);
+    int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) {
+            mbar_init(smem + L::kFullQ + 8 * i, 1);
+            mbar_init(smem + L::kEmptyQ + 8 * i, 4 * kConsumers);
+        }
+        for (int i = 0; i < L::kStage; i++) {
+            mbar_init(smem + L::kFullK + 8 * i, 1);
+            mbar_init(smem + L::kFullV + 8 * i, 1);
+            mbar_init(smem + L::kEmptyK + 8 * i, 4 * kConsumers);
+            mbar_init(smem + L::kEmptyV + 8 * i, 4 * kConsumers);
+        }
+        mbar_init_fence();
+        tma_prefetch_map(&map_q);
+        tma_prefetch_map(&map_k);
+        tma_prefetch_map(&map_v);
+    }
+    __syncthreads();
+    if (group == 0) {
+        regs_shrink<40>();
+        if (warp == 0) {
+            Producer<D> producer = {p, &map_q, &map_k, &map_v, smem, (int)threadIdx.x % 32};
+            producer.run(base);
+        }
+    } else {
+        regs_grow<232>();
+        Consumer<D, T> consumer = {p, base, smem, group - 1, warp, (int)threadIdx.x % 32};
+        consumer.run();
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ launch ---- */
+
+typedef CUresult (*EncodeTiled)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                                const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                                CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* Axes: 64 columns, token, column group, head, sequence or page. */
+static bool encode(EncodeTiled f, CUtensorMap *map, const prism_cu_view &t, int dtype, int d, int n_head, int n_seq,
+                   int box)
+{
+    bool paged = t.page_table != nullptr, flat = t.row_start != nullptr;
+    cuuint64_t one = 16, outer = paged ? t.stride_page : t.stride_seq;
+    cuuint64_t dims[5] = {64, (cuuint64_t)(paged ? t.page_size : t.n_token), (cuuint64_t)d / 64, (cuuint64_t)n_head,
+                          (cuuint64_t)(paged  ? t.n_page
+                                       : flat ? 1
+                                              : n_seq)};
+    cuuint64_t strides[4] = {(cuuint64_t)t.stride_token * 2, 128, n_head == 1 ? one : t.stride_head * 2,
+                             dims[4] == 1 ? one : outer * 2};
+    cuuint32_t boxes[5] = {64, (cuuint32_t)box, box == kBlock ? (cuuint32_t)d / 64 : 1, 1, 1},
+               step[5] = {1, 1, 1, 1, 1};
+    if (dims[1] == 1 && strides[0] == 0)
+        strides[0] = one;
+    return f(map, dtype == PRISM_CU_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 5,
+             t.data, dims, strides, boxes, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+template <int D, class T> static cudaError_t launch(const prism_cu_attend *a, EncodeTiled f, cudaStream_t stream)
+{
+    const prism_cu_shape &s = a->shape;
+    Params p = {*a, s.n_seq * s.n_head * s.n_qblk, kBlock, a->scale * 1.44269504f};
+    if (a->k.page_table) {
+        int page = a->k.page_size;
+        if (page != a->v.page_size || page < 8 || (page < kBlock ? kBlock % page : page % kBlock))
+            return cudaErrorNotSupported;
+        p.box = page < kBlock ? page : kBlock;
+    }
+    CUtensorMap q, k, v;
+    if (!encode(f, &q, a->q, s.dtype, D, s.n_head, s.n_seq, kBlock) ||
+        !encode(f, &k, a->k, s.dtype, D, s.n_kv_head, s.n_seq, p.box) ||
+        !encode(f, &v, a->v, s.dtype, D, s.n_kv_head, s.n_seq, p.box))
+        return cudaErrorNotSupported;
+    int device, n_sm;
+    cudaError_t e = cudaGetDevice(&device);
+    if (!e)
+        e = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
+    if (!e)
+        e = cudaFuncSetAttribute(attend<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout<D>::kBytes);
+    if (e)
+        return e;
+    if (p.n_item < n_sm)
+        n_sm = p.n_item;
+    attend<D, T><<<n_sm, kThreads, Layout<D>::kBytes, stream>>>(p, q, k, v);
+    return cudaGetLastError();
+}
+
+} // namespace prism
+
+extern "C" cudaError_t prism_attend_sm90(const prism_cu_attend *a, cudaStream_t stream)
+{
+    void *f = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
+    if (e)
+        return e;
+    if (found != cudaDriverEntryPointSuccess)
+        return cudaErrorNotSupported;
+    prism::EncodeTiled encode = (prism::EncodeTiled)f;
+    bool bf16 = a->shape.dtype == PRISM_CU_BF16;
+    if (!bf16 && a->shape.dtype != PRISM_CU_F16)
+        return cudaErrorNotSupported;
+    if (a->shape.d_head == 128)
+        return bf16 ? prism::launch<128, __nv_bfloat16>(a, encode, stream)
+                    : prism::launch<128, __half>(a, encode, stream);
+    if (a->shape.d_head == 64)
+        return bf16 ? prism::launch<64, __nv_bfloat16>(a, encode, stream)
+                    : prism::launch<64, __half>(a, encode, stream);
+    return cudaErrorNotSupported;
+}

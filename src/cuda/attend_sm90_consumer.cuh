@@ -1,0 +1,261 @@
+/* The warpgroups that compute: scores, softmax, values; O and log-sum-exp out. */
+#ifndef PRISM_CUDA_ATTEND_SM90_CONSUMER_CUH
+#define PRISM_CUDA_ATTEND_SM90_CONSUMER_CUH
+
+#include "cuda/attend_sm90_layout.cuh"
+
+namespace prism
+{
+
+constexpr float kSlack = 8; /* log2 of the largest weight */
+
+template <int D, class T> struct Consumer {
+    using L = Layout<D>;
+    const Params &p;
+    char *base;
+    uint32_t smem;
+    int group, warp, lane; /* warpgroup, warp in it, lane */
+    Ring<2> q;
+    Ring<L::kStage> k, v;
+    RowInfo row;
+    /* Each thread holds two rows of the tiles, quad and quad + 8 of its warp's 16; accumulators are in wgmma's order.
+     */
+    float s[64], o[D / 2], m[2], l[2];
+    uint32_t pr[32];
+
+    __device__ __forceinline__ void release(uint32_t bar)
+    {
+        if (lane == 0)
+            mbar_arrive(bar);
+    }
+
+    __device__ __forceinline__ bool next_row(int ahead)
+    {
+        int slot = q.slot ^ ahead, phase = ahead && q.slot ? q.phase ^ 1 : q.phase;
+        mbar_wait(smem + L::kFullQ + 8 * slot, phase);
+        return ((RowInfo *)(base + L::kInfo))[slot].n_tile != 0;
+    }
+
+    __device__ __forceinline__ void scores(int slot)
+    {
+        uint64_t a = wgmma_desc(smem + L::kQ + slot * L::kTile + group * 64 * 128, 16);
+        uint64_t b = wgmma_desc(smem + L::kK + k.slot * L::kTile, 16);
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            uint64_t at = (i / 4 * (kBlock * 128) + i % 4 * 32) >> 4;
+            wgmma_ss<T>(s, a + at, b + at, i != 0);
+        }
+        wgmma_commit();
+    }
+    __device__ __forceinline__ void values()
+    {
+        uint64_t b = wgmma_desc(smem + L::kV + v.slot * L::kTile, kBlock * 128);
+#pragma unroll
+        for (int i = 0; i < kBlock / 16; i++)
+            wgmma_rs<T>::go(o, pr + 4 * i, b + (i * 16 * 128 >> 4), 1);
+        wgmma_commit();
+    }
+    __device__ __forceinline__ void release_k()
+    {
+        release(smem + L::kEmptyK + 8 * k.slot);
+        k.next();
+    }
+    __device__ __forceinline__ void release_v()
+    {
+        release(smem + L::kEmptyV + 8 * v.slot);
+        v.next();
+    }
+
+    __device__ __forceinline__ void mask()
+    {
+        int r = group * 64 + warp * 16 + lane / 4, c = lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < 64; j++)
+            if (j / 4 * 8 + c + j % 2 > r + j / 2 % 2 * 8)
+                s[j] = -INFINITY;
+    }
+    /* s becomes the weights; m and l move on; alpha is what O must be multiplied by. */
+    __device__ __forceinline__ void softmax(float (&alpha)[2])
+    {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float a = s[2 * h], b = s[2 * h + 1];
+#pragma unroll
+            for (int j = 1; j < 16; j++) {
+                a = fmaxf(a, s[4 * j + 2 * h]);
+                b = fmaxf(b, s[4 * j + 2 * h + 1]);
+            }
+            a = fmaxf(a, b);
+            a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
+            a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
+            /* Keep the old maximum while the weights stay below 2^kSlack: P, l and O only have to agree on one, and O
+             * is multiplied seldom. */
+            a = a - m[h] <= kSlack / p.scale_log2 ? m[h] : a;
+            alpha[h] = exp2_fast((m[h] - a) * p.scale_log2);
+            m[h] = a;
+            float mc = a * p.scale_log2, sum0 = 0, sum1 = 0;
+#pragma unroll
+            for (int j = 0; j < 16; j++) {
+                float &x = s[4 * j + 2 * h], &y = s[4 * j + 2 * h + 1];
+                x = exp2_fast(fmaf(x, p.scale_log2, -mc));
+                y = exp2_fast(fmaf(y, p.scale_log2, -mc));
+                sum0 += x;
+                sum1 += y;
+            }
+            l[h] = l[h] * alpha[h] + (sum0 + sum1);
+        }
+    }
+    __device__ __forceinline__ void rescale(const float (&alpha)[2])
+    {
+        if (__any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f))
+#pragma unroll
+            for (int j = 0; j < D / 2; j++)
+                o[j] *= alpha[j / 2 % 2];
+    }
+    __device__ __forceinline__ void weights()
+    {
+#pragma unroll
+        for (int j = 0; j < 32; j++)
+            pr[j] = pack2<T>(s[2 * j], s[2 * j + 1]);
+    }
+    __device__ __forceinline__ void reset()
+    {
+#pragma unroll
+        for (int j = 0; j < D / 2; j++)
+            o[j] = 0;
+        m[0] = m[1] = -INFINITY;
+        l[0] = l[1] = 0;
+    }
+    /* Memory beyond the last key may hold anything, and 0 * NaN is NaN: clear those rows of V. */
+    __device__ __forceinline__ void clear_tail()
+    {
+        mbar_wait(smem + L::kFullV + 8 * v.slot, v.phase);
+        for (int i = threadIdx.x % 128 + row.n_key_tile * 8; i < kBlock * 8; i += 128)
+#pragma unroll
+            for (int g = 0; g < D / 64; g++)
+                sts128(smem + L::kV + v.slot * L::kTile + g * (kBlock * 128) + i * 16, make_uint4(0, 0, 0, 0));
+        fence_async_proxy();
+        bar_sync(3 + group, 128);
+    }
+
+    /* ------------------------------------------------------------------------------------------ finish ---- */
+
+    /* O / l goes to this warp's 16 rows of the Q tile, which nobody needs any more, and from there out in whole rows.
+     */
+    __device__ __forceinline__ void finish()
+    {
+        float inv[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            l[h] += __shfl_xor_sync(~0u, l[h], 1);
+            l[h] += __shfl_xor_sync(~0u, l[h], 2);
+            inv[h] = 1 / l[h];
+        }
+        int r0 = group * 64 + warp * 16;
+        if (p.a.lse && lane % 4 == 0)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int r = r0 + lane / 4 + 8 * h;
+                if (r >= row.lo && r < row.hi)
+                    p.a.lse[row.lse + r * p.a.lse_stride_token] = m[h] * p.a.scale + logf(l[h]);
+            }
+        uint32_t tile = smem + L::kQ + q.slot * L::kTile + r0 * 128;
+        int sr = lane % 16;
+#pragma unroll
+        for (int j = 0; j < D / 8; j += 2) {
+            int c = j + lane / 16;
+            stmatrix4(tile + c / 8 * (kBlock * 128) + sr * 128 + ((c ^ sr) % 8) * 16,
+                      pack2<T>(o[4 * j] * inv[0], o[4 * j + 1] * inv[0]),
+                      pack2<T>(o[4 * j + 2] * inv[1], o[4 * j + 3] * inv[1]),
+                      pack2<T>(o[4 * j + 4] * inv[0], o[4 * j + 5] * inv[0]),
+                      pack2<T>(o[4 * j + 6] * inv[1], o[4 * j + 7] * inv[1]));
+        }
+        __syncwarp();
+        constexpr int kChunk = D / 8, kRows = 32 / kChunk;
+        T *out = (T *)p.a.o.data + row.o;
+#pragma unroll
+        for (int i = 0; i < 16; i += kRows) {
+            int r = i + lane / kChunk, c = lane % kChunk;
+            uint4 x = lds128(tile + c / 8 * (kBlock * 128) + r * 128 + ((c ^ r) % 8) * 16);
+            if (r0 + r >= row.lo && r0 + r < row.hi)
+                *(uint4 *)(out + (r0 + r) * p.a.o.stride_token + c * 8) = x;
+        }
+        fence_async_proxy();
+        __syncwarp();
+        release(smem + L::kEmptyQ + 8 * q.slot);
+        q.next();
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        float alpha[2];
+        if (!next_row(0))
+            return;
+        row = ((RowInfo *)(base + L::kInfo))[q.slot];
+        reset();
+        mbar_wait(smem + L::kFullK + 8 * k.slot, k.phase);
+        wgmma_fence();
+        scores(q.slot);
+        wgmma_wait<0>();
+        wgmma_hold(s);
+        release_k();
+        if (row.diagonal)
+            mask();
+        softmax(alpha);
+        weights();
+        for (;;) {
+            if (row.n_key_tile < kBlock)
+                clear_tail();
+            for (int i = 1; i < row.n_tile; i++) {
+                mbar_wait(smem + L::kFullK + 8 * k.slot, k.phase);
+                wgmma_fence();
+                scores(q.slot);
+                mbar_wait(smem + L::kFullV + 8 * v.slot, v.phase);
+                wgmma_fence();
+                values();
+                wgmma_wait<1>();
+                wgmma_hold(s);
+                release_k();
+                softmax(alpha);
+                /* Completed long ago, but a loop that the compiler cannot move the wait for the products across. */
+                mbar_wait(smem + L::kFullV + 8 * v.slot, v.phase);
+                wgmma_wait<0>();
+                wgmma_hold(o);
+                release_v();
+                rescale(alpha);
+                weights();
+            }
+            /* The last values of this row, with the first scores of the next. */
+            if (!next_row(1))
+                break;
+            mbar_wait(smem + L::kFullK + 8 * k.slot, k.phase);
+            wgmma_fence();
+            scores(q.slot ^ 1);
+            mbar_wait(smem + L::kFullV + 8 * v.slot, v.phase);
+            wgmma_fence();
+            values();
+            wgmma_wait<0>();
+            wgmma_hold(s);
+            wgmma_hold(o);
+            release_v();
+            finish();
+            row = ((RowInfo *)(base + L::kInfo))[q.slot];
+            release_k();
+            reset();
+            if (row.diagonal)
+                mask();
+            softmax(alpha);
+            weights();
+        }
+        mbar_wait(smem + L::kFullV + 8 * v.slot, v.phase);
+        wgmma_fence();
+        values();
+        wgmma_wait<0>();
+        wgmma_hold(o);
+        release_v();
+        finish();
+    }
+};
+
+} // namespace prism
+#endif

@@ -1,0 +1,108 @@
+/*
+ * Launch functions of the CUDA kernels. All pointers are device pointers unless a comment says otherwise.
+ * Nothing here allocates or synchronises; every launch can be captured in a graph. Arguments were checked by the
+ * caller.
+ */
+#ifndef PRISM_CUDA_LAUNCH_H
+#define PRISM_CUDA_LAUNCH_H
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { PRISM_CU_F32 = 0, PRISM_CU_F16 = 1, PRISM_CU_BF16 = 2 };
+
+/* As prism_tensor, with stride_dim 1. n_token: tokens that exist in one sequence, or in all where row_start is given.
+ */
+typedef struct prism_cu_view {
+    void *data;
+    int64_t stride_seq, stride_token, stride_head;
+    const int32_t *row_start;  /* [n_seq] or NULL */
+    const int32_t *page_table; /* [n_seq][stride_table] or NULL */
+    int64_t stride_table, stride_page;
+    int64_t n_token;
+    int32_t page_size, n_page;
+} prism_cu_view;
+
+/* Lengths of a call: for every sequence alike, or per sequence where the arrays are given (q_start_of NULL with lengths
+ * given: n_kv - n_q). n_qblk: rows of the plan per head, for the longest sequence. */
+typedef struct prism_cu_shape {
+    int32_t n_seq, n_head, n_kv_head, d_head, dtype;
+    int32_t n_q, n_kv, q_start, n_qblk, n_kblk;
+    const int32_t *n_q_of, *n_kv_of, *q_start_of;
+} prism_cu_shape;
+
+/*
+ * Attention over a plan with blocks of 128: row r = (sequence * n_head + head) * n_qblk + query block lists the key
+ * blocks index[row_ptr[r] .. row_ptr[r + 1]), ascending; index NULL: all up to its own. Causal by position.
+ */
+typedef struct prism_cu_attend {
+    prism_cu_shape shape;
+    prism_cu_view q, k, v, o;
+    float *lse; /* or NULL; element (sequence, token, head) by the strides of lse_* */
+    int64_t lse_stride_seq, lse_stride_token, lse_stride_head;
+    const int64_t *row_ptr; /* [n_row + 1] */
+    const int32_t *index;
+    const int32_t *work; /* [n_row] rows in the order of work, or NULL: late query blocks first */
+    int32_t *ticket;     /* [2], zero before the first launch, zero again after each */
+    float scale;
+} prism_cu_attend;
+
+/* d_head 64 or 128, f16 or bf16, strides multiples of 8 elements, data aligned to 16; pages of 8 .. 128 or a multiple
+ * of 128 tokens, a power of two below 128. cudaErrorNotSupported otherwise. */
+cudaError_t prism_attend_sm90(const prism_cu_attend *a, cudaStream_t stream);
+/* The same features for any page size, on sm_80 and later. */
+cudaError_t prism_attend_sm80(const prism_cu_attend *a, cudaStream_t stream);
+
+/*
+ * Block means of queries and keys, each with its energy. Means are stored split for the tensor cores: scaled by a power
+ * of two that brings their root mean square near 1, as two f16 numbers whose sum has 22 bits; dimensions 4i .. 4i + 3
+ * take 16 bytes, first the four high parts, then the four low ones. Energy: {sum of the squared mean over all
+ * dimensions, over the high band, over the low band, 1 / scale}.
+ */
+typedef struct prism_cu_pool {
+    prism_cu_shape shape;
+    prism_cu_view q, k;
+    void *q_split,
+        *k_split; /* element (sequence, block, head, dimension): 4 bytes at ((s * n_blk + b) * n_head + h) * d + j */
+    float *q_energy, *k_energy; /* [n_seq][n_head or n_kv_head][n_qblk or n_kblk][4] */
+    float *k_sum; /* sums to append to, s * k_sum_stride_seq + (b * n_kv_head + h) * d + j; NULL if n_done is 0 */
+    int64_t k_sum_stride_seq; /*   and nobody wants them. Keys before n_done are in them already */
+    int32_t block_size, n_done;
+    uint32_t high[8], low[8]; /* bit j of the 256: dimension j is in the band */
+} prism_cu_pool;
+
+/* d_head 64, 96, 128, 192 or 256; dtype of the shape. Reads every query once and keys n_done .. n_kv - 1 once. */
+cudaError_t prism_pool_cuda(const prism_cu_pool *a, cudaStream_t stream);
+
+/*
+ * Scores of block pairs, top-p in each band, union. Writes a bitmap of the plan and its counts; prism_plan_emit_cuda()
+ * turns them into lists. n_band 1: one band (high, all dimensions), uncalibrated.
+ */
+typedef struct prism_cu_select {
+    prism_cu_shape shape;
+    const void *q_split, *k_split; /* as prism_cu_pool writes them */
+    const float *q_energy, *k_energy;
+    int32_t block_size, n_band, causal_calibration, keep_sink, keep_own, min_tokens;
+    float top_p[2];
+    uint32_t high[8], low[8];
+    float *factor;    /* [n_row][2], scratch */
+    uint32_t *bitmap; /* prism_select_bitmap_words() words */
+    int32_t *count;   /* [n_row] */
+    int64_t *row_ptr; /* [n_row + 1] */
+    int32_t *index;   /* [capacity]; lists past the capacity are cut off: compare row_ptr[n_row] with it */
+    int32_t *work;    /* [n_row] or NULL: rows of each KV head, longest first */
+    int64_t capacity;
+} prism_cu_select;
+
+int64_t prism_select_bitmap_words(const prism_cu_shape *shape, int32_t block_size);
+cudaError_t prism_select_cuda(const prism_cu_select *a, cudaStream_t stream);
+cudaError_t prism_plan_emit_cuda(const prism_cu_select *a, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

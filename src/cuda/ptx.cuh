@@ -1,0 +1,229 @@
+/*
+ * The few PTX instructions that CUDA C++ has no name for, one small function each.
+ *
+ * Shared-memory addresses are 32-bit "shared window" addresses (smem_addr()); barriers are 8-byte words.
+ */
+#ifndef PRISM_CUDA_PTX_CUH
+#define PRISM_CUDA_PTX_CUH
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+namespace prism
+{
+
+__device__ __forceinline__ uint32_t smem_addr(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+__device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Two floats to a pair of 16-bit numbers, lo in the low half. */
+template <class T> __device__ __forceinline__ uint32_t pack2(float lo, float hi);
+template <> __device__ __forceinline__ uint32_t pack2<__nv_bfloat16>(float lo, float hi)
+{
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+template <> __device__ __forceinline__ uint32_t pack2<__half>(float lo, float hi)
+{
+    uint32_t r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+
+/* ------------------------------------------------------------------------------------------ mbarriers ---- */
+
+__device__ __forceinline__ void mbar_init(uint32_t bar, uint32_t count)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
+}
+__device__ __forceinline__ void mbar_init_fence()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void mbar_arrive(uint32_t bar)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+__device__ __forceinline__ void mbar_arrive_expect(uint32_t bar, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+}
+/* Waits until the phase of the given parity has completed. */
+__device__ __forceinline__ void mbar_wait(uint32_t bar, uint32_t parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@done bra finished;\n"
+                 "bra again;\n"
+                 "finished:\n"
+                 "}" ::"r"(bar),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* ------------------------------------------------------------------------ bulk tensor copies and proxies ---- */
+
+__device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+/* Coordinates, innermost first: element in the 64-wide column group, token, column group, head, sequence or page. */
+__device__ __forceinline__ void tma_load(uint32_t dst, const CUtensorMap *map, uint32_t bar, int c0, int c1, int c2,
+                                         int c3, int c4)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(dst),
+                 "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
+                 : "memory");
+}
+/* Orders this thread's ordinary shared-memory accesses before later ones of the tensor cores and the copy engine. */
+__device__ __forceinline__ void fence_async_proxy()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* ---------------------------------------------------------------- named barriers, registers of a warpgroup ---- */
+
+__device__ __forceinline__ void bar_sync(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+template <int N> __device__ __forceinline__ void regs_grow()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N> __device__ __forceinline__ void regs_shrink()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+__device__ __forceinline__ void stmatrix4(uint32_t addr, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(addr), "r"(a), "r"(b), "r"(c),
+                 "r"(d)
+                 : "memory");
+}
+__device__ __forceinline__ uint4 lds128(uint32_t addr)
+{
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(addr));
+    return v;
+}
+__device__ __forceinline__ void sts128(uint32_t addr, uint4 v)
+{
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(addr), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
+/* ------------------------------------------------------------------------------- warpgroup matrix products ---- */
+
+__device__ __forceinline__ void wgmma_fence()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wgmma_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> __device__ __forceinline__ void wgmma_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+/* Tells the compiler that the registers change here, so that it moves no use of them across. */
+template <int N> __device__ __forceinline__ void wgmma_hold(float (&r)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+f"(r[i]));
+}
+
+/*
+ * Matrix descriptor of a tile whose rows are 128 bytes, swizzled over 128 bytes, groups of 8 rows 1024 bytes apart.
+ * group_bytes: distance between 64-column groups, used only where the columns are the outer (N) direction.
+ */
+__device__ __forceinline__ uint64_t wgmma_desc(uint32_t addr, uint32_t group_bytes)
+{
+    return (uint64_t)((addr & 0x3ffff) >> 4) | (uint64_t)(group_bytes >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 |
+           (uint64_t)1 << 62;
+}
+
+#define PRISM_ACC8(a, i)                                                                                               \
+    "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), "+f"(a[i + 6]),        \
+        "+f"(a[i + 7])
+#define PRISM_ACC32(a) PRISM_ACC8(a, 0), PRISM_ACC8(a, 8), PRISM_ACC8(a, 16), PRISM_ACC8(a, 24)
+#define PRISM_ACC64(a) PRISM_ACC32(a), PRISM_ACC8(a, 32), PRISM_ACC8(a, 40), PRISM_ACC8(a, 48), PRISM_ACC8(a, 56)
+#define PRISM_REG32                                                                                                    \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,"   \
+    "%30,%31"
+#define PRISM_REG64                                                                                                    \
+    PRISM_REG32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,"    \
+                "%56,%57,%58,%59,%60,%61,%62,%63"
+
+/* acc[64 x 128] (+)= A[64 x 16] B[128 x 16]^T, both from shared memory, 16 contiguous. */
+#define PRISM_WGMMA_SS(TYPE)                                                                                           \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                          \
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" PRISM_REG64                         \
+                 "}, %64, %65, p, 1, 1, 0, 0;\n}"                                                                      \
+                 : PRISM_ACC64(acc)                                                                                    \
+                 : "l"(a), "l"(b), "r"(add))
+/* acc[64 x N] (+)= A[64 x 16] (registers) B[16 x N] (shared memory, N contiguous). */
+#define PRISM_WGMMA_RS128(TYPE)                                                                                        \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"                                                          \
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" PRISM_REG64                         \
+                 "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"                                                        \
+                 : PRISM_ACC64(acc)                                                                                    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+#define PRISM_WGMMA_RS64(TYPE)                                                                                         \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"                                                          \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" PRISM_REG32                          \
+                 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"                                                        \
+                 : PRISM_ACC32(acc)                                                                                    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+
+template <class T> __device__ __forceinline__ void wgmma_ss(float (&acc)[64], uint64_t a, uint64_t b, int add);
+template <> __device__ __forceinline__ void wgmma_ss<__nv_bfloat16>(float (&acc)[64], uint64_t a, uint64_t b, int add)
+{
+    PRISM_WGMMA_SS("bf16");
+}
+template <> __device__ __forceinline__ void wgmma_ss<__half>(float (&acc)[64], uint64_t a, uint64_t b, int add)
+{
+    PRISM_WGMMA_SS("f16");
+}
+
+template <class T> struct wgmma_rs;
+template <> struct wgmma_rs<__nv_bfloat16> {
+    static __device__ __forceinline__ void go(float (&acc)[64], const uint32_t *a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_RS128("bf16");
+    }
+    static __device__ __forceinline__ void go(float (&acc)[32], const uint32_t *a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_RS64("bf16");
+    }
+};
+template <> struct wgmma_rs<__half> {
+    static __device__ __forceinline__ void go(float (&acc)[64], const uint32_t *a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_RS128("f16");
+    }
+    static __device__ __forceinline__ void go(float (&acc)[32], const uint32_t *a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_RS64("f16");
+    }
+};
+
+} // namespace prism
+#endif

@@ -1,0 +1,72 @@
+"""ctypes view of src/cuda/launch.h, references in float64, random plans."""
+import ctypes as C, torch, math
+
+class View(C.Structure):
+    _fields_ = [("data", C.c_void_p), ("stride_seq", C.c_int64), ("stride_token", C.c_int64), ("stride_head", C.c_int64),
+                ("row_start", C.c_void_p), ("page_table", C.c_void_p), ("stride_table", C.c_int64), ("stride_page", C.c_int64),
+                ("n_token", C.c_int64), ("page_size", C.c_int32), ("n_page", C.c_int32)]
+class Shape(C.Structure):
+    _fields_ = [(n, C.c_int32) for n in "n_seq n_head n_kv_head d_head dtype n_q n_kv q_start n_qblk n_kblk".split()] + \
+               [(n, C.c_void_p) for n in "n_q_of n_kv_of q_start_of".split()]
+class Attend(C.Structure):
+    _fields_ = [("shape", Shape), ("q", View), ("k", View), ("v", View), ("o", View), ("lse", C.c_void_p),
+                ("lse_stride_seq", C.c_int64), ("lse_stride_token", C.c_int64), ("lse_stride_head", C.c_int64),
+                ("row_ptr", C.c_void_p), ("index", C.c_void_p), ("work", C.c_void_p), ("ticket", C.c_void_p),
+                ("scale", C.c_float)]
+B = 128
+DT = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+ptr = lambda t: None if t is None else t.data_ptr()
+
+def view(t):  # t: [seq][token][head][d]
+    return View(t.data_ptr(), t.stride(0), t.stride(1), t.stride(2), None, None, 0, 0, t.shape[1], 0, 0)
+def ragged(t, start):  # t: [token][head][d]
+    return View(t.data_ptr(), 0, t.stride(0), t.stride(1), start.data_ptr(), None, 0, 0, t.shape[0], 0, 0)
+def paged(t, table):  # t: [page][token][head][d]
+    return View(t.data_ptr(), 0, t.stride(1), t.stride(2), None, table.data_ptr(), table.stride(0), t.stride(0), 0,
+                t.shape[1], t.shape[0])
+def shape(n_seq, H, Hk, d, dtype, n_q, n_kv, q_start, n_q_of=None, n_kv_of=None, q_start_of=None, n_qblk=None):
+    if n_qblk is None: n_qblk = (q_start + n_q - 1) // B - q_start // B + 1
+    return Shape(n_seq, H, Hk, d, DT[dtype], n_q, n_kv, q_start, n_qblk, (n_kv + B - 1) // B, ptr(n_q_of), ptr(n_kv_of), ptr(q_start_of))
+
+def plan(n_seq, H, n_qblk, b0, density, gen=None, own=True):
+    """Random CSR plan; b0: absolute block of row 0 (int or list per sequence)."""
+    b0 = [b0] * n_seq if isinstance(b0, int) else b0
+    nk = max(b0) + n_qblk
+    rows = []
+    for s in range(n_seq):
+        b = torch.arange(n_qblk, device="cuda") + b0[s]
+        k = torch.arange(nk, device="cuda")
+        m = torch.rand(H, n_qblk, nk, device="cuda") < density
+        m &= k[None, None, :] <= b[None, :, None]
+        m[:, :, 0] = True
+        if own: m |= (k[None, :] == b[:, None])[None]
+        rows.append(m)
+    m = torch.stack(rows).view(-1, nk)
+    n = m.sum(1)
+    rp = torch.zeros(len(n) + 1, dtype=torch.int64, device="cuda"); rp[1:] = n.cumsum(0)
+    idx = m.nonzero()[:, 1].to(torch.int32)
+    return m.view(n_seq, H, n_qblk, nk), rp, idx
+
+def work_list(rp, n_seq, H, Hk, n_qblk):
+    n = (rp[1:] - rp[:-1]).view(n_seq * Hk, -1)
+    order = n.argsort(dim=1, descending=True, stable=True)
+    base = torch.arange(n.shape[0], device="cuda")[:, None] * n.shape[1]
+    return (order + base).to(torch.int32).reshape(-1).contiguous()
+
+def reference(q, k, v, q_start, mask, scale):  # [n_q][H][d], [n_kv][Hk][d] -> o f64, lse
+    n_q, H, d = q.shape; n_kv, Hk = k.shape[:2]; G = H // Hk
+    q, k, v = (x.double() for x in (q, k, v))
+    o = torch.empty(n_q, H, d, dtype=torch.float64, device="cuda"); lse = torch.empty(n_q, H, dtype=torch.float64, device="cuda")
+    pos = torch.arange(n_q, device="cuda") + q_start; kp = torch.arange(n_kv, device="cuda")
+    for h in range(H):
+        s = (q[:, h] @ k[:, h // G].T) * scale
+        ok = kp[None] <= pos[:, None]
+        if mask is not None: ok &= mask[h][(pos // B - q_start // B)][:, kp // B]
+        s = s.masked_fill(~ok, -math.inf)
+        lse[:, h] = torch.logsumexp(s, 1)
+        o[:, h] = torch.softmax(s, 1) @ v[:, h // G]
+    return o, lse
+
+def rel(a, b):
+    e = ((a.double() - b).norm() / b.norm()).item()
+    return e if e == e else float("inf")

@@ -1,0 +1,104 @@
+/* Runs every kernel once on small odd shapes, for compute-sanitizer. Prints the number of launches that failed. */
+#include "cuda/launch.h"
+#include <cuda_bf16.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <vector>
+
+static int failed;
+static void expect(cudaError_t e, const char *what)
+{
+    if (!e)
+        e = cudaDeviceSynchronize();
+    if (e)
+        failed++, printf("%s: %s\n", what, cudaGetErrorString(e));
+}
+template <class T> static T *make(size_t n, const T *from = nullptr)
+{
+    T *p;
+    expect(cudaMalloc(&p, n * sizeof(T)), "malloc");
+    if (from)
+        cudaMemcpy(p, from, n * sizeof(T), cudaMemcpyHostToDevice);
+    return p;
+}
+static void *random_bf16(size_t n)
+{
+    std::vector<__nv_bfloat16> h(n);
+    for (auto &x : h)
+        x = __float2bfloat16(rand() / (float)RAND_MAX * 2 - 1);
+    return make(n, h.data());
+}
+static prism_cu_view view(void *data, int n_token, int n_head, int d)
+{
+    prism_cu_view v = {};
+    v.data = data, v.stride_seq = (int64_t)n_token * n_head * d, v.stride_token = n_head * d, v.stride_head = d,
+    v.n_token = n_token;
+    return v;
+}
+
+static void run(int n_q, int n_kv, int d, int page)
+{
+    const int H = 4, Hk = 2, q0 = n_kv - n_q;
+    prism_cu_shape s = {1, H, Hk, d, PRISM_CU_BF16, n_q, n_kv, q0, (n_kv - 1) / 128 - q0 / 128 + 1, (n_kv + 127) / 128};
+    int n_row = H * s.n_qblk;
+    prism_cu_view q = view(random_bf16((size_t)n_q * H * d), n_q, H, d),
+                  o = view(random_bf16((size_t)n_q * H * d), n_q, H, d);
+    prism_cu_view k = view(random_bf16((size_t)n_kv * Hk * d), n_kv, Hk, d),
+                  v = view(random_bf16((size_t)n_kv * Hk * d), n_kv, Hk, d);
+    if (page) {
+        int n_page = (n_kv + page - 1) / page;
+        std::vector<int32_t> t(n_page);
+        for (int i = 0; i < n_page; i++)
+            t[i] = n_page - 1 - i;
+        int32_t *table = make(n_page, t.data());
+        for (prism_cu_view *x : {&k, &v}) {
+            *x = view(random_bf16((size_t)n_page * page * Hk * d), 0, Hk, d);
+            x->page_table = table, x->stride_table = n_page, x->stride_page = (int64_t)page * Hk * d,
+            x->page_size = page, x->n_page = n_page;
+        }
+    }
+    prism_cu_pool p = {s, q, k};
+    p.q_split = make<float>((size_t)s.n_qblk * H * d), p.k_split = make<float>((size_t)s.n_kblk * Hk * d);
+    p.q_energy = make<float>(4 * s.n_qblk * H), p.k_energy = make<float>(4 * s.n_kblk * Hk);
+    p.k_sum = make<float>((size_t)s.n_kblk * Hk * d);
+    p.block_size = 128;
+    for (int j = 0; j < d; j++)
+        p.high[j / 32] |= (uint32_t)(j % (d / 2) < d / 4) << j % 32, p.low[j / 32] |= (uint32_t)(j % (d / 2) >= d / 8)
+                                                                                      << j % 32;
+    expect(prism_pool_cuda(&p, 0), "pool");
+    prism_cu_select e = {s, p.q_split, p.k_split, p.q_energy, p.k_energy};
+    e.block_size = 128, e.n_band = 2, e.causal_calibration = page == 0, e.keep_sink = e.keep_own = 1,
+    e.top_p[0] = e.top_p[1] = .9f;
+    memcpy(e.high, p.high, sizeof e.high), memcpy(e.low, p.low, sizeof e.low);
+    e.factor = make<float>(2 * n_row), e.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
+    e.count = make<int32_t>(n_row);
+    e.row_ptr = make<int64_t>(n_row + 1), e.work = make<int32_t>(n_row), e.capacity = (int64_t)n_row * s.n_kblk,
+    e.index = make<int32_t>(e.capacity);
+    expect(prism_select_cuda(&e, 0), "select");
+    expect(prism_plan_emit_cuda(&e, 0), "emit");
+    int32_t zero[2] = {};
+    prism_cu_attend a = {s, q, k, v, o};
+    a.lse = make<float>((size_t)n_q * H), a.lse_stride_token = H, a.lse_stride_head = 1, a.row_ptr = e.row_ptr,
+    a.index = e.index, a.work = e.work;
+    a.ticket = make(2, zero), a.scale = .1f;
+    expect(prism_attend_sm90(&a, 0), "attend_sm90");
+    expect(prism_attend_sm80(&a, 0), "attend_sm80");
+    a.index = nullptr, a.work = nullptr;
+    expect(prism_attend_sm90(&a, 0), "attend_sm90 dense");
+    expect(prism_attend_sm80(&a, 0), "attend_sm80 dense");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) { /* one long row set: the path of rows beyond 1024 blocks */
+        run(200, 160000, 64, 0);
+    } else {
+        run(1000, 1000, 128, 0);
+        run(300, 1111, 64, 0);
+        run(515, 777, 128, 16);
+        run(1, 1, 128, 0);
+    }
+    printf("failed: %d\n", failed);
+    return failed != 0;
+}
