@@ -3,7 +3,7 @@
  *
  *   FOLDER/<task>.jsonl, one object a line: input, context, answers, all_classes (and length, dataset, language, _id)
  *
- * docs/evaluation.md has the tasks, where to get the files, and how the scores relate to published ones.
+ * docs/tasks.md has the tasks, where to get the files, and how the scores relate to published ones.
  */
 #ifndef EVAL_LONGBENCH_H
 #define EVAL_LONGBENCH_H

@@ -5,7 +5,7 @@
  *   vt  cwe  fwe                                                               variables, common and frequent words
  *   qa_squad  qa_hotpot                                                        questions over documents
  *
- * docs/evaluation.md has what each task asks and where it differs from the original generator.
+ * docs/tasks.md has what each task asks and where it differs from the original generator.
  */
 #ifndef EVAL_RULER_H
 #define EVAL_RULER_H
