@@ -72,6 +72,12 @@ def length_name(x, _=None):
     return f"{x / 1024:g}K" if x >= 1024 else f"{x:g}"
 
 
+def label_of(method):
+    """The values of a method's options are enough beside a line: prism:top_p=0.9 is drawn as prism 0.9."""
+    name, *options = method.split(":")
+    return f"{name} {'/'.join(o.split('=')[-1] for o in options)}".strip()
+
+
 def spread(positions, gap):
     """Moves sorted positions apart until neighbours are at least gap away, about where they were."""
     groups = []  # [sum of wanted starts, count]: a group stands at its mean, members gap apart
@@ -94,7 +100,7 @@ def label_lines(axes, lines, palette):
     ends = sorted((to_pixels((right, y[-1]))[1], name) for name, (_, y) in lines.items())
     gap = 9 * axes.figure.dpi / 72
     for (_, name), y in zip(ends, spread([p for p, _ in ends], gap)):
-        axes.annotate(name, (right, to_data((0, y))[1]), xytext=(7, 0), textcoords="offset points", va="center",
+        axes.annotate(label_of(name), (right, to_data((0, y))[1]), xytext=(7, 0), textcoords="offset points", va="center",
                       fontsize=8.5, color=palette[name], annotation_clip=False,
                       fontweight="bold" if palette[name] == EMPHASIS else "normal")
 

@@ -24,7 +24,7 @@ evaluate ppl-32k ppl --ctx 32K --max-tokens 65536
 evaluate ruler-8k ruler --ctx 8K --samples 3 --tasks niah_single_1,niah_single_2,niah_multikey_1,niah_multikey_2
 evaluate needle-16k needle --ctx 16K --depths 0.1,0.5,0.9 --samples 2
 
-bench="bench attention -m $model -f eval/data/nostromo.txt --lengths 2K,4K,8K,16K,32K --methods $methods"
+bench="bench attention -m $model -f eval/data/nostromo.txt --lengths 2K,4K,8K,16K,32K --methods $methods --reps 3 --seconds 4"
 echo "== bench: prism $bench" >&2
 [ -s "$out/bench.json" ] || { build/prism $bench --json >"$out/bench.json.part" && mv "$out/bench.json.part" "$out/bench.json"; }
 echo "prism $bench" >"$out/bench.cmd"
