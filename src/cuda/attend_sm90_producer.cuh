@@ -92,7 +92,7 @@ template <int D> struct Producer {
     {
         Ring<2> q;
         Row w = {};
-        Keys keys = {}, old = {}; /* of this row, of the one before */
+        Keys keys = {}, old = {}; /* of this row; of the tile whose V is still to be fetched */
         int ticket = take(), v_block = -1;
         bool more = ticket < p.n_item;
         if (more)
@@ -101,7 +101,6 @@ template <int D> struct Producer {
         while (more) {
             Row next = {};
             int next_index = 0;
-            old = keys;
             keys = {w.seq, w.head / (p.a.shape.n_head / p.a.shape.n_kv_head), w.n_kv};
             int look = min(2, w.n_tile); /* tiles in flight before the next row is looked up */
             for (int i = 0; i < w.n_tile || i == look; i++) {
@@ -129,7 +128,7 @@ template <int D> struct Producer {
             index = next_index;
         }
         if (v_block >= 0)
-            load_v(keys, v_block);
+            load_v(old, v_block);
         mbar_wait(smem + L::kEmptyQ + 8 * q.slot, q.phase ^ 1);
         if (lane == 0) {
             ((RowInfo *)(base + L::kInfo))[q.slot].n_tile = 0;
