@@ -300,11 +300,11 @@ prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *call, int32_
     size_t need;
     if (__builtin_mul_overflow((size_t)p.n_row, (size_t)p.n_kblk, &need) || mask_bytes < need)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "mask of %zu bytes, %zu needed", mask_bytes, need);
-    int64_t bad_row = -1;
-    if (prism_plan_set_mask(plan, &p, mask, &bad_row))
+    int64_t bad_row, n_selected;
+    if (prism_plan_set_mask(plan, &p, mask, &bad_row, &n_selected))
         return PRISM_OK;
     if (bad_row < 0)
-        return no_room(ctx, plan, &p, -1);
+        return no_room(ctx, plan, &p, n_selected);
     return prism_fail(ctx, PRISM_ERROR_INVALID, "mask: row %lld has a block above the causal limit",
                       (long long)bad_row);
 }
@@ -314,8 +314,8 @@ prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *call, int32_
 prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call)
 {
     prism_problem p;
-    if (!ctx || !call || !call->pooled)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "call or call.pooled is NULL");
+    if (!ctx || !call || call->struct_size < sizeof *call || !call->pooled)
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "call or call.pooled is NULL, or call.struct_size is not set");
     prism_status status = prism_check_call(ctx, call, call->pooled[0].block_size, PRISM_CHECK_K, &p);
     if (!status)
         status = prism_check_pooled(ctx, &p);

@@ -140,19 +140,20 @@ static int32_t own_block(const prism_problem *p, int64_t row)
     return i < q.n_qblk ? q.first_qblk + i : -1;
 }
 
-bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t *mask, int64_t *bad_row)
+bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t *mask, int64_t *bad_row,
+                         int64_t *n_selected)
 {
-    int64_t n_index = 0;
+    *n_selected = 0;
     for (int64_t row = 0; row < p->n_row; row++) {
         const int64_t n = read_mask_row(mask + row * p->n_kblk, p->n_kblk, own_block(p, row), NULL);
         if (n < 0) {
             *bad_row = row;
             return false;
         }
-        n_index += n;
+        *n_selected += n;
     }
     *bad_row = -1;
-    if (!has_room(plan, p, n_index))
+    if (!has_room(plan, p, *n_selected))
         return false;
     set_shape(plan, p);
     for (int64_t row = 0; row < p->n_row; row++)

@@ -78,7 +78,8 @@ bool prism_plan_open(prism_plan *plan, const prism_problem *p, const int32_t *n_
                      int64_t *n_block_all, int64_t *n_key_all);
 
 /* Rows from a mask [n_row][n_kblk]; an empty row is given its own block. false: *bad_row has a block above the causal
- * limit, or, if it is -1, there is no room; the plan is then unchanged. */
-bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t *mask, int64_t *bad_row);
+ * limit, or, if it is -1, there is no room for *n_selected blocks; the plan is then unchanged. */
+bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t *mask, int64_t *bad_row,
+                         int64_t *n_selected);
 
 #endif
