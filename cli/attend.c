@@ -199,8 +199,20 @@ static int write_result(const attend_args *args, const attend_job *j)
     return lm_safetensors_write(args->out, tensors, 2, NULL, 0, &err) ? EXIT_DONE : cli_fail_lm(&err);
 }
 
+static int64_t count_not_finite(const attend_job *j)
+{
+    int64_t n = 0;
+    const int64_t n_out = (int64_t)j->call.n_head * j->call.n_q * j->call.d_head;
+    for (int64_t i = 0; i < n_out; i++)
+        n += !isfinite(j->out[i]);
+    return n;
+}
+
 static int print_result(const attend_args *args, const attend_job *j)
 {
+    const int64_t n_bad = count_not_finite(j);
+    if (n_bad)
+        fprintf(stderr, "note: %lld outputs are not finite: q, k or v hold NaN or infinite values\n", (long long)n_bad);
     const prism_stats *s = &j->stats;
     const char *name = prism_method_name(args->method.options.method);
     if (args->method.json) {
@@ -211,6 +223,7 @@ static int print_result(const attend_args *args, const attend_job *j)
         cJSON_AddNumberToObject(o, "blocks_causal", (double)s->n_causal);
         cJSON_AddNumberToObject(o, "selection_seconds", s->select_seconds);
         cJSON_AddNumberToObject(o, "attention_seconds", s->attend_seconds);
+        cJSON_AddNumberToObject(o, "not_finite_outputs", (double)n_bad);
         cJSON_AddNumberToObject(o, "high_dims", j->bands.n_high);
         cJSON_AddNumberToObject(o, "low_dims", j->bands.n_low);
         return cli_print_json(o);
@@ -331,5 +344,6 @@ int cli_attend(int argc, char **argv)
         return cli_fail(EXIT_USAGE, "no input: give a safetensors file with --in");
     if ((args.n_high < 0) != (args.n_low < 0))
         return cli_fail(EXIT_USAGE, "--high-dims and --low-dims go together");
-    return attend_file(&args);
+    const int code = cli_check_output(args.out, (const char *const[]){args.in, NULL});
+    return code ? code : attend_file(&args);
 }

@@ -76,7 +76,8 @@ static int write_file(const char *path, bool (*put)(lm_writer *, const cJSON *, 
 bool bench_data_path(const char *picture, char *path, size_t n)
 {
     const char *name = strrchr(picture, '/'), *ending = strrchr(name ? name : picture, '.');
-    if (!ending || !strcmp(ending, ".json") || ending == picture || strlen(picture) + sizeof ".json" > n)
+    static const char *const endings[] = {".png", ".svg", ".pdf", NULL};
+    if (!ending || !cli_has_ending(picture, endings) || strlen(picture) + sizeof ".json" > n)
         return false;
     memcpy(path, picture, (size_t)(ending - picture));
     strcpy(path + (ending - picture), ".json");

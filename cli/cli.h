@@ -58,7 +58,7 @@ enum {
     "                         flashprefill\n"                                                                          \
     "  --top-p P              keep the blocks that hold this mass in either band (0.95); 1 is dense\n"                 \
     "  --block-size B         64 or 128 (128)\n"                                                                       \
-    "  --calibration C        causal (default: plans do not depend on chunks) or global (the paper)\n"                 \
+    "  --calibration C        causal (plans do not depend on chunks) or global (the paper)\n"                          \
     "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, "           \
     "min_tokens,\n"                                                                                                    \
     "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n"                        \
@@ -76,6 +76,12 @@ bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max,
 
 /* Reads a whole file; "-" is stdin. Free *data. */
 bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err);
+
+/* Before long work: whether path can be written, and is none of the inputs (NULL-terminated). EXIT_USAGE with a message
+ * if it cannot. path NULL: fine. */
+int cli_check_output(const char *path, const char *const *inputs);
+/* Whether path ends in one of the NULL-terminated endings. */
+bool cli_has_ending(const char *path, const char *const *endings);
 
 /* A progress bar on stderr: a line redrawn on a terminal, a line every tenth elsewhere; nothing if !visible. */
 typedef struct cli_progress {

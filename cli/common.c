@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -71,7 +73,10 @@ static int set_option(cli_method_args *args, const char *name, const char *value
 {
     if (!prism_options_set(&args->options, name, value))
         return EXIT_DONE;
-    return cli_fail(EXIT_USAGE, "%s '%s': unknown, or out of range", name, value);
+    if (!strcmp(name, "method"))
+        return cli_fail(EXIT_USAGE, "no method '%s': 'prism info' lists them", value);
+    return cli_fail(EXIT_USAGE, "option %s=%s: no such option, or its value is out of range (docs/methods.md)", name,
+                    value);
 }
 
 static int set_named_option(cli_method_args *args, const char *assignment)
@@ -142,6 +147,37 @@ bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err)
     free(*data);
     *data = NULL;
     return lm_fail(err, LM_ERROR_INPUT, "cannot read '%s': %s", path, strerror(why));
+}
+
+int cli_check_output(const char *path, const char *const *inputs)
+{
+    struct stat out, in;
+    if (!path)
+        return EXIT_DONE;
+    if (stat(path, &out) == 0) {
+        if (S_ISDIR(out.st_mode))
+            return cli_fail(EXIT_USAGE, "'%s' is a directory: name a file to write", path);
+        for (; *inputs; inputs++)
+            if (stat(*inputs, &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+                return cli_fail(EXIT_USAGE, "'%s' is also an input, and would be overwritten", path);
+        return EXIT_DONE;
+    }
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+    const bool writable = folder && access(folder, W_OK) == 0;
+    const int why = errno;
+    free(folder);
+    return writable ? EXIT_DONE : cli_fail(EXIT_USAGE, "'%s' cannot be written: %s", path, strerror(why));
+}
+
+bool cli_has_ending(const char *path, const char *const *endings)
+{
+    for (; *endings; endings++) {
+        const size_t n = strlen(path), m = strlen(*endings);
+        if (n > m && !strcmp(path + n - m, *endings))
+            return true;
+    }
+    return false;
 }
 
 /* ------------------------------------------------------------------------------------- clocks and memory ---- */

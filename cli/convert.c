@@ -64,6 +64,12 @@ int cli_convert(int argc, char **argv)
         return cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
     if (!model || !out)
         return cli_fail(EXIT_USAGE, "give the model's directory with -m and the file to write with -o");
+    static const char *const gguf[] = {".gguf", NULL}, *const none[] = {NULL};
+    if (!cli_has_ending(out, gguf)) /* and so no part of the model itself */
+        return cli_fail(EXIT_USAGE, "-o '%s': a name that ends in .gguf is wanted", out);
+    const int code = cli_check_output(out, none);
+    if (code)
+        return code;
     lm_error err;
     return lm_convert(model, out, &convert, &err) ? EXIT_DONE : cli_fail_lm(&err);
 }

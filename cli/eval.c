@@ -18,7 +18,7 @@ static const char help_top[] =
 static const char help_common[] =
     "  -m, --model MODEL      a GGUF file, or a Hugging Face directory (Qwen3 or Llama 3 family)\n"
     "  --methods LIST         methods by comma, options of a method by colon (dense,prism):\n"
-    "                         --methods dense,prism:top_p=0.9,prism:calibration=causal,meanpool\n"
+    "                         --methods dense,prism:top_p=0.9,prism:calibration=global,meanpool\n"
     "  --ctx N[,N...]         context lengths in tokens; K counts 1024: 8K,32K\n"
     "  --results FILE         keep every finished sample in FILE (JSON Lines); the same command, run again after it "
     "was\n"
@@ -235,6 +235,15 @@ static int parse_family_option(eval_args *a, int o)
     }
 }
 
+static int take_plot(const char *path, eval_args *a)
+{
+    static const char *const endings[] = {".svg", ".png", ".pdf", NULL}, *const none[] = {NULL};
+    if (!cli_has_ending(path, endings))
+        return cli_fail(EXIT_USAGE, "--plot '%s': a name that ends in .svg, .png or .pdf is wanted", path);
+    a->plot = path;
+    return cli_check_output(path, none);
+}
+
 static int parse_option(eval_args *a, int o, const char *name)
 {
     for (size_t i = 0; i < sizeof taken_by / sizeof *taken_by; i++)
@@ -246,7 +255,7 @@ static int parse_option(eval_args *a, int o, const char *name)
     case OPT_METHODS: a->methods = optarg; return EXIT_DONE;
     case OPT_CTX: return usage(parse_lengths(optarg, a));
     case OPT_RESULTS: a->results = optarg; return EXIT_DONE;
-    case OPT_PLOT: a->plot = optarg; return EXIT_DONE;
+    case OPT_PLOT: return take_plot(optarg, a);
     case OPT_TEXT: return usage(add_text(optarg, a));
     case OPT_CHUNK: return usage(cli_parse_int("--chunk", optarg, 1, INT32_MAX, &a->chunk));
     case OPT_THREADS: return usage(cli_parse_int("--threads", optarg, 1, 1024, &a->n_thread));

@@ -1,6 +1,12 @@
 /* prism info */
 #include "cli.h"
 
+#if defined(__clang__)
+#define COMPILER __VERSION__ /* names itself */
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 static const char help[] = "usage: prism info [--json]\n\n"
                            "This machine as the library sees it: CPU features, the kernel tier in use (PRISM_ISA=c,\n"
                            "avx2 or avx512 in the environment caps it), threads, devices, and how prism was built.\n";
@@ -8,7 +14,7 @@ static const char help[] = "usage: prism info [--json]\n\n"
 static int print_info(const prism_info *info)
 {
     printf("prism %s\n", prism_version());
-    printf("  build         %s, %s\n", __VERSION__, sizeof(void *) == 8 ? "64 bit" : "32 bit");
+    printf("  build         %s, %s\n", COMPILER, sizeof(void *) == 8 ? "64 bit" : "32 bit");
     printf("  CPU features  %s\n", info->cpu_features);
     printf("  kernels       %s\n", info->isa_name);
     printf("  threads       %d\n", info->n_thread);
@@ -25,7 +31,7 @@ static int print_info_json(const prism_info *info)
     cJSON *o = cJSON_CreateObject(), *methods = cJSON_AddArrayToObject(o, "methods");
     cJSON *devices = cJSON_AddArrayToObject(o, "devices");
     cJSON_AddStringToObject(o, "version", prism_version());
-    cJSON_AddStringToObject(o, "build", __VERSION__);
+    cJSON_AddStringToObject(o, "build", COMPILER);
     cJSON_AddStringToObject(o, "cpu_features", info->cpu_features);
     cJSON_AddStringToObject(o, "kernels", info->isa_name);
     cJSON_AddNumberToObject(o, "threads", info->n_thread);

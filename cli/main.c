@@ -1,4 +1,6 @@
 /* prism - long prompts by block-sparse attention. */
+#include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #include "cli.h"
@@ -29,7 +31,7 @@ static void print_help(FILE *out)
           out);
 }
 
-int main(int argc, char **argv)
+static int dispatch(int argc, char **argv)
 {
     if (argc < 2) {
         print_help(stderr);
@@ -47,4 +49,13 @@ int main(int argc, char **argv)
         if (!strcmp(argv[1], commands[i].name))
             return commands[i].run(argc - 1, argv + 1);
     return cli_fail(EXIT_USAGE, "unknown command '%s': 'prism --help' lists them", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGXFSZ, SIG_IGN); /* a file that grows past a limit is a failed write, which cleans up after itself */
+    const int code = dispatch(argc, argv);
+    if (fflush(stdout) || ferror(stdout)) /* results that went nowhere are no success */
+        return cli_fail(EXIT_RUN, "writing to standard output failed (%s)", strerror(errno));
+    return code;
 }

@@ -73,6 +73,36 @@ static bool write_file(const char *path, const lm_text *text, lm_error *err)
     return false;
 }
 
+/* What JSON can hold: UTF-8, as PCRE2 and other readers will insist. */
+static bool is_utf8(const char *text, size_t n, size_t *bad)
+{
+    for (size_t i = 0; i < n;) {
+        const uint8_t c = (uint8_t)text[i];
+        const int length = c < 0x80                ? 1
+                           : c >= 0xc2 && c < 0xe0 ? 2
+                           : c >= 0xe0 && c < 0xf0 ? 3
+                           : c >= 0xf0 && c < 0xf5 ? 4
+                                                   : 0;
+        bool ok = length && length <= (int)(n - i < 4 ? n - i : 4);
+        for (int k = 1; ok && k < length; k++)
+            ok = ((uint8_t)text[i + (size_t)k] & 0xc0) == 0x80;
+        *bad = i;
+        if (!ok)
+            return false;
+        i += (size_t)length;
+    }
+    return true;
+}
+
+static bool read_book(const char *path, char **book, size_t *n, lm_error *err)
+{
+    size_t bad;
+    if (!cli_read_file(path, book, n, err))
+        return false;
+    return is_utf8(*book, *n, &bad) ||
+           lm_fail(err, LM_ERROR_INPUT, "'%s' is not UTF-8: byte %zu belongs to no character", path, bad);
+}
+
 static int write_prompts(const needle_args *args)
 {
     lm_error err;
@@ -83,7 +113,7 @@ static int write_prompts(const needle_args *args)
     bool ok =
         lm_model_open(args->model, &model, &err) &&
         (lm_model_tokenizer(model) || lm_fail(&err, LM_ERROR_INPUT, "'%s' comes without a tokenizer", args->model)) &&
-        (!args->text || cli_read_file(args->text, &book, &n_book, &err)) &&
+        (!args->text || read_book(args->text, &book, &n_book, &err)) &&
         make_prompts(args, lm_model_tokenizer(model), book, n_book, &json, &err) && write_file(args->out, &json, &err);
     const int code = ok ? EXIT_DONE : cli_fail_lm(&err);
     free(book);
@@ -189,5 +219,7 @@ int cli_needle(int argc, char **argv)
         return cli_fail(EXIT_USAGE, "give a model with -m and the file to write with -o");
     if (args.spec.haystack == EVAL_HAYSTACK_BOOK && !args.text)
         return cli_fail(EXIT_USAGE, "a book haystack needs --text");
-    return write_prompts(&args);
+    const int code =
+        cli_check_output(args.out, (const char *const[]){args.model, args.text ? args.text : args.model, NULL});
+    return code ? code : write_prompts(&args);
 }

@@ -4,16 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool not_empty(cli_prompt *p, lm_error *err)
+{
+    if (p->n > 0)
+        return true;
+    cli_prompt_free(p);
+    return lm_fail(err, LM_ERROR_INPUT, "the prompt is empty");
+}
+
 bool cli_prompt_from_text(const char *text, cli_prompt *out, lm_error *err)
 {
     *out = (cli_prompt){.text = strdup(text), .n = strlen(text)};
-    return out->text || lm_fail(err, LM_ERROR_MEMORY, "out of memory for the prompt");
+    return out->text ? not_empty(out, err) : lm_fail(err, LM_ERROR_MEMORY, "out of memory for the prompt");
 }
 
 bool cli_prompt_from_file(const char *path, cli_prompt *out, lm_error *err)
 {
     *out = (cli_prompt){0};
-    return cli_read_file(path, &out->text, &out->n, err);
+    return cli_read_file(path, &out->text, &out->n, err) && not_empty(out, err);
 }
 
 /* The turns of a record, one after the other. */
@@ -79,7 +87,7 @@ bool cli_prompt_from_ruler(const char *path, const char *key, cli_prompt *out, l
                                    stop ? stop - json : 0, n);
     cJSON_Delete(root);
     free(json);
-    return ok;
+    return ok && not_empty(out, err);
 }
 
 void cli_prompt_free(cli_prompt *p)

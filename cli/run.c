@@ -159,8 +159,6 @@ static bool tokenize(const run_args *args, const lm_model *model, const cli_prom
         return lm_fail(err, LM_ERROR_INPUT, "'%s' comes without a tokenizer", args->model);
     if (!lm_model_encode(model, prompt->text, prompt->n, true, tokens, err))
         return false;
-    if (prompt->n == 0)
-        return lm_fail(err, LM_ERROR_INPUT, "the prompt is empty");
     if (args->max_tokens_in)
         keep_last(tokens, (size_t)args->max_tokens_in, config->add_bos);
     if (tokens->n + (size_t)args->n_answer > INT32_MAX)
@@ -265,7 +263,8 @@ static int check_args(const run_args *args, int argc, char *const *argv)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
     if (!!args->file + !!args->text + !!args->ruler != 1)
         return cli_fail(EXIT_USAGE, "give the prompt by one of -f, -p, --ruler-json");
-    return EXIT_DONE;
+    const char *inputs[] = {args->model, args->file ? args->file : args->ruler, NULL};
+    return cli_check_output(args->plan_file, inputs);
 }
 
 int cli_run(int argc, char **argv)

@@ -121,39 +121,57 @@ bool lm_path_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-bool lm_writer_open(lm_writer *w, const char *path, lm_error *err)
+/* A device, pipe or socket is written in place: there is nothing to replace it with. */
+static bool open_in_place(lm_writer *w, lm_error *err)
 {
-    *w = (lm_writer){0};
-    w->path = strdup(path);
-    if (!w->path || asprintf(&w->temporary, "%s.XXXXXX", path) < 0) {
-        free(w->path);
-        *w = (lm_writer){0};
-        return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory to write it", path);
+    w->file = lm_path_is_directory(w->path) ? NULL : fopen(w->path, "wb");
+    return w->file || lm_fail(err, LM_ERROR_RUN, "%s: cannot be written (%s)", w->path,
+                              lm_path_is_directory(w->path) ? "it is a directory" : strerror(errno));
+}
+
+static bool open_temporary(lm_writer *w, lm_error *err)
+{
+    if (asprintf(&w->temporary, "%s.XXXXXX", w->path) < 0) {
+        w->temporary = NULL;
+        return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory to write it", w->path);
     }
     const int fd = mkstemp(w->temporary);
     if (fd < 0) {
-        lm_fail(err, LM_ERROR_RUN, "%s: cannot be created (%s)", w->temporary, strerror(errno));
-        free(w->path);
+        lm_fail(err, LM_ERROR_RUN, "%s: cannot be created (%s)", w->path, strerror(errno));
         free(w->temporary);
-        *w = (lm_writer){0};
+        w->temporary = NULL; /* there is nothing to remove */
         return false;
     }
     const mode_t mask = umask(0); /* mkstemp makes private files; a result is for everyone the user lets read */
     umask(mask);
     fchmod(fd, 0666 & ~mask);
     w->file = fdopen(fd, "wb");
-    if (!w->file) {
-        close(fd);
-        lm_writer_discard(w);
+    if (w->file)
+        return true;
+    close(fd);
+    return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory to write it", w->path);
+}
+
+bool lm_writer_open(lm_writer *w, const char *path, lm_error *err)
+{
+    *w = (lm_writer){0};
+    w->path = realpath(path, NULL); /* a link stays, and what it points to is replaced */
+    if (!w->path)
+        w->path = strdup(path);
+    if (!w->path)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory to write it", path);
-    }
-    return true;
+    struct stat st;
+    const bool in_place = stat(w->path, &st) == 0 && !S_ISREG(st.st_mode);
+    if (in_place ? open_in_place(w, err) : open_temporary(w, err))
+        return true;
+    lm_writer_discard(w);
+    return false;
 }
 
 bool lm_writer_put(lm_writer *w, const void *data, size_t bytes, lm_error *err)
 {
     if (bytes && fwrite(data, 1, bytes, w->file) != bytes)
-        return lm_fail(err, LM_ERROR_RUN, "%s: writing failed (%s)", w->temporary, strerror(errno));
+        return lm_fail(err, LM_ERROR_RUN, "%s: writing failed (%s)", w->path, strerror(errno));
     w->n_written += bytes;
     return true;
 }
@@ -173,10 +191,10 @@ bool lm_writer_pad(lm_writer *w, size_t alignment, lm_error *err)
 
 bool lm_writer_commit(lm_writer *w, lm_error *err)
 {
-    bool ok = fflush(w->file) == 0 && fsync(fileno(w->file)) == 0;
+    bool ok = fflush(w->file) == 0 && (!w->temporary || fsync(fileno(w->file)) == 0);
     ok = fclose(w->file) == 0 && ok;
     w->file = NULL;
-    if (!ok || rename(w->temporary, w->path) != 0) {
+    if (!ok || (w->temporary && rename(w->temporary, w->path) != 0)) {
         lm_fail(err, LM_ERROR_RUN, "%s: writing failed (%s)", w->path, strerror(errno));
         lm_writer_discard(w);
         return false;

@@ -28,10 +28,11 @@ char *lm_path_join(const char *dir, const char *name);
 bool lm_path_is_directory(const char *path);
 bool lm_path_exists(const char *path);
 
-/* A file under construction: written beside its destination under another name, renamed by lm_writer_commit(). */
+/* A file under construction: written beside its destination under another name, renamed by lm_writer_commit(). What is
+ * no regular file (a device, a pipe) is written in place; links are followed. */
 typedef struct lm_writer {
     FILE *file;
-    char *path, *temporary;
+    char *path, *temporary; /* temporary NULL: in place */
     uint64_t n_written;
 } lm_writer;
 

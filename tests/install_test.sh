@@ -26,14 +26,12 @@ int main(void)
 C
 
 export PKG_CONFIG_PATH="$libdir/pkgconfig"
-# pkg-config knows the install prefix of the configuration, not of `cmake --install --prefix`.
-flags="--define-variable=prefix=$prefix"
 cc=${CC:-cc}
-$cc "$prefix/program.c" $(pkg-config $flags --cflags prismattn) -L"$libdir" $(pkg-config $flags --libs prismattn) \
+$cc "$prefix/program.c" $(pkg-config --cflags prismattn) -L"$libdir" $(pkg-config --libs prismattn) \
     -o "$prefix/by_pkgconfig"
 LD_LIBRARY_PATH="$libdir" "$prefix/by_pkgconfig"
-$cc "$prefix/program.c" $(pkg-config $flags --cflags prismattn) "$libdir/libprismattn.a" \
-    $(pkg-config $flags --static --libs-only-l --libs-only-other prismattn | sed 's/-lprismattn//') -fopenmp \
+$cc "$prefix/program.c" $(pkg-config --cflags prismattn) "$libdir/libprismattn.a" \
+    $(pkg-config --static --libs-only-l --libs-only-other prismattn | sed 's/-lprismattn//') -fopenmp \
     -o "$prefix/by_pkgconfig_static"
 "$prefix/by_pkgconfig_static"
 

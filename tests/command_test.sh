@@ -1,0 +1,83 @@
+#!/bin/sh
+# The prism command from outside: exit codes, messages, what happens to files.
+# Usage: command_test.sh PRISM SOURCE_DIR
+prism=$1
+model=$2/models/prism-testbed-32m-q8_0.gguf
+golden=$2/tests/golden/needle.safetensors
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+failed=0
+
+expect() { # exit code, words that the output must hold, command
+    want=$1 words=$2
+    shift 2
+    "$@" >out 2>&1
+    got=$?
+    if [ $got != "$want" ] || ! grep -qF -- "$words" out; then
+        echo "FAILED: $*: exit $got, wanted $want and '$words':"
+        tail -n 3 out
+        failed=1
+    fi
+}
+
+expect 2 "usage" "$prism"
+expect 2 "unknown command" "$prism" magic
+for command in run attend info convert needle eval bench "eval ppl" "bench stages"; do
+    # shellcheck disable=SC2086
+    expect 0 "usage" "$prism" $command --help
+done
+expect 0 "kernels" "$prism" info
+expect 0 '"methods"' "$prism" info --json
+
+# Arguments: 2.
+expect 2 "no model" "$prism" run -p hello
+expect 2 "one of -f, -p, --ruler-json" "$prism" run -m "$model"
+expect 2 "'prism info' lists them" "$prism" run -m "$model" -p hello --method magic
+expect 2 "top_p=3" "$prism" run -m "$model" -p hello --top-p 3
+expect 2 "--bogus" "$prism" attend --bogus
+expect 2 "go together" "$prism" attend --in "$golden" --high-dims 64
+expect 2 "cannot be written" "$prism" run -m "$model" -p hello --plan nowhere/plan.safetensors
+expect 2 ".gguf" "$prism" convert -m . -o model.safetensors
+expect 2 ".svg, .png or .pdf" "$prism" eval ppl -m "$model" --plot plot.jpg
+
+# Input: 3.
+: >empty
+printf '\377\376 no text' >binary
+head -c 100000 "$model" >short.gguf
+printf '\377\377\377\377\377\377\377\177{}' >huge.safetensors
+expect 3 "cannot be read" "$prism" run -m nowhere.gguf -p hello
+expect 3 "truncated" "$prism" run -m short.gguf -p hello
+expect 3 "the prompt is empty" "$prism" run -m "$model" -f empty
+expect 3 "the prompt is empty" "$prism" run -m "$model" -p ""
+expect 3 "is not JSON" "$prism" run -m "$model" --ruler-json binary
+expect 3 "truncated" "$prism" attend --in huge.safetensors
+expect 3 "no tensor 'v'" "$prism" attend --in "$golden"
+expect 3 "is not UTF-8" "$prism" needle -m "$model" --text binary -o needle.json
+
+# A short prompt, answered; a prompt from stdin; the compared method's columns; JSON.
+expect 0 "answers agree" "$prism" run -m "$model" -p "It was the best of times, it was the" -n 4 --compare dense
+expect 0 '"answers_agree"' "$prism" run -m "$model" -p "It was the best of times" -n 4 --compare meanpool --json
+echo "It was the best of times" | expect 0 "prompt tokens" "$prism" run -m "$model" -f - -n 1
+
+# Results: links are followed, pipes written in place, a full disk is an error and leaves nothing.
+expect 0 "" "$prism" run -m "$model" -p "It was the best of times" -n 1 --plan plan.safetensors
+ln -s plan.safetensors link
+expect 0 "" "$prism" run -m "$model" -p "It was" -n 1 --plan link
+[ -L link ] || { echo "FAILED: a link was replaced"; failed=1; }
+mkfifo pipe
+cat pipe >from_pipe &
+expect 0 "" "$prism" run -m "$model" -p "It was" -n 1 --plan pipe
+wait
+[ -p pipe ] && [ -s from_pipe ] || { echo "FAILED: a pipe was replaced or not written"; failed=1; }
+if [ -c /dev/full ]; then
+    "$prism" info >/dev/full 2>out
+    [ $? = 1 ] || { echo "FAILED: results lost on a full disk are no success"; failed=1; }
+fi
+(
+    ulimit -f 1
+    "$prism" needle -m "$model" --text "$2/eval/data/nostromo.txt" --tokens 4000 -o limited.json >/dev/null 2>&1
+    [ $? = 1 ]
+) || { echo "FAILED: a file size limit"; failed=1; }
+ls limited.json* >/dev/null 2>&1 && { echo "FAILED: a partial file was left"; failed=1; }
+exit $failed
