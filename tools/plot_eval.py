@@ -17,6 +17,12 @@ except ImportError:
     sys.exit(4)  # prism eval knows what it means
 
 
+def label_of(method):
+    """The values of a method's options are enough: prism:top_p=0.9 is prism 0.9."""
+    name, *options = method.split(":")
+    return f"{name} {'/'.join(o.split('=')[-1] for o in options)}".strip()
+
+
 def panels(n, width, height):
     columns = min(n, 4)
     rows = -(-n // columns)
@@ -45,13 +51,14 @@ def plot_needle(data):
         lengths = sorted({ctx for ctx, _ in grid})
         depths = sorted({depth for _, depth in grid})
         cells = [[grid.get((ctx, depth), float("nan")) for ctx in lengths] for depth in depths]
-        image = axis.imshow(cells, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+        image = axis.imshow(cells, vmin=0, vmax=1, cmap="Blues", aspect="auto")
         axis.set_xticks(range(len(lengths)), [f"{n // 1024}K" if n % 1024 == 0 else str(n) for n in lengths])
         axis.set_yticks(range(len(depths)), [f"{d:.0%}" for d in depths])
         for y, row in enumerate(cells):
             for x, score in enumerate(row):
-                axis.text(x, y, f"{score:.0%}", ha="center", va="center", fontsize=8)
-        axis.set_title(f"{method}, {haystack}\nmean {sum(grid.values()) / len(grid):.1%}", fontsize=9)
+                axis.text(x, y, f"{score:.0%}", ha="center", va="center", fontsize=8,
+                          color="white" if score > 0.6 else "black")
+        axis.set_title(f"{label_of(method)}, {haystack}\nmean {sum(grid.values()) / len(grid):.1%}", fontsize=9)
         axis.set_xlabel("context, tokens")
         axis.set_ylabel("depth of the needle")
     figure.colorbar(image, ax=axes, label="answered")
@@ -67,7 +74,7 @@ def plot_ppl(data):
                 continue
             ends = [max(128, 2 * b["first"]) for b in run["by_position"]]
             axis.plot(ends, [b["token_perplexity"] for b in run["by_position"]], marker="o",
-                      label=f"{run['method']} ({run['token_perplexity']:.2f})")
+                      label=f"{label_of(run['method'])} ({run['token_perplexity']:.2f})")
         axis.set_xscale("log", base=2)
         axis.set_xlabel("position in the window, below")
         axis.set_ylabel("token perplexity")
@@ -80,7 +87,7 @@ def plot_recall(data):
     figure, axes = panels(len(data["runs"]), 3.6, 3.2)
     for axis, run in zip(axes, data["runs"]):
         image = axis.imshow([layer["mass"] for layer in run["layers"]], vmin=0, vmax=1, aspect="auto")
-        axis.set_title(run["method"], fontsize=9)
+        axis.set_title(label_of(run["method"]), fontsize=9)
         axis.set_xlabel("head")
         axis.set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="attention mass kept")
