@@ -130,8 +130,11 @@ static void against_direct(void **state)
 
     const double want = directly(model, ctx, &t.tokens, N_CTX);
     assert_int_equal(s.n_token, t.tokens.n);
-    /* Same numbers but for the order of additions in float32: 1e-6 of a logit of about 10. */
-    assert_float_equal(s.nll / (double)s.n_token, want / (double)s.n_token, 2e-5);
+    /* Same numbers but for the order of additions, which differs with the length of a prefill and with BLAS's kernels.
+     * The KV cache makes more of it: it is float16, and a last bit of float32 can move a key or value to its float16
+     * neighbour, by 2^-11 of it. A handful of such moves in 48,000 cached numbers changes a loss by some 1e-4 (5e-5
+     * seen with one set of BLAS kernels, 1e-5 with another). A token foretold from the wrong place changes it by 1. */
+    assert_float_equal(s.nll / (double)s.n_token, want / (double)s.n_token, 3e-4);
     assert_float_equal(s.word, exp(s.nll / (double)t.n_word), 1e-9 * s.word);
     assert_float_equal(s.bits_per_byte, s.nll / (double)t.n_byte / log(2), 1e-12);
     double by_bucket = 0;
