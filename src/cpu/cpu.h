@@ -52,6 +52,12 @@ static inline int32_t prism_round_up(int32_t n, int32_t unit)
     return (n + unit - 1) / unit * unit;
 }
 
+/* Key blocks as columns of packed panels, whatever the tier. */
+static inline int32_t prism_padded_blocks(const prism_problem *p)
+{
+    return prism_round_up(p->n_kblk, PRISM_MAX_PANEL);
+}
+
 /* Token t of head h as float32. */
 static inline void prism_load_token(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
                                     int32_t d, float *dst)

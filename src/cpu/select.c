@@ -21,16 +21,11 @@ typedef struct thread_scratch {
     uint64_t *fixed;
 } thread_scratch;
 
-static int32_t padded_blocks(const prism_problem *p)
-{
-    return prism_round_up(p->n_kblk, PRISM_MAX_PANEL);
-}
-
 static thread_scratch layout_thread(const prism_problem *p, prism_arena *a)
 {
     thread_scratch t;
     t.query = prism_arena_take(a, tile_rows * PRISM_MAX_D_HEAD, sizeof *t.query);
-    t.logit = prism_arena_take(a, (size_t)tile_rows * padded_blocks(p), sizeof *t.logit);
+    t.logit = prism_arena_take(a, (size_t)tile_rows * prism_padded_blocks(p), sizeof *t.logit);
     t.fixed = prism_arena_take(a, (size_t)p->n_kblk, sizeof *t.fixed);
     return t;
 }
@@ -40,7 +35,7 @@ static select_scratch layout(const prism_ctx *ctx, const prism_problem *p, prism
     select_scratch s;
     for (int b = 0; b < PRISM_MAX_BAND; b++)
         s.panels[b] = prism_arena_take(
-            a, prism_arena_count(a, p->call->n_kv_head, padded_blocks(p), p->call->d_head, 1), sizeof(float));
+            a, prism_arena_count(a, p->call->n_kv_head, prism_padded_blocks(p), p->call->d_head, 1), sizeof(float));
     prism_arena one = {0};
     layout_thread(p, &one);
     s.thread_bytes = one.used;
@@ -57,7 +52,7 @@ size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
 
 static float *head_panels(const prism_select_job *job, const select_scratch *scratch, int32_t h_kv, int b)
 {
-    return scratch->panels[b] + (int64_t)h_kv * padded_blocks(job->problem) * job->band[b].n_dim;
+    return scratch->panels[b] + (int64_t)h_kv * prism_padded_blocks(job->problem) * job->band[b].n_dim;
 }
 
 /* One panel of `width` blocks of a KV head: panel[l][j] = k_mean[first + j][dim[l]] */
@@ -106,7 +101,7 @@ static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const
 {
     const prism_cpu_kernels *k = ctx->cpu;
     const prism_problem *p = job->problem;
-    const int32_t d = p->call->d_head, ld = padded_blocks(p), first = q->first_qblk + i0;
+    const int32_t d = p->call->d_head, ld = prism_padded_blocks(p), first = q->first_qblk + i0;
     const int32_t n_visible = prism_round_up(first + m, k->panel);
     for (int b = 0; b < job->n_band; b++) {
         const prism_band *band = &job->band[b];

@@ -28,17 +28,12 @@ typedef struct tokens_seq {
     int32_t s;
 } tokens_seq;
 
-static int32_t padded_blocks(const prism_problem *p)
-{
-    return prism_round_up(p->n_kblk, PRISM_MAX_PANEL);
-}
-
 static thread_scratch layout_thread(const prism_problem *p, prism_arena *a)
 {
     const size_t block = (size_t)p->block_size, n_kblk = (size_t)p->n_kblk;
     thread_scratch t;
     t.query = prism_arena_take(a, block * (size_t)p->call->d_head, sizeof(float));
-    t.logit = prism_arena_take(a, block * (size_t)padded_blocks(p), sizeof(float));
+    t.logit = prism_arena_take(a, block * (size_t)prism_padded_blocks(p), sizeof(float));
     t.sum = prism_arena_take(a, n_kblk, sizeof *t.sum);
     t.mass = prism_arena_take(a, n_kblk, sizeof *t.mass);
     t.fixed = prism_arena_take(a, n_kblk, sizeof *t.fixed);
@@ -49,7 +44,7 @@ static tokens_scratch layout(const prism_ctx *ctx, const prism_problem *p, prism
 {
     tokens_scratch x;
     prism_arena one = {0};
-    x.panels = prism_arena_take(a, prism_arena_count(a, p->call->n_kv_head, padded_blocks(p), p->call->d_head, 1),
+    x.panels = prism_arena_take(a, prism_arena_count(a, p->call->n_kv_head, prism_padded_blocks(p), p->call->d_head, 1),
                                 sizeof(float));
     layout_thread(p, &one);
     x.thread_bytes = one.used;
@@ -67,7 +62,7 @@ size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_problem *
 static float *head_panels(const tokens_seq *t, int32_t h_kv)
 {
     const prism_problem *p = t->job->problem;
-    return t->x->panels + (int64_t)h_kv * padded_blocks(p) * p->call->d_head;
+    return t->x->panels + (int64_t)h_kv * prism_padded_blocks(p) * p->call->d_head;
 }
 
 static void pack_panel(const tokens_seq *t, int32_t h_kv, int32_t first, int32_t width)
@@ -101,7 +96,7 @@ static void select_row(const tokens_seq *t, int32_t h, int32_t i, const thread_s
 {
     const prism_problem *p = t->job->problem;
     const prism_call *c = p->call;
-    const int32_t d = c->d_head, ld = padded_blocks(p), own = t->q.first_qblk + i;
+    const int32_t d = c->d_head, ld = prism_padded_blocks(p), own = t->q.first_qblk + i;
     const prism_range rows = prism_seq_rows(&t->q, i, p->block_size);
     const int32_t m = rows.end - rows.begin, first = t->q.q_start + rows.begin;
     uint64_t *bits = t->job->bits + prism_problem_row(p, t->s, h, i) * p->n_word;

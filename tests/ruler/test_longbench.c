@@ -1,5 +1,5 @@
 /* LongBench's tasks from small made-up files: prompts, cuts, scores, and lines that are not what they should be. */
-#include "ruler_test.h"
+#include "../lm/lm_test.h"
 
 #include "eval/longbench.h"
 #include "eval/rng.h"

@@ -1,5 +1,5 @@
 /* Metrics against values counted by hand, and against those that record_metrics.py wrote down. */
-#include "ruler_test.h"
+#include "../lm/lm_test.h"
 
 #include "eval/longbench.h"
 #include "eval/metric.h"

@@ -1,5 +1,5 @@
 /* RULER's generators: every prompt fits, hides what it asks for, and comes out the same again. */
-#include "ruler_test.h"
+#include "../lm/lm_test.h"
 
 #include "eval/ruler.h"
 #include "lm/file.h"
