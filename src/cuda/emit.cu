@@ -3,6 +3,8 @@
  *
  *   layout   counts -> row pointers (one CTA); rows of each KV head, longest first (one CTA a KV head)
  *   emit     bits -> lists
+ *
+ * and between plans and their masks, for callers with a plan of their own.
  */
 #include "cuda/bitmap.cuh"
 
@@ -68,8 +70,11 @@ __global__ void __launch_bounds__(kLayoutThreads) layout(const __grid_constant__
                 p.row_ptr[r + lane] = at + y - x;
             at += __shfl_sync(kAll, y, 31);
         }
-        if (threadIdx.x == 0)
+        if (threadIdx.x == 0) {
             p.row_ptr[n_row] = total;
+            if (p.full)
+                *p.full = total > p.capacity;
+        }
         return;
     }
     int per_set = s.n_head / s.n_kv_head * s.n_qblk, first = (blockIdx.x - 1) * per_set, n_bin = s.n_kblk + 1;
@@ -126,19 +131,124 @@ __global__ void __launch_bounds__(256) emit(const __grid_constant__ prism_cu_sel
     }
 }
 
+/* Absolute block of a row, or -1: a query block past the end of its sequence. */
+__device__ __forceinline__ int own_block(const prism_cu_select &p, int row)
+{
+    Lengths n = lengths(p.shape, row / p.shape.n_qblk / p.shape.n_head);
+    int own = n.q_start / p.block_size + row % p.shape.n_qblk;
+    return n.n_q > 0 && own <= (n.q_start + n.n_q - 1) / p.block_size ? own : -1;
+}
+
+__global__ void __launch_bounds__(256) count_causal(const __grid_constant__ prism_cu_select p, int n_row)
+{
+    int row = blockIdx.x * 256 + threadIdx.x;
+    if (row < n_row)
+        p.count[row] = own_block(p, row) + 1;
+}
+
+/* A warp a row. */
+__global__ void __launch_bounds__(256)
+    from_mask(const __grid_constant__ prism_cu_select p, const uint8_t *mask, int32_t *invalid, int n_row)
+{
+    const prism_cu_shape &s = p.shape;
+    int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (row >= n_row)
+        return;
+    Bitmap map = bitmap_of(s, p.block_size);
+    int u = row % s.n_qblk, own = own_block(p, row), n = 0;
+    const uint8_t *from = mask + (int64_t)row * s.n_kblk;
+    uint32_t *out = p.bitmap + (int64_t)(row / s.n_qblk) * map.before(s.n_qblk) + map.before(u);
+    bool above = false;
+    for (int v0 = 0; v0 < s.n_kblk; v0 += 32) {
+        bool is = v0 + lane < s.n_kblk && from[v0 + lane];
+        above |= is && v0 + lane > own;
+        uint32_t w = __ballot_sync(kAll, is && v0 + lane <= own);
+        n += __popc(w);
+        if (lane == 0 && v0 / 32 < map.in(u))
+            out[v0 / 32] = w;
+    }
+    if (above)
+        *invalid = 1;
+    if (lane == 0) {
+        if (n == 0 && own >= 0)
+            out[own / 32] = 1u << own % 32, n = 1;
+        p.count[row] = n;
+    }
+}
+
+/* A warp a row. */
+__global__ void __launch_bounds__(256) to_mask(const __grid_constant__ prism_cu_select p, uint8_t *mask, int n_row)
+{
+    const prism_cu_shape &s = p.shape;
+    int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (row >= n_row)
+        return;
+    bool all = p.full && *p.full;
+    int64_t at = p.row_ptr[row];
+    int n = all ? own_block(p, row) + 1 : (int)(p.row_ptr[row + 1] - at);
+    uint8_t *out = mask + (int64_t)row * s.n_kblk;
+    bool counted = all || !p.index; /* lists 0, 1, 2, ... */
+    for (int v = lane; v < s.n_kblk; v += 32)
+        out[v] = counted && v < n;
+    __syncwarp();
+    for (int i = lane; !counted && i < n; i += 32)
+        out[p.index[at + i]] = 1;
+}
+
+static cudaError_t layout_launch(const prism_cu_select &a, int n_row, cudaStream_t stream)
+{
+    const prism_cu_shape &s = a.shape;
+    size_t bytes = (size_t)(s.n_kblk + 1) * 4;
+    cudaError_t e = cudaFuncSetAttribute(layout, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    if (e)
+        return e;
+    layout<<<1 + (a.work ? s.n_seq * s.n_kv_head : 0), kLayoutThreads, bytes, stream>>>(a, n_row);
+    return cudaGetLastError();
+}
+
 } // namespace prism
 
 extern "C" cudaError_t prism_plan_emit_cuda(const prism_cu_select *a, cudaStream_t stream)
 {
-    const prism_cu_shape &s = a->shape;
-    int n_row = s.n_seq * s.n_head * s.n_qblk;
-    size_t bytes = (size_t)(s.n_kblk + 1) * 4;
-    cudaError_t e = cudaFuncSetAttribute(prism::layout, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    if (e)
-        return e;
-    prism::layout<<<1 + (a->work ? s.n_seq * s.n_kv_head : 0), prism::kLayoutThreads, bytes, stream>>>(*a, n_row);
-    if ((e = cudaGetLastError()))
+    int n_row = a->shape.n_seq * a->shape.n_head * a->shape.n_qblk;
+    cudaError_t e = prism::layout_launch(*a, n_row, stream);
+    if (e || n_row == 0)
         return e;
     prism::emit<<<(n_row + 7) / 8, 256, 0, stream>>>(*a, n_row);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t prism_plan_full_cuda(const prism_cu_select *a, cudaStream_t stream)
+{
+    int n_row = a->shape.n_seq * a->shape.n_head * a->shape.n_qblk;
+    if (n_row)
+        prism::count_causal<<<(n_row + 255) / 256, 256, 0, stream>>>(*a, n_row);
+    cudaError_t e = cudaGetLastError();
+    if (e)
+        return e;
+    prism_cu_select counted = *a; /* nothing is listed, so nothing overflows */
+    counted.full = nullptr;
+    return prism::layout_launch(counted, n_row, stream);
+}
+
+extern "C" cudaError_t prism_plan_from_mask_cuda(const prism_cu_select *a, const uint8_t *mask, int32_t *invalid,
+                                                 cudaStream_t stream)
+{
+    int n_row = a->shape.n_seq * a->shape.n_head * a->shape.n_qblk;
+    cudaError_t e = cudaMemsetAsync(invalid, 0, sizeof *invalid, stream);
+    if (e)
+        return e;
+    if (n_row)
+        prism::from_mask<<<(n_row + 7) / 8, 256, 0, stream>>>(*a, mask, invalid, n_row);
+    if ((e = cudaGetLastError()))
+        return e;
+    return prism_plan_emit_cuda(a, stream);
+}
+
+extern "C" cudaError_t prism_plan_mask_cuda(const prism_cu_select *a, uint8_t *mask, cudaStream_t stream)
+{
+    int n_row = a->shape.n_seq * a->shape.n_head * a->shape.n_qblk;
+    if (n_row)
+        prism::to_mask<<<(n_row + 7) / 8, 256, 0, stream>>>(*a, mask, n_row);
     return cudaGetLastError();
 }

@@ -93,14 +93,31 @@ typedef struct prism_cu_select {
     uint32_t *bitmap; /* prism_select_bitmap_words() words */
     int32_t *count;   /* [n_row] */
     int64_t *row_ptr; /* [n_row + 1] */
-    int32_t *index;   /* [capacity]; lists past the capacity are cut off: compare row_ptr[n_row] with it */
+    int32_t *index;   /* [capacity]; nothing is written past it, but row pointers count what would be there */
     int32_t *work;    /* [n_row] or NULL: rows of each KV head, longest first */
     int64_t capacity;
+    int32_t *full; /* [1] or NULL: written, 1 if the lists did not fit (row_ptr[n_row] > capacity), else 0. Attention
+                      given the same flag then takes every causal block */
 } prism_cu_select;
 
 int64_t prism_select_bitmap_words(const prism_cu_shape *shape, int32_t block_size);
 cudaError_t prism_select_cuda(const prism_cu_select *a, cudaStream_t stream);
+/* From bitmap and count: row_ptr, index, work, full. */
 cudaError_t prism_plan_emit_cuda(const prism_cu_select *a, cudaStream_t stream);
+
+/* The full plan: count, row_ptr, and work where wanted; index stays NULL (row r lists blocks 0, 1, 2, ...). Reads shape
+ * and block_size. */
+cudaError_t prism_plan_full_cuda(const prism_cu_select *a, cudaStream_t stream);
+/*
+ * Lists of a plan from a mask u8 [n_seq][n_head][n_qblk][n_kblk]: bitmap, count, row_ptr, index, work, full. Reads
+ * shape and block_size. A row without a bit is given its own block. Bits above the causal limit, or of rows that do
+ * not exist, are left out and set *invalid ([1], written) to 1.
+ */
+cudaError_t prism_plan_from_mask_cuda(const prism_cu_select *a, const uint8_t *mask, int32_t *invalid,
+                                      cudaStream_t stream);
+/* The mask of a plan, every byte written. Reads shape, block_size, row_ptr, index (NULL: row r lists 0, 1, 2, ...) and
+ * full (NULL or 0: the lists; 1: every causal block). */
+cudaError_t prism_plan_mask_cuda(const prism_cu_select *a, uint8_t *mask, cudaStream_t stream);
 
 #ifdef __cplusplus
 }
