@@ -12,6 +12,7 @@ static const char *path_name(prism_path path)
     case PRISM_PATH_SPARSE: return "sparse";
     case PRISM_PATH_DENSE: return "dense";
     case PRISM_PATH_DENSE_SHORT: return "dense (short prompt)";
+    case PRISM_PATH_DENSE_OVERFLOW: return "dense (plan too small)";
     }
     return "?";
 }

@@ -1,10 +1,10 @@
 /*
- * The stages of one backend. A method is written once against this table; the CPU fills it in cpu/backend.c.
+ * The stages of one backend. A method is written once against this table; cpu/backend.c and cuda/backend.c fill it in.
  *
- *   pool_queries, pool_keys   Q, K -> means and sums of blocks        [one read of Q and K]
- *   calibrate                 means -> factor of every row and band   [O(blocks)]
- *   select                    means, factors -> bitmaps               [O(blocks^2), nothing quadratic but the bits]
- *   attend                    Q, K, V, plan -> O
+ *   pool      Q, K -> means and sums of blocks                  [one read of Q and K]
+ *   select    means -> bitmaps, calibration included            [O(blocks^2), nothing quadratic but the bits]
+ *   fill      bitmaps -> plan                                   [O(blocks listed)]
+ *   attend    Q, K, V, plan -> O
  *
  * and what the rivals need beside pooling:
  *
@@ -14,47 +14,43 @@
  *   select_strided            Q, K -> bitmaps from antidiagonal sums                            [O(n^2 / stride)]
  *   select_tokens             Q, means -> bitmaps from query tokens                             [O(n^2 / block)]
  *
- * All arguments were checked at the API's door; the scratch has the size that the _bytes function gave.
+ * All arguments were checked at the API's door; the scratch has the size that the _bytes function gave. Means and
+ * bitmaps are the backend's own formats: means_bytes() and bits_bytes() say how large.
+ *
+ * A backend of another device computes on its own memory and in its own time: its stages start work and return. The
+ * table's second half is for such a device: contexts, plans, time, failures.
  */
 #ifndef PRISM_KERNELS_H
 #define PRISM_KERNELS_H
 
-#include "core/calibrate.h"
 #include "core/context.h"
 #include "core/plan.h"
 #include "core/problem.h"
 #include "core/rule.h"
+#include "prism_attn/prism_cuda.h"
 
-/* One band to score: logit(u, v) = factor(u) * sum over dim of q_mean(u) k_mean(v). */
-typedef struct prism_band {
-    const int16_t *dim;
-    int32_t n_dim;
-    float top_p;
-} prism_band;
+typedef struct prism_pool_job {
+    const prism_problem *problem;
+    const prism_bands *bands; /* whose energies select will ask for; NULL: none */
+    prism_pooled *pooled;     /* [n_seq], what it lacks is appended; NULL: nothing is kept */
+    void *q_mean;             /* out, [n_row][d_head]; NULL: not wanted */
+    void *k_mean;             /* out, [n_seq][n_kv_head][n_kblk][d_head]; NULL: not wanted */
+} prism_pool_job;
 
 enum { PRISM_MAX_BAND = 2 };
 
+/* Scores of block pairs: per band z, factor(u, z) * sum over its dim of q_mean(u) k_mean(v); top-p in each; union. */
 typedef struct prism_select_job {
     const prism_problem *problem;
-    const float *q_mean; /* [n_row][d_head] */
-    const float *k_mean; /* [n_seq][n_kv_head][n_kblk][d_head] */
-    prism_band band[PRISM_MAX_BAND];
-    int32_t n_band;
-    const float *factor; /* [n_row][PRISM_MAX_BAND] */
+    const void *q_mean, *k_mean; /* of pool */
+    const prism_bands *bands;    /* NULL: one band of all dimensions at the softmax's own scale */
+    prism_calibration calibration;
+    float top_p[PRISM_MAX_BAND]; /* high, low */
     bool keep_sink, keep_own;
     int32_t min_tokens; /* shorter sequences keep everything */
-    uint64_t *bits;     /* out, [n_row][n_word], overwritten */
+    void *bits;         /* out, overwritten */
     void *scratch;
 } prism_select_job;
-
-typedef struct prism_calibrate_job {
-    const prism_problem *problem;
-    const prism_bands *bands;
-    prism_calibration mode;
-    const float *q_mean, *k_mean;
-    float *factor; /* out, [n_row][PRISM_MAX_BAND]: high, low */
-    void *scratch;
-} prism_calibrate_job;
 
 /* Softmax attention of a sequence's last n_query queries, summed along columns (keys) and diagonals (distances). */
 typedef struct prism_probe_job {
@@ -104,7 +100,7 @@ typedef struct prism_flex_job {
     int32_t min_tokens;
     int64_t stride;
     const float *column, *slash, *q_last; /* of a probe */
-    const float *q_mean, *k_mean;         /* pooled */
+    const float *q_mean, *k_mean;         /* of pool */
     float gamma, tau;
     int32_t min_budget, max_budget; /* keys; max 0: none */
     bool keep_sink, keep_own;
@@ -117,7 +113,7 @@ typedef struct prism_strided_job {
     int32_t min_tokens;
     int32_t stride; /* tokens in a group; divides 64 */
     prism_row_rule rule;
-    uint64_t *bits;
+    uint64_t *bits; /* out, [n_row][n_word], overwritten */
     void *scratch;
 } prism_strided_job;
 
@@ -126,21 +122,62 @@ typedef struct prism_strided_job {
 typedef struct prism_tokens_job {
     const prism_problem *problem;
     int32_t min_tokens;
-    const float *k_mean; /* [n_seq][n_kv_head][n_kblk][d_head] */
+    const float *k_mean; /* of pool */
     prism_row_rule rule;
-    uint64_t *bits;
+    uint64_t *bits; /* out, [n_row][n_word], overwritten */
     void *scratch;
 } prism_tokens_job;
 
+typedef enum prism_moment {
+    PRISM_MOMENT_START,
+    PRISM_MOMENT_POOL,
+    PRISM_MOMENT_POOLED,
+    PRISM_MOMENT_PLANNED,
+    PRISM_MOMENT_END,
+    PRISM_N_MOMENT
+} prism_moment;
+
+/* A device with memory of its own. */
+typedef struct prism_device_kernels {
+    /* PRISM_ERROR_DEVICE or _MEMORY with a sentence in ctx->error. ctx->device is the backend's. */
+    prism_status (*open)(prism_ctx *ctx, int32_t ordinal);
+    void (*close)(prism_ctx *ctx);
+    void (*set_stream)(prism_ctx *ctx, void *stream);
+    prism_status (*describe)(int32_t ordinal, prism_cuda_info *info);
+    bool (*is_readable)(const prism_ctx *ctx, const void *data); /* memory that this device can read */
+    /* The first failure since the last call, PRISM_OK if none; its sentence is in ctx->error. */
+    prism_status (*status)(prism_ctx *ctx);
+
+    /* The device's side of a plan, plan->device; the host's arrays are its mirror, filled by fetch. */
+    prism_status (*plan_create)(prism_ctx *ctx, prism_plan *plan);
+    void (*plan_destroy)(prism_plan *plan);
+    void (*plan_begin)(const prism_ctx *ctx, const prism_problem *p,
+                       prism_plan *plan);         /* before fill, or for a full one */
+    prism_status (*plan_fetch)(prism_plan *plan); /* waits */
+    void (*plan_push)(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan);
+    void (*plan_view)(const prism_plan *plan, prism_cuda_plan_view *view);
+    void (*plan_counts)(const prism_ctx *ctx, const prism_plan *plan, int64_t *counts);
+} prism_device_kernels;
+
 typedef struct prism_kernels {
     const char *name;
-    void (*pool_queries)(const prism_ctx *ctx, const prism_problem *p, float *q_mean);
-    /* Appends what pooled[s] lacks; k_mean NULL: only that. */
-    void (*pool_keys)(const prism_ctx *ctx, const prism_problem *p, prism_pooled *pooled, float *k_mean);
-    size_t (*calibrate_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*calibrate)(const prism_ctx *ctx, const prism_calibrate_job *job);
+    prism_device device;
+    int32_t min_tokens; /* below this many keys the full plan is at least as fast (docs/architecture.md) */
+    /* A sentence about what of this call the backend cannot compute; NULL: nothing. options NULL: only attention. */
+    const char *(*refuses)(const prism_ctx *ctx, const prism_problem *p, const prism_options *options);
+
+    size_t (*means_bytes)(const prism_problem *p, int64_t n_mean);
+    void (*pool)(const prism_ctx *ctx, const prism_pool_job *job);
+    size_t (*bits_bytes)(const prism_problem *p);
     size_t (*select_bytes)(const prism_ctx *ctx, const prism_problem *p);
     void (*select)(const prism_ctx *ctx, const prism_select_job *job);
+    /* false: no room, *n_selected says for how many blocks. A device that cannot tell without waiting returns true, and
+     * marks a plan that overflowed as full. */
+    bool (*fill)(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan, int64_t *n_selected);
+    size_t (*attend_bytes)(const prism_ctx *ctx, const prism_problem *p);
+    void (*attend)(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
+
+    /* NULL where a backend lacks the stage: methods that need it are refused. */
     size_t (*probe_bytes)(const prism_ctx *ctx, const prism_problem *p, int32_t n_query);
     void (*probe)(const prism_ctx *ctx, const prism_probe_job *job);
     void (*pick_lines)(const prism_ctx *ctx, const prism_pick_job *job);
@@ -152,8 +189,25 @@ typedef struct prism_kernels {
     void (*select_strided)(const prism_ctx *ctx, const prism_strided_job *job);
     size_t (*select_tokens_bytes)(const prism_ctx *ctx, const prism_problem *p);
     void (*select_tokens)(const prism_ctx *ctx, const prism_tokens_job *job);
-    size_t (*attend_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*attend)(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
+
+    /* Time passes at the device: mark notes a moment, seconds says how long it was between two, waiting for them. */
+    void (*mark)(const prism_ctx *ctx, prism_moment moment);
+    double (*seconds)(const prism_ctx *ctx, prism_moment from, prism_moment to);
+
+    /* Of a device with memory of its own; NULL on the CPU. */
+    const prism_device_kernels *other;
 } prism_kernels;
+
+/* ---- the CUDA backend lies in a library of its own ---- */
+
+/* The two libraries share structs of src/: a plug-in of another layout must refuse. Counted up with every change of the
+ * kernel table; the sizes catch what was forgotten. */
+#define PRISM_CUDA_PLUGIN_VERSION                                                                                      \
+    (1u << 24 ^ (uint32_t)sizeof(prism_kernels) << 12 ^ (uint32_t)sizeof(struct prism_plan) << 6 ^                     \
+     (uint32_t)sizeof(struct prism_ctx) ^ (uint32_t)sizeof(prism_call) << 3 ^ (uint32_t)sizeof(prism_options) << 8)
+
+/* The backend, or NULL if version is not the plug-in's own. */
+typedef const prism_kernels *prism_cuda_plugin_entry(uint32_t version);
+#define PRISM_CUDA_PLUGIN_ENTRY "prism_cuda_plugin_kernels"
 
 #endif

@@ -7,7 +7,7 @@
 #include "check.h"
 #include "core/half.h"
 #include "core/topp.h"
-#include "kernels.h"
+#include "cpu/cpu.h"
 #include "oracle.h"
 #include "support.h"
 
@@ -110,22 +110,23 @@ static stage_result run_stages(prism_ctx *ctx, int n, prism_calibration mode)
     call.n_q = call.n_kv = n;
     call.q = prism_tensor_token_major(qf, PRISM_F32, n, 1, D);
     call.k = prism_tensor_token_major(kf, PRISM_F32, n, 1, D);
-    const prism_problem p = {&call, B, 1, N_BLK, N_BLK, N_BLK, 1, 1 / sqrtf(D)};
+    const prism_problem p = {&call, B, 1, N_BLK, N_BLK, N_BLK, 1, 1 / sqrtf(D), false};
     prism_pooled pooled = {sizeof pooled, 1, D, B, 0, n, sum};
     const prism_bands bands = {.d_head = D, .n_high = 4, .n_low = 6, .high = {0, 1, 4, 5}, .low = {1, 2, 3, 5, 6, 7}};
     stage_result r;
     assert_true(ctx->kernels->select_bytes(ctx, &p) <= sizeof scratch);
-    ctx->kernels->pool_queries(ctx, &p, r.q_mean);
-    ctx->kernels->pool_keys(ctx, &p, &pooled, r.k_mean);
-    ctx->kernels->calibrate(ctx, &(prism_calibrate_job){&p, &bands, mode, r.q_mean, r.k_mean, r.factor, scratch});
-    ctx->kernels->select(ctx, &(prism_select_job){.problem = &p,
-                                                  .q_mean = r.q_mean,
-                                                  .k_mean = r.k_mean,
-                                                  .band = {{bands.high, 4, 0.5f}, {bands.low, 6, 0.5f}},
-                                                  .n_band = 2,
-                                                  .factor = r.factor,
-                                                  .bits = r.bits,
-                                                  .scratch = scratch});
+    const prism_select_job job = {.problem = &p,
+                                  .q_mean = r.q_mean,
+                                  .k_mean = r.k_mean,
+                                  .bands = &bands,
+                                  .calibration = mode,
+                                  .top_p = {0.5f, 0.5f},
+                                  .bits = r.bits,
+                                  .scratch = scratch};
+    prism_energy k_upto[N_BLK];
+    ctx->kernels->pool(ctx, &(prism_pool_job){&p, &bands, &pooled, r.q_mean, r.k_mean});
+    prism_calibrate_cpu(&job, r.factor, k_upto);
+    ctx->kernels->select(ctx, &job);
     return r;
 }
 
@@ -196,18 +197,17 @@ static void check_white(double base, double tau_h, double tau_l)
     call.n_q = call.n_kv = n_block_white * block_white;
     call.q = prism_tensor_token_major(q, PRISM_F32, call.n_q, 1, d_white);
     call.k = prism_tensor_token_major(k, PRISM_F32, call.n_q, 1, d_white);
-    const prism_problem p = {&call, block_white, 1, n_block_white, n_block_white, n_block_white, 8, 1 / sqrtf(d_white)};
+    const prism_problem p = {&call, block_white,        1,    n_block_white, n_block_white, n_block_white,
+                             8,     1 / sqrtf(d_white), false};
     static float q_mean[n_block_white * d_white], k_mean[n_block_white * d_white], sum[n_block_white * d_white];
     static float factor[n_block_white * PRISM_MAX_BAND];
-    static char scratch[n_block_white * 3 * sizeof(double)];
+    static prism_energy k_upto[n_block_white];
     prism_pooled pooled = {sizeof pooled, 1, d_white, block_white, 0, call.n_q, sum};
     prism_ctx *ctx;
     assert_ok(prism_create(NULL, &ctx));
-    assert_true(ctx->kernels->calibrate_bytes(ctx, &p) <= sizeof scratch);
-    ctx->kernels->pool_queries(ctx, &p, q_mean);
-    ctx->kernels->pool_keys(ctx, &p, &pooled, k_mean);
-    ctx->kernels->calibrate(
-        ctx, &(prism_calibrate_job){&p, &bands, PRISM_CALIBRATION_GLOBAL, q_mean, k_mean, factor, scratch});
+    ctx->kernels->pool(ctx, &(prism_pool_job){&p, &bands, &pooled, q_mean, k_mean});
+    prism_calibrate_cpu(&(prism_select_job){.problem = &p, .q_mean = q_mean, .k_mean = k_mean, .bands = &bands}, factor,
+                        k_upto);
     /* The prediction is for infinitely many blocks; 512 of 128 dimensions leave about 0.6 %. */
     assert_near(1 / (factor[0] * sqrt(64)), tau_h, 0.02 * tau_h);
     assert_near(1 / (factor[1] * sqrt(96)), tau_l, 0.02 * tau_l);

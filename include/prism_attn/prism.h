@@ -67,7 +67,11 @@ PRISM_API const char *prism_version(void);
 
 /* ----------------------------------------------------------------------------------------------- context ---- */
 
-typedef enum prism_device { PRISM_DEVICE_CPU = 0 } prism_device;
+/* Values are frozen. */
+typedef enum prism_device {
+    PRISM_DEVICE_CPU = 0,
+    PRISM_DEVICE_CUDA = 1 /* an NVIDIA GPU: see prism_cuda.h */
+} prism_device;
 
 /* CPU kernel tiers, in climbing order. */
 typedef enum prism_isa { PRISM_ISA_AUTO = 0, PRISM_ISA_C = 1, PRISM_ISA_AVX2 = 2, PRISM_ISA_AVX512 = 3 } prism_isa;
@@ -77,6 +81,7 @@ typedef struct prism_config {
     prism_device device;
     int32_t n_thread; /* 0: all processors this process may use */
     prism_isa isa;    /* PRISM_ISA_AUTO: the best this machine runs; a tier it cannot run is refused */
+    int32_t ordinal;  /* of the GPU, with PRISM_DEVICE_CUDA */
 } prism_config;
 
 /* A device, its kernels and its threads. One thread at a time may use a context; different contexts are independent. */
@@ -84,7 +89,8 @@ typedef struct prism_ctx prism_ctx;
 
 PRISM_API void prism_config_init(prism_config *config);
 
-/* config NULL: defaults. *out is owned by the caller (prism_destroy); NULL on failure. */
+/* config NULL: defaults. *out is owned by the caller (prism_destroy); NULL on failure. DEVICE: the tier or the GPU
+ * cannot be used; prism_cuda_describe() says why a GPU cannot. */
 PRISM_API prism_status prism_create(const prism_config *config, prism_ctx **out);
 PRISM_API void prism_destroy(prism_ctx *ctx); /* NULL is allowed */
 
@@ -344,8 +350,9 @@ PRISM_API prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *ca
 
 typedef enum prism_path {
     PRISM_PATH_SPARSE = 0,
-    PRISM_PATH_DENSE = 1,      /* the method or top_p = 1 asked for every block */
-    PRISM_PATH_DENSE_SHORT = 2 /* every sequence was below min_tokens */
+    PRISM_PATH_DENSE = 1,         /* the method or top_p = 1 asked for every block */
+    PRISM_PATH_DENSE_SHORT = 2,   /* every sequence was below min_tokens */
+    PRISM_PATH_DENSE_OVERFLOW = 3 /* the plan had too little room; on CUDA only, elsewhere that is CAPACITY */
 } prism_path;
 
 typedef struct prism_plan_view {

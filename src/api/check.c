@@ -59,6 +59,31 @@ static prism_status check_sequence(prism_ctx *ctx, const prism_call *c, int32_t 
     return PRISM_OK;
 }
 
+static prism_status resolve_sequences(prism_ctx *ctx, prism_problem *p)
+{
+    for (int32_t s = 0; s < p->call->n_seq; s++) {
+        const prism_status status = check_sequence(ctx, p->call, s);
+        if (status)
+            return status;
+        const prism_seq q = prism_problem_seq(p, s);
+        p->n_qblk = q.n_qblk > p->n_qblk ? q.n_qblk : p->n_qblk;
+        p->n_kblk = q.n_kblk > p->n_kblk ? q.n_kblk : p->n_kblk;
+    }
+    return PRISM_OK;
+}
+
+/* Lengths that only the device can read: queries may stand anywhere, and touch one block more at either end. */
+static prism_status resolve_bounds(prism_ctx *ctx, prism_problem *p)
+{
+    const prism_call *c = p->call;
+    if (c->n_q > c->n_kv)
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "the bound n_q %d exceeds the bound n_kv %d", c->n_q, c->n_kv);
+    p->n_kblk = (c->n_kv - 1) / p->block_size + 1;
+    p->n_qblk = (int32_t)(((int64_t)c->n_q + p->block_size - 2) / p->block_size + 1);
+    p->n_qblk = p->n_qblk < p->n_kblk ? p->n_qblk : p->n_kblk;
+    return PRISM_OK;
+}
+
 static prism_status resolve(prism_ctx *ctx, const prism_call *c, int32_t block_size, prism_problem *p)
 {
     *p = (prism_problem){
@@ -67,14 +92,10 @@ static prism_status resolve(prism_ctx *ctx, const prism_call *c, int32_t block_s
         .group = c->n_head / c->n_kv_head,
         .scale = c->scale > 0 ? c->scale : 1.0f / sqrtf((float)c->d_head),
     };
-    for (int32_t s = 0; s < c->n_seq; s++) {
-        const prism_status status = check_sequence(ctx, c, s);
-        if (status)
-            return status;
-        const prism_seq q = prism_problem_seq(p, s);
-        p->n_qblk = q.n_qblk > p->n_qblk ? q.n_qblk : p->n_qblk;
-        p->n_kblk = q.n_kblk > p->n_kblk ? q.n_kblk : p->n_kblk;
-    }
+    p->device_lengths = ctx->kernels->other && (c->n_q_of || c->n_kv_of || c->q_start_of);
+    const prism_status status = p->device_lengths ? resolve_bounds(ctx, p) : resolve_sequences(ctx, p);
+    if (status)
+        return status;
     p->n_word = (p->n_kblk + 63) / 64;
     int64_t n_word;
     if (__builtin_mul_overflow((int64_t)c->n_seq * c->n_head, (int64_t)p->n_qblk, &p->n_row) ||
@@ -110,7 +131,7 @@ static prism_status check_pages(prism_ctx *ctx, const tensor_use *u, int32_t s, 
     int64_t first = 0;
     if (!advance(&first, s, x->stride_table) || first > INT64_MAX / 8)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: stride_table overflows", u->name);
-    for (int64_t e = 0; e < n_entry; e++) {
+    for (int64_t e = 0; e < n_entry && !ctx->kernels->other; e++) {
         const int32_t page = x->page_table[first + e];
         if (page < 0 || page >= x->n_page)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: page_table[%d][%lld] is %d, outside 0 .. %d", u->name, s,
@@ -127,6 +148,8 @@ static prism_status check_extent(prism_ctx *ctx, const tensor_use *u, int32_t s,
     bool ok = advance(&last, u->n_head - 1, x->stride_head) && advance(&last, u->d - 1, x->stride_dim);
     if (x->page_table)
         ok = ok && advance(&last, x->n_page - 1, x->stride_page) && advance(&last, x->page_size - 1, x->stride_token);
+    else if (x->row_start && ctx->kernels->other) /* only the device can read it */
+        ok = ok && advance(&last, n_token - 1, x->stride_token);
     else if (x->row_start)
         ok = ok && x->row_start[s] >= 0 && advance(&last, x->row_start[s] + n_token - 1, x->stride_token);
     else
@@ -148,6 +171,8 @@ static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const t
                           !x->data ? "data is NULL"
                           : !bytes ? "unknown dtype"
                                    : "data is not aligned to its dtype");
+    if (ctx->kernels->other && !ctx->kernels->other->is_readable(ctx, x->data))
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: data is not in memory that the device can read", u->name);
     if (x->stride_seq < 0 || x->stride_token < 0 || x->stride_head < 0 || x->stride_dim < 0 || x->n_element < 0)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: a stride or n_element is negative", u->name);
     if (x->page_table && (x->page_size < 1 || x->n_page < 1 || x->stride_page < 0 || x->stride_table < 0))
@@ -156,7 +181,7 @@ static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const t
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         const int64_t n_token = u->of_keys ? q.n_kv : q.n_q;
-        if (q.n_q == 0)
+        if (q.n_q == 0 || (p->device_lengths && s > 0)) /* bounds are alike for all */
             continue;
         prism_status status = x->page_table ? check_pages(ctx, u, s, n_token) : PRISM_OK;
         if (!status)
@@ -248,6 +273,8 @@ prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, i
 prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem)
 {
     const prism_call *c = problem->call;
+    if (c->pooled && problem->device_lengths)
+        return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "pooled keys need lengths that the host knows");
     for (int32_t s = 0; c->pooled && s < c->n_seq; s++) {
         const prism_pooled *x = &c->pooled[s];
         const int32_t n_kv = prism_problem_seq(problem, s).n_kv;
@@ -264,6 +291,12 @@ prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem)
     return PRISM_OK;
 }
 
+prism_status prism_check_backend(prism_ctx *ctx, const prism_problem *problem, const prism_options *options)
+{
+    const char *sentence = ctx->kernels->refuses ? ctx->kernels->refuses(ctx, problem, options) : NULL;
+    return sentence ? prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: %s", ctx->kernels->name, sentence) : PRISM_OK;
+}
+
 prism_status prism_check_workspace(prism_ctx *ctx, const void *workspace, size_t have, size_t need)
 {
     if (need == SIZE_MAX)
@@ -272,5 +305,7 @@ prism_status prism_check_workspace(prism_ctx *ctx, const void *workspace, size_t
         return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace is %s", workspace ? "not aligned to 64" : "NULL");
     if (have < need)
         return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace of %zu bytes, %zu needed", have, need);
+    if (ctx->kernels->other && !ctx->kernels->other->is_readable(ctx, workspace))
+        return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace is not in memory that the device can read");
     return PRISM_OK;
 }

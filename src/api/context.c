@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/device.h"
 #include "cpu/cpu.h"
 
 enum { max_thread = 1024 };
@@ -77,24 +78,35 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
             return PRISM_ERROR_INVALID;
         c = *config;
     }
-    if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa > PRISM_ISA_AVX512)
+    if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa > PRISM_ISA_AVX512 || c.ordinal < 0)
         return PRISM_ERROR_INVALID;
     const prism_isa isa = choose_isa(c.isa);
-    if (c.device != PRISM_DEVICE_CPU || isa == PRISM_ISA_AUTO)
+    const prism_kernels *kernels = c.device == PRISM_DEVICE_CPU    ? &prism_kernels_cpu
+                                   : c.device == PRISM_DEVICE_CUDA ? prism_cuda_plugin(NULL)
+                                                                   : NULL;
+    if (isa == PRISM_ISA_AUTO || !kernels)
         return PRISM_ERROR_DEVICE;
 
     prism_ctx *ctx = calloc(1, sizeof *ctx);
     prism_cpu_kernels *cpu = calloc(1, sizeof *cpu);
-    if (!ctx || !cpu) {
+    double *moments = calloc(PRISM_N_MOMENT, sizeof *moments);
+    if (!ctx || !cpu || !moments) {
         free(ctx);
         free(cpu);
+        free(moments);
         return PRISM_ERROR_MEMORY;
     }
     prism_cpu_get_kernels(isa, cpu);
     prism_cpu_describe(ctx->cpu_features, sizeof ctx->cpu_features);
     ctx->cpu = cpu;
-    ctx->kernels = &prism_kernels_cpu;
+    ctx->moments = moments;
+    ctx->kernels = kernels;
     ctx->n_thread = c.n_thread ? c.n_thread : omp_get_num_procs();
+    const prism_status status = kernels->other ? kernels->other->open(ctx, c.ordinal) : PRISM_OK;
+    if (status) {
+        prism_destroy(ctx);
+        return status;
+    }
     *out = ctx;
     return PRISM_OK;
 }
@@ -103,7 +115,10 @@ void prism_destroy(prism_ctx *ctx)
 {
     if (!ctx)
         return;
+    if (ctx->device)
+        ctx->kernels->other->close(ctx);
     free((void *)ctx->cpu);
+    free(ctx->moments);
     free(ctx);
 }
 
@@ -113,7 +128,7 @@ prism_status prism_get_info(const prism_ctx *ctx, prism_info *info)
         return PRISM_ERROR_INVALID;
     *info = (prism_info){
         .struct_size = info->struct_size,
-        .device = PRISM_DEVICE_CPU,
+        .device = ctx->kernels->device,
         .isa = ctx->cpu->isa,
         .n_thread = ctx->n_thread,
         .isa_name = ctx->cpu->name,

@@ -2,6 +2,8 @@
 #ifndef PRISM_CORE_CONTEXT_H
 #define PRISM_CORE_CONTEXT_H
 
+#include <stdbool.h>
+
 #include "prism_attn/prism.h"
 
 struct prism_kernels;     /* kernels.h: the stages of one backend */
@@ -11,6 +13,9 @@ struct prism_ctx {
     const struct prism_kernels *kernels;
     const struct prism_cpu_kernels *cpu;
     int32_t n_thread;
+    void *device;    /* the backend's own, where kernels->other */
+    double *moments; /* [PRISM_N_MOMENT], of the CPU backend */
+    bool timed;      /* whether moments are to be noted */
     char cpu_features[256];
     char error[512];
 };

@@ -1,17 +1,15 @@
 #include "core/plan.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 static bool has_room(const prism_plan *plan, const prism_problem *p, int64_t n_index)
 {
     return p->n_row <= plan->n_row_max && p->call->n_seq <= plan->n_seq_max && n_index <= plan->n_index_max;
 }
 
-/* Of a plan that lists no single keys. */
-static void set_shape(prism_plan *plan, const prism_problem *p)
+bool prism_plan_set_shape(prism_plan *plan, const prism_problem *p)
 {
     const prism_call *c = p->call;
+    if (!has_room(plan, p, 0))
+        return false;
     plan->n_seq = c->n_seq;
     plan->n_head = c->n_head;
     plan->n_qblk = p->n_qblk;
@@ -22,17 +20,23 @@ static void set_shape(prism_plan *plan, const prism_problem *p)
     plan->row_ptr[0] = 0;
     plan->has_keys = false;
     plan->select_flop = plan->pool_seconds = 0;
+    plan->pools = false;
     for (int32_t s = 0; s < c->n_seq; s++) {
         plan->seq[s] = prism_problem_seq(p, s);
         plan->n_causal += c->n_head * prism_seq_causal_blocks(&plan->seq[s]);
     }
+    plan->device_lengths = p->device_lengths;
+    return true;
 }
 
 bool prism_plan_matches(const prism_plan *plan, const prism_problem *p)
 {
     const prism_call *c = p->call;
-    if (plan->n_seq != c->n_seq || plan->n_head != c->n_head || plan->block_size != p->block_size)
+    if (plan->n_seq != c->n_seq || plan->n_head != c->n_head || plan->block_size != p->block_size ||
+        plan->device_lengths != p->device_lengths)
         return false;
+    if (p->device_lengths)
+        return plan->n_qblk == p->n_qblk && plan->n_kblk == p->n_kblk;
     for (int32_t s = 0; s < c->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         if (q.n_q != plan->seq[s].n_q || q.q_start != plan->seq[s].q_start)
@@ -41,22 +45,17 @@ bool prism_plan_matches(const prism_plan *plan, const prism_problem *p)
     return true;
 }
 
-bool prism_plan_set_full(prism_plan *plan, const prism_problem *p, prism_path path)
+void prism_plan_fill_full(prism_plan *plan)
 {
-    if (!has_room(plan, p, 0))
-        return false;
-    set_shape(plan, p);
     int64_t row = 0;
     for (int32_t s = 0; s < plan->n_seq; s++)
         for (int32_t h = 0; h < plan->n_head; h++)
-            for (int32_t i = 0; i < p->n_qblk; i++, row++) {
+            for (int32_t i = 0; i < plan->n_qblk; i++, row++) {
                 const prism_seq *q = &plan->seq[s];
                 const int32_t n = i < q->n_qblk ? q->first_qblk + i + 1 : 0;
                 plan->row_ptr[row + 1] = plan->row_ptr[row] + n;
             }
     plan->full = true;
-    plan->path = path;
-    return true;
 }
 
 static int64_t count_bits(const uint64_t *bits, int64_t n_word)
@@ -70,9 +69,8 @@ static int64_t count_bits(const uint64_t *bits, int64_t n_word)
 bool prism_plan_set_bits(prism_plan *plan, const prism_problem *p, const uint64_t *bits, int64_t *n_selected)
 {
     *n_selected = count_bits(bits, p->n_row * p->n_word);
-    if (!has_room(plan, p, *n_selected))
+    if (!has_room(plan, p, *n_selected) || !prism_plan_set_shape(plan, p))
         return false;
-    set_shape(plan, p);
     int32_t *out = plan->index;
     for (int64_t row = 0; row < p->n_row; row++) {
         for (int32_t w = 0; w < p->n_word; w++)
@@ -98,9 +96,8 @@ bool prism_plan_open(prism_plan *plan, const prism_problem *p, const int32_t *n_
 {
     *n_block_all = sum(n_block, p->n_row);
     *n_key_all = sum(n_key, p->n_row);
-    if (!has_room(plan, p, *n_block_all) || *n_key_all > plan->n_key_max)
+    if (!has_room(plan, p, *n_block_all) || *n_key_all > plan->n_key_max || !prism_plan_set_shape(plan, p))
         return false;
-    set_shape(plan, p);
     plan->key_ptr[0] = 0;
     for (int64_t row = 0; row < p->n_row; row++) {
         plan->row_ptr[row + 1] = plan->row_ptr[row] + n_block[row];
@@ -153,9 +150,8 @@ bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t
         *n_selected += n;
     }
     *bad_row = -1;
-    if (!has_room(plan, p, *n_selected))
+    if (!has_room(plan, p, *n_selected) || !prism_plan_set_shape(plan, p))
         return false;
-    set_shape(plan, p);
     for (int64_t row = 0; row < p->n_row; row++)
         plan->row_ptr[row + 1] =
             plan->row_ptr[row] +
@@ -163,58 +159,4 @@ bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t
     plan->full = false;
     plan->path = PRISM_PATH_SPARSE;
     return true;
-}
-
-void prism_plan_destroy(prism_plan *plan)
-{
-    if (!plan)
-        return;
-    free(plan->seq);
-    free(plan->row_ptr);
-    free(plan->index);
-    free(plan->key_ptr);
-    free(plan->key_index);
-    free(plan);
-}
-
-prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view)
-{
-    if (!plan || !view || view->struct_size < sizeof *view)
-        return PRISM_ERROR_INVALID;
-    const int64_t n_selected = plan->row_ptr[plan->n_row];
-    *view = (prism_plan_view){
-        .struct_size = view->struct_size,
-        .n_seq = plan->n_seq,
-        .n_head = plan->n_head,
-        .n_qblk = plan->n_qblk,
-        .n_kblk = plan->n_kblk,
-        .block_size = plan->block_size,
-        .n_row = plan->n_row,
-        .row_ptr = plan->row_ptr,
-        .index = plan->full ? NULL : plan->index,
-        .n_selected = n_selected,
-        .n_causal = plan->n_causal,
-        .density = prism_plan_density(plan),
-        .path = plan->path,
-        .key_ptr = plan->has_keys ? plan->key_ptr : NULL,
-        .key_index = plan->has_keys ? plan->key_index : NULL,
-        .n_key_selected = prism_plan_n_key(plan),
-        .select_flop = plan->select_flop,
-        .pool_seconds = plan->pool_seconds,
-    };
-    return PRISM_OK;
-}
-
-prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, size_t bytes)
-{
-    size_t need;
-    if (!plan || !mask || __builtin_mul_overflow((size_t)plan->n_row, (size_t)plan->n_kblk, &need) || bytes < need)
-        return PRISM_ERROR_INVALID;
-    memset(mask, 0, need);
-    for (int64_t row = 0; row < plan->n_row; row++) {
-        const prism_plan_row r = prism_plan_get_row(plan, row);
-        for (int64_t t = 0; t < r.n; t++)
-            mask[row * plan->n_kblk + (r.index ? r.index[t] : t)] = 1;
-    }
-    return PRISM_OK;
 }

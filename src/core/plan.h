@@ -22,6 +22,12 @@ struct prism_plan {
     bool has_keys;
     double select_flop;  /* spent on choosing */
     double pool_seconds; /* of choosing, spent on pooling */
+    bool pools;          /* and whether that was timed */
+    /* On a device with memory of its own the plan lies there, and the arrays above are its mirror. */
+    const struct prism_kernels *kernels;
+    void *device;
+    bool stale;          /* the mirror is behind */
+    bool device_lengths; /* the host knows bounds only; seq and n_causal are current once fetched */
 };
 
 /* One row: n blocks, block t is index ? index[t] : t. */
@@ -63,8 +69,12 @@ static inline double prism_plan_density(const prism_plan *plan)
 
 bool prism_plan_matches(const prism_plan *plan, const prism_problem *p);
 
-/* Every causal block of every row. false: the plan has no room for so many rows; it is then unchanged. */
-bool prism_plan_set_full(prism_plan *plan, const prism_problem *p, prism_path path);
+/* Lengths and counts of the call, no rows yet, no single keys. false: no room for so many rows; the plan is then
+ * unchanged. */
+bool prism_plan_set_shape(prism_plan *plan, const prism_problem *p);
+
+/* Every causal block of every row, after prism_plan_set_shape(). */
+void prism_plan_fill_full(prism_plan *plan);
 
 /* Rows from bitmaps [n_row][n_word]. false: no room; *n_selected says how many blocks there are. */
 bool prism_plan_set_bits(prism_plan *plan, const prism_problem *p, const uint64_t *bits, int64_t *n_selected);

@@ -2,6 +2,8 @@
 #ifndef PRISM_CORE_PROBLEM_H
 #define PRISM_CORE_PROBLEM_H
 
+#include <stdbool.h>
+
 #include "prism_attn/prism.h"
 
 typedef struct prism_problem {
@@ -12,6 +14,7 @@ typedef struct prism_problem {
     int64_t n_row;          /* n_seq * n_head * n_qblk */
     int32_t n_word;         /* 64-bit words of a row's bitmap */
     float scale;
+    bool device_lengths; /* n_q_of, n_kv_of, q_start_of lie on the device: every sequence counts as the longest */
 } prism_problem;
 
 /* One sequence. Its query block i is block first_qblk + i of the absolute grid and sees key blocks 0 .. first_qblk + i;
@@ -33,6 +36,8 @@ static inline prism_seq prism_make_seq(int32_t n_q, int32_t q_start, int32_t blo
 static inline prism_seq prism_problem_seq(const prism_problem *p, int32_t s)
 {
     const prism_call *c = p->call;
+    if (p->device_lengths)
+        return prism_make_seq(c->n_q, c->n_kv - c->n_q, p->block_size);
     const int32_t n_q = c->n_q_of ? c->n_q_of[s] : c->n_q;
     const int32_t n_kv = c->n_kv_of ? c->n_kv_of[s] : c->n_kv;
     const int32_t q_start = c->q_start_of ? c->q_start_of[s] : c->q_start >= 0 ? c->q_start : n_kv - n_q;

@@ -5,16 +5,38 @@
 #include <cpuid.h>
 #endif
 
+#include "core/clock.h"
 #include "cpu/cpu.h"
+
+static bool fill_plan(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan,
+                      int64_t *n_selected)
+{
+    (void)ctx;
+    return prism_plan_set_bits(plan, p, bits, n_selected);
+}
+
+static void mark(const prism_ctx *ctx, prism_moment moment)
+{
+    ctx->moments[moment] = prism_seconds();
+}
+
+static double seconds(const prism_ctx *ctx, prism_moment from, prism_moment to)
+{
+    return ctx->moments[to] - ctx->moments[from];
+}
 
 const prism_kernels prism_kernels_cpu = {
     .name = "cpu",
-    .pool_queries = prism_pool_queries_cpu,
-    .pool_keys = prism_pool_keys_cpu,
-    .calibrate_bytes = prism_calibrate_bytes_cpu,
-    .calibrate = prism_calibrate_cpu,
+    .device = PRISM_DEVICE_CPU,
+    .min_tokens = 1024,
+    .means_bytes = prism_means_bytes_cpu,
+    .pool = prism_pool_cpu,
+    .bits_bytes = prism_bits_bytes_cpu,
     .select_bytes = prism_select_bytes_cpu,
     .select = prism_select_cpu,
+    .fill = fill_plan,
+    .attend_bytes = prism_attend_bytes_cpu,
+    .attend = prism_attend_cpu,
     .probe_bytes = prism_probe_bytes_cpu,
     .probe = prism_probe_cpu,
     .pick_lines = prism_pick_lines_cpu,
@@ -26,8 +48,8 @@ const prism_kernels prism_kernels_cpu = {
     .select_strided = prism_select_strided_cpu,
     .select_tokens_bytes = prism_select_tokens_bytes_cpu,
     .select_tokens = prism_select_tokens_cpu,
-    .attend_bytes = prism_attend_bytes_cpu,
-    .attend = prism_attend_cpu,
+    .mark = mark,
+    .seconds = seconds,
 };
 
 #if defined(__x86_64__)

@@ -26,46 +26,40 @@ static void set_factors(float *factor, const prism_problem *p, const prism_bands
         factor[1] = prism_calibration_factor(p->scale, d, b->n_low, q.full, q.low, k.full, k.low);
 }
 
-size_t prism_calibrate_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+static void calibrate_head(const prism_select_job *job, int32_t s, int32_t h, const prism_energy *k_upto,
+                           float *factors)
 {
-    (void)ctx;
-    return (size_t)p->n_kblk * sizeof(prism_energy);
-}
-
-static void calibrate_head(const prism_calibrate_job *job, int32_t s, int32_t h, const prism_energy *k_upto)
-{
+    const float *q_mean = job->q_mean;
     const prism_problem *p = job->problem;
     const prism_seq q = prism_problem_seq(p, s);
     const int64_t row = prism_problem_row(p, s, h, 0);
     const int32_t d = p->call->d_head;
     prism_energy all = {0, 0, 0};
     for (int32_t i = 0; i < q.n_qblk; i++)
-        prism_energy_add(&all, block_energy(job->q_mean + (row + i) * d, d, job->bands));
+        prism_energy_add(&all, block_energy(q_mean + (row + i) * d, d, job->bands));
     for (int32_t i = 0; i < q.n_qblk; i++) {
-        float *factor = job->factor + (row + i) * PRISM_MAX_BAND;
-        if (job->mode == PRISM_CALIBRATION_GLOBAL)
+        float *factor = factors + (row + i) * PRISM_MAX_BAND;
+        if (job->calibration == PRISM_CALIBRATION_GLOBAL)
             set_factors(factor, p, job->bands, all, k_upto[q.n_kblk - 1]);
         else
-            set_factors(factor, p, job->bands, block_energy(job->q_mean + (row + i) * d, d, job->bands),
+            set_factors(factor, p, job->bands, block_energy(q_mean + (row + i) * d, d, job->bands),
                         k_upto[q.first_qblk + i]);
     }
 }
 
-void prism_calibrate_cpu(const prism_ctx *ctx, const prism_calibrate_job *job)
+void prism_calibrate_cpu(const prism_select_job *job, float *factor, prism_energy *k_upto)
 {
-    (void)ctx;
     const prism_problem *p = job->problem;
     const prism_call *c = p->call;
-    prism_energy *k_upto = job->scratch; /* [n_kblk]: of blocks 0 .. v */
     for (int32_t s = 0; s < c->n_seq; s++)
         for (int32_t h_kv = 0; h_kv < c->n_kv_head; h_kv++) {
-            const float *k = job->k_mean + ((int64_t)s * c->n_kv_head + h_kv) * p->n_kblk * c->d_head;
+            const float *k = (const float *)job->k_mean + ((int64_t)s * c->n_kv_head + h_kv) * p->n_kblk * c->d_head;
             prism_energy sum = {0, 0, 0};
-            for (int32_t v = 0; v < prism_problem_seq(p, s).n_kblk; v++) {
+            for (int32_t v = 0; v < prism_problem_seq(p, s).n_kblk; v++) { /* k_upto[v]: of blocks 0 .. v */
                 prism_energy_add(&sum, block_energy(k + (int64_t)v * c->d_head, c->d_head, job->bands));
                 k_upto[v] = sum;
             }
             for (int32_t g = 0; g < p->group; g++)
-                calibrate_head(job, s, h_kv * p->group + g, k_upto);
+                calibrate_head(job, s, h_kv * p->group + g, k_upto, factor);
         }
 }

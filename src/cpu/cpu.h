@@ -5,13 +5,13 @@
 #include <omp.h>
 
 #include "core/arena.h"
+#include "core/calibrate.h"
 #include "cpu/tier.h"
 #include "kernels.h"
 
-void prism_pool_queries_cpu(const prism_ctx *ctx, const prism_problem *p, float *q_mean);
-void prism_pool_keys_cpu(const prism_ctx *ctx, const prism_problem *p, prism_pooled *pooled, float *k_mean);
-size_t prism_calibrate_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
-void prism_calibrate_cpu(const prism_ctx *ctx, const prism_calibrate_job *job);
+size_t prism_means_bytes_cpu(const prism_problem *p, int64_t n_mean);
+void prism_pool_cpu(const prism_ctx *ctx, const prism_pool_job *job);
+size_t prism_bits_bytes_cpu(const prism_problem *p);
 size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
 void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job);
 size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_problem *p, int32_t n_query);
@@ -27,6 +27,13 @@ size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_problem *
 void prism_select_tokens_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
 size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
 void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
+
+/*
+ * Energies of pooled queries and keys -> the factor of every row and band (core/calibrate.h).
+ *   factor  out, [n_row][PRISM_MAX_BAND]: high, low
+ *   k_upto  [n_kblk] scratch
+ */
+void prism_calibrate_cpu(const prism_select_job *job, float *factor, prism_energy *k_upto);
 
 /* A sequence too short for sparsity to pay: every causal block. */
 void prism_keep_all_cpu(const prism_problem *p, int32_t s, uint64_t *bits);

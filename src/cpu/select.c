@@ -8,9 +8,18 @@
 
 enum { tile_rows = 12 };
 
-/* Keys packed per band; and what each thread needs. */
+/* One band to score: logit(u, v) = factor(u) * sum over dim of q_mean(u) k_mean(v). */
+typedef struct select_band {
+    int16_t dim[PRISM_MAX_D_HEAD];
+    int32_t n_dim;
+    float *panels; /* keys packed: [n_kv_head][n_kblk rounded up x n_dim] */
+} select_band;
+
 typedef struct select_scratch {
-    float *panels[PRISM_MAX_BAND]; /* [n_kv_head][n_kblk rounded up x n_dim] */
+    select_band band[PRISM_MAX_BAND];
+    int32_t n_band;
+    float *factor; /* [n_row][PRISM_MAX_BAND] */
+    prism_energy *k_upto;
     char *thread;
     size_t thread_bytes;
 } select_scratch;
@@ -34,13 +43,22 @@ static select_scratch layout(const prism_ctx *ctx, const prism_problem *p, prism
 {
     select_scratch s;
     for (int b = 0; b < PRISM_MAX_BAND; b++)
-        s.panels[b] = prism_arena_take(
+        s.band[b].panels = prism_arena_take(
             a, prism_arena_count(a, p->call->n_kv_head, prism_padded_blocks(p), p->call->d_head, 1), sizeof(float));
+    s.factor = prism_arena_take(a, prism_arena_count(a, p->n_row, PRISM_MAX_BAND, 1, 1), sizeof *s.factor);
+    s.k_upto = prism_arena_take(a, (size_t)p->n_kblk, sizeof *s.k_upto);
     prism_arena one = {0};
     layout_thread(p, &one);
     s.thread_bytes = one.used;
     s.thread = prism_arena_take(a, (size_t)ctx->n_thread, s.thread_bytes);
     return s;
+}
+
+size_t prism_bits_bytes_cpu(const prism_problem *p)
+{
+    prism_arena a = {0};
+    prism_arena_take(&a, prism_arena_count(&a, p->n_row, p->n_word, 1, 1), sizeof(uint64_t));
+    return a.overflow ? SIZE_MAX : a.used;
 }
 
 size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
@@ -50,19 +68,39 @@ size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-static float *head_panels(const prism_select_job *job, const select_scratch *scratch, int32_t h_kv, int b)
+/* The two bands, calibrated; or all dimensions at the softmax's own scale. */
+static void set_bands(const prism_select_job *job, select_scratch *x)
 {
-    return scratch->panels[b] + (int64_t)h_kv * prism_padded_blocks(job->problem) * job->band[b].n_dim;
+    const prism_problem *p = job->problem;
+    x->n_band = job->bands ? 2 : 1;
+    if (job->bands) {
+        x->band[0].n_dim = job->bands->n_high;
+        x->band[1].n_dim = job->bands->n_low;
+        memcpy(x->band[0].dim, job->bands->high, sizeof x->band[0].dim);
+        memcpy(x->band[1].dim, job->bands->low, sizeof x->band[1].dim);
+        prism_calibrate_cpu(job, x->factor, x->k_upto);
+        return;
+    }
+    x->band[0].n_dim = p->call->d_head;
+    for (int32_t j = 0; j < p->call->d_head; j++)
+        x->band[0].dim[j] = (int16_t)j;
+    for (int64_t row = 0; row < p->n_row; row++)
+        x->factor[row * PRISM_MAX_BAND] = p->scale;
+}
+
+static float *head_panels(const prism_problem *p, const select_band *band, int32_t h_kv)
+{
+    return band->panels + (int64_t)h_kv * prism_padded_blocks(p) * band->n_dim;
 }
 
 /* One panel of `width` blocks of a KV head: panel[l][j] = k_mean[first + j][dim[l]] */
-static void pack_panel(const prism_select_job *job, const prism_seq *q, int32_t s, int32_t h_kv, int b, int32_t first,
-                       int32_t width, float *panel)
+static void pack_panel(const prism_select_job *job, const prism_seq *q, int32_t s, int32_t h_kv,
+                       const select_band *band, int32_t first, int32_t width)
 {
     const prism_problem *p = job->problem;
-    const prism_band *band = &job->band[b];
     const int32_t d = p->call->d_head;
-    const float *k_mean = job->k_mean + ((int64_t)s * p->call->n_kv_head + h_kv) * p->n_kblk * d;
+    float *panel = head_panels(p, band, h_kv) + (int64_t)first * band->n_dim;
+    const float *k_mean = (const float *)job->k_mean + ((int64_t)s * p->call->n_kv_head + h_kv) * p->n_kblk * d;
     for (int32_t l = 0; l < band->n_dim; l++)
         for (int32_t j = 0; j < width; j++)
             panel[l * width + j] = first + j < q->n_kblk ? k_mean[(int64_t)(first + j) * d + band->dim[l]] : 0.0f;
@@ -103,21 +141,22 @@ static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const
     const prism_problem *p = job->problem;
     const int32_t d = p->call->d_head, ld = prism_padded_blocks(p), first = q->first_qblk + i0;
     const int32_t n_visible = prism_round_up(first + m, k->panel);
-    for (int b = 0; b < job->n_band; b++) {
-        const prism_band *band = &job->band[b];
+    const float *q_mean = job->q_mean;
+    uint64_t *all_bits = job->bits;
+    for (int b = 0; b < scratch->n_band; b++) {
+        const select_band *band = &scratch->band[b];
         if (band->n_dim == 0)
             continue;
         for (int32_t i = 0; i < m; i++)
             for (int32_t l = 0; l < band->n_dim; l++)
-                t->query[i * band->n_dim + l] = job->q_mean[(row0 + i) * d + band->dim[l]];
-        k->gemm(t->logit, ld, NULL, t->query, band->n_dim, head_panels(job, scratch, h_kv, b), m, n_visible,
-                band->n_dim);
+                t->query[i * band->n_dim + l] = q_mean[(row0 + i) * d + band->dim[l]];
+        k->gemm(t->logit, ld, NULL, t->query, band->n_dim, head_panels(p, band, h_kv), m, n_visible, band->n_dim);
         for (int32_t i = 0; i < m; i++)
-            select_row(k, t->logit + (int64_t)i * ld, first + i + 1, job->factor[(row0 + i) * PRISM_MAX_BAND + b],
-                       band->top_p, t->fixed, job->bits + (row0 + i) * p->n_word);
+            select_row(k, t->logit + (int64_t)i * ld, first + i + 1, scratch->factor[(row0 + i) * PRISM_MAX_BAND + b],
+                       job->top_p[b], t->fixed, all_bits + (row0 + i) * p->n_word);
     }
     for (int32_t i = 0; i < m; i++) {
-        uint64_t *bits = job->bits + (row0 + i) * p->n_word, any = 0;
+        uint64_t *bits = all_bits + (row0 + i) * p->n_word, any = 0;
         if (job->keep_sink)
             prism_bits_set(bits, 0);
         for (int32_t w = 0; w < p->n_word; w++)
@@ -138,9 +177,8 @@ static void select_sequence(const prism_ctx *ctx, const prism_select_job *job, i
 #pragma omp for schedule(static)
         for (int32_t item = 0; item < n_panel * n_kv_head; item++) {
             const int32_t h_kv = item / n_panel, first = item % n_panel * width;
-            for (int b = 0; b < job->n_band; b++)
-                pack_panel(job, &q, s, h_kv, b, first, width,
-                           head_panels(job, scratch, h_kv, b) + (int64_t)first * job->band[b].n_dim);
+            for (int b = 0; b < scratch->n_band; b++)
+                pack_panel(job, &q, s, h_kv, &scratch->band[b], first, width);
         }
         prism_arena arena = {.base = scratch->thread + (size_t)prism_thread_index() * scratch->thread_bytes};
         thread_scratch t = layout_thread(p, &arena);
@@ -166,8 +204,9 @@ void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job)
 {
     const prism_problem *p = job->problem;
     prism_arena arena = {.base = job->scratch};
-    const select_scratch scratch = layout(ctx, p, &arena);
-    memset(job->bits, 0, (size_t)(p->n_row * p->n_word) * sizeof *job->bits);
+    select_scratch scratch = layout(ctx, p, &arena);
+    set_bands(job, &scratch);
+    memset(job->bits, 0, prism_bits_bytes_cpu(p));
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         if (q.n_kv < job->min_tokens)

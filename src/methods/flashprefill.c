@@ -12,7 +12,7 @@ static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const 
 static void select_flashprefill(const prism_plan_job *job)
 {
     const prism_options *opt = job->options;
-    prism_pool_keys(job);
+    prism_pool(job, false, NULL);
     job->ctx->kernels->select_tokens(job->ctx, &(prism_tokens_job){
                                                    .problem = job->problem,
                                                    .min_tokens = job->min_tokens,

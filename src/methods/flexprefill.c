@@ -48,8 +48,7 @@ static void select_flexprefill(const prism_plan_job *job)
     const buffers b = layout(job->ctx, p, &a);
     const int32_t min_tokens = least_tokens(job);
 
-    prism_pool_queries(job);
-    prism_pool_keys(job);
+    prism_pool(job, true, NULL);
     k->probe(job->ctx, &(prism_probe_job){
                            .problem = p,
                            .n_query = p->block_size,

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "core/clock.h"
+#include "core/options.h"
 
 static const prism_method_impl *const methods[] = {
     [PRISM_METHOD_PRISM] = &prism_method_prism,
@@ -21,24 +21,44 @@ const prism_method_impl *prism_method_get(prism_method method)
     return (unsigned)method < n_method ? methods[method] : NULL;
 }
 
-void prism_pool_queries(const prism_plan_job *job)
+void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *bands)
 {
-    const double start = prism_seconds();
-    job->ctx->kernels->pool_queries(job->ctx, job->problem, job->q_mean);
-    *job->pool_seconds += prism_seconds() - start;
+    const prism_kernels *k = job->ctx->kernels;
+    if (job->ctx->timed)
+        k->mark(job->ctx, PRISM_MOMENT_POOL);
+    k->pool(job->ctx, &(prism_pool_job){.problem = job->problem,
+                                        .bands = bands,
+                                        .pooled = job->problem->call->pooled,
+                                        .q_mean = queries ? job->q_mean : NULL,
+                                        .k_mean = job->k_mean});
+    if (job->ctx->timed)
+        k->mark(job->ctx, PRISM_MOMENT_POOLED);
 }
 
-void prism_pool_keys(const prism_plan_job *job)
-{
-    const double start = prism_seconds();
-    job->ctx->kernels->pool_keys(job->ctx, job->problem, job->pooled, job->k_mean);
-    *job->pool_seconds += prism_seconds() - start;
-}
-
-size_t prism_pooled_scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+size_t prism_select_pooled_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
 {
     (void)o;
-    return prism_max_bytes(ctx->kernels->calibrate_bytes(ctx, p), ctx->kernels->select_bytes(ctx, p));
+    return ctx->kernels->select_bytes(ctx, p);
+}
+
+void prism_select_pooled(const prism_plan_job *job, const prism_bands *bands)
+{
+    const prism_options *opt = job->options;
+    prism_pool(job, true, bands);
+    job->ctx->kernels->select(job->ctx, &(prism_select_job){
+                                            .problem = job->problem,
+                                            .q_mean = job->q_mean,
+                                            .k_mean = job->k_mean,
+                                            .bands = bands,
+                                            .calibration = opt->calibration,
+                                            .top_p = {bands ? prism_options_top_p(opt, opt->top_p_high) : opt->top_p,
+                                                      prism_options_top_p(opt, opt->top_p_low)},
+                                            .keep_sink = opt->keep_sink,
+                                            .keep_own = opt->keep_own,
+                                            .min_tokens = job->min_tokens,
+                                            .bits = job->bits,
+                                            .scratch = job->scratch,
+                                        });
 }
 
 const char *prism_method_name(prism_method method)

@@ -6,17 +6,14 @@
 
 /* What a method works with; buffers are cut from the caller's workspace. */
 typedef struct prism_plan_job {
-    const prism_ctx *ctx;
+    prism_ctx *ctx;
     const prism_problem *problem;
     const prism_options *options;
-    int32_t min_tokens;   /* options->min_tokens, default resolved */
-    prism_pooled *pooled; /* [n_seq]: the caller's, or temporary ones */
-    float *q_mean, *k_mean;
-    float *factor;
-    uint64_t *bits;           /* [n_row][n_word]: out of select(), unless the method lists */
+    int32_t min_tokens;       /* options->min_tokens, default resolved */
+    void *q_mean, *k_mean;    /* the backend's formats */
+    void *bits;               /* out of select(), unless the method lists */
     int32_t *n_block, *n_key; /* [n_row]: out of select() if the method lists */
     void *scratch;            /* scratch_bytes() */
-    double *pool_seconds;     /* prism_pool_queries() and prism_pool_keys() add to it */
 } prism_plan_job;
 
 /*
@@ -40,12 +37,12 @@ extern const prism_method_impl prism_method_prism, prism_method_dense, prism_met
 /* NULL for an unknown value. */
 const prism_method_impl *prism_method_get(prism_method method);
 
-/* Block means into job->q_mean and job->k_mean, timed. */
-void prism_pool_queries(const prism_plan_job *job);
-void prism_pool_keys(const prism_plan_job *job);
+/* Block means into job->k_mean and, if wanted, job->q_mean; bands: as in prism_pool_job. */
+void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *bands);
 
-/* Scratch of methods that calibrate and select by pooled means. */
-size_t prism_pooled_scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o);
+/* Scores of pooled queries and keys, top-p, union. bands NULL: one band of all dimensions. */
+size_t prism_select_pooled_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o);
+void prism_select_pooled(const prism_plan_job *job, const prism_bands *bands);
 
 static inline size_t prism_max_bytes(size_t a, size_t b)
 {
