@@ -15,7 +15,7 @@
 
 ck_state ck;
 
-const prism_isa ck_tiers[] = {PRISM_ISA_C, PRISM_ISA_AVX2, PRISM_ISA_AVX512};
+prism_isa ck_tiers[CK_MAX_TIER];
 
 static const struct {
     const char *name;
@@ -26,15 +26,25 @@ static const struct {
 };
 enum { n_test = sizeof tests / sizeof tests[0], n_printed = 8 };
 
+static int n_tier;
+
+static void find_tiers(void)
+{
+    for (int isa = PRISM_ISA_C; isa <= (int)prism_cpu_best_isa(PRISM_ISA_AUTO); isa++)
+        if (prism_cpu_best_isa((prism_isa)isa) != PRISM_ISA_AUTO)
+            ck_tiers[n_tier++] = (prism_isa)isa;
+}
+
 int ck_n_tier(void)
 {
-    return (int)prism_cpu_best_isa(PRISM_ISA_AUTO);
+    return n_tier;
 }
 
 const char *ck_tier_name(prism_isa isa)
 {
-    static const char *const names[] = {"auto", "c", "avx2", "avx512"};
-    return names[isa];
+    prism_cpu_kernels k;
+    prism_cpu_get_kernels(isa, &k);
+    return k.name;
 }
 
 static bool count(bool ok, const char *format, va_list args)
@@ -102,6 +112,7 @@ int main(int argc, char **argv)
     int n_arg = 0, failed = 0, n_run = 0;
     bool bench = false;
     ck.seed = (uint64_t)time(NULL);
+    find_tiers();
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--seed") && i + 1 < argc)
             ck.seed = strtoull(argv[++i], NULL, 10);
@@ -116,7 +127,7 @@ int main(int argc, char **argv)
         ck_bench();
         return 0;
     }
-    printf("seed %llu, tiers up to %s\n", (unsigned long long)ck.seed, ck_tier_name((prism_isa)ck_n_tier()));
+    printf("seed %llu, tiers up to %s\n", (unsigned long long)ck.seed, ck_tier_name(ck_tiers[n_tier - 1]));
     for (int i = 0; i < n_test; i++)
         if (chosen(tests[i].name, argv + 1, n_arg)) {
             failed += run_test(i);

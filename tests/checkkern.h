@@ -22,7 +22,8 @@ bool ck_ok(bool ok, const char *format, ...) __attribute__((format(printf, 2, 3)
 bool ck_near(double got, double want, double bound, const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* Tiers of this machine, the C reference first. */
-extern const prism_isa ck_tiers[];
+enum { CK_MAX_TIER = 8 };
+extern prism_isa ck_tiers[CK_MAX_TIER];
 int ck_n_tier(void);
 const char *ck_tier_name(prism_isa isa);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "checkkern.h"
+#include "cpu/cpu.h"
 
 /* What the oracle says about one sequence, and how far float arithmetic may be from it. */
 typedef struct verdict {
@@ -17,6 +18,14 @@ static double *new_doubles(long n)
     if (!x)
         abort();
     return x;
+}
+
+/* Calls whose tensors all are bfloat16, on tiers with dot products of it. */
+static bool uses_bf16(prism_isa isa, const test_case *c)
+{
+    prism_cpu_kernels k;
+    prism_cpu_get_kernels(isa, &k);
+    return k.gemm_bf16 && c->s.dtype == PRISM_BF16 && c->s.out_dtype == PRISM_BF16;
 }
 
 /* A dot product of d terms, its operands scaled and rounded once, is within (d + 3) u of the sum of magnitudes. */
@@ -68,8 +77,16 @@ static void verdict_free(verdict *v)
  * argument of up to some tens (ck_softmax), and sums of n terms rescaled once a block by (n + 3 n_block) u: all
  * relative to sum p |v|. Then one rounding to the output's format. lse: e, the same summing error, and two roundings.
  */
-static void check_sequence(const test_case *c, int s, const verdict *v, const char *tier)
+/*
+ * bfloat16 operands: the dot products of Q and K are of exact products and round no more than float32 ones (on Arm
+ * twice as much). A weight is rounded to bfloat16 after it entered the sum, 2^-8 relative, and its exp2 is off by 3e-6
+ * (ck_softmax), in numerator and denominator. What is below 2^-126 counts as 0: weights, products with values, sums.
+ */
+static void check_sequence(const test_case *c, int s, const verdict *v, prism_isa isa)
 {
+    const char *tier = ck_tier_name(isa);
+    const bool bf16 = uses_bf16(isa, c);
+    const double arm = bf16 && isa == PRISM_ISA_NEONBF16 ? 2 : 1, exp2_error = bf16 ? 3e-6 + 0x1p-21 : 0x1p-21;
     const oracle_seq *q = &c->seq[s];
     const double u = 0x1p-24, n = oracle_n_kv(q) + 3.0 * oracle_n_kblk(q);
     double *out = new_doubles((long)q->n_head * q->n_q * q->d), *lse = new_doubles((long)q->n_head * q->n_q);
@@ -77,16 +94,18 @@ static void check_sequence(const test_case *c, int s, const verdict *v, const ch
     for (int h = 0; h < q->n_head; h++)
         for (int t = 0; t < q->n_q; t++) {
             const long row = (long)h * q->n_q + t;
-            const double rel = 2 * v->logit_error[row] + n * u + 0x1p-21;
+            const double logit = arm * v->logit_error[row], sums = arm * n * u;
+            const double rel = 2 * logit + sums + (bf16 ? 0x1p-8 + exp2_error : 0) + exp2_error;
             for (int j = 0; j < q->d; j++) {
                 const double want = v->out[row * q->d + j], exact = value_round(c->s.out_dtype, want);
                 const double rounding = value_unit(c->s.out_dtype) * (fabs(want) + rel * v->weight[row * q->d + j]);
-                const double tiny = c->s.out_dtype == PRISM_F16 ? 0x1p-25 : 0x1p-133; /* half a subnormal's step */
+                const double subnormal = c->s.out_dtype == PRISM_F16 ? 0x1p-25 : 0x1p-133; /* half a step */
+                const double tiny = subnormal + (bf16 ? (n + 1) * 0x1p-126 : 0);
                 const double bound = rel * v->weight[row * q->d + j] + rounding + tiny;
                 ck_near(out[row * q->d + j], isinf(exact) ? exact : want, bound, "%s seq %d h %d row %d of %d [%d]",
                         tier, s, h, t, q->n_q, j);
             }
-            ck_near(lse[row], v->lse[row], v->logit_error[row] + n * u + 0x1p-21 + 4 * u * fabs(v->lse[row]),
+            ck_near(lse[row], v->lse[row], logit + sums + exp2_error + 4 * u * fabs(v->lse[row]),
                     "%s seq %d h %d row %d: lse", tier, s, h, t);
         }
     free(out);
@@ -148,7 +167,7 @@ static void check_attend(test_case *c, int kind, uint64_t seed)
         case_poison_outputs(c);
         if (ck_ok(runner_attend(&r, &c->call) == PRISM_OK, "attend: %s", prism_last_error(ctx)))
             for (int s = 0; s < c->s.n_seq; s++)
-                check_sequence(c, s, &v[s], ck_tier_name(ck_tiers[tier]));
+                check_sequence(c, s, &v[s], ck_tiers[tier]);
         ck_ok(case_gaps_untouched(c), "%s: wrote outside the output", ck_tier_name(ck_tiers[tier]));
         runner_free(&r);
         prism_destroy(ctx);

@@ -13,7 +13,7 @@ enum { ROWS = 128, DIM = 128, LD = 128 };
 /* Data of one bench: sizes of a tile of attention at d 128. */
 typedef struct arena {
     float *a, *b, *c, *alpha;
-    uint16_t *half;
+    uint16_t *half, *packed, *weight;
     int32_t n_valid[ROWS];
     prism_softmax state[ROWS];
 } arena;
@@ -22,6 +22,7 @@ typedef struct job {
     const char *name;
     void (*run)(const prism_cpu_kernels *k, arena *x);
     double flop, bytes; /* of one run; the one that bounds it */
+    bool bf16;          /* only in tiers with such products; flop counts against their peak */
 } job;
 
 static void run_load_bf16(const prism_cpu_kernels *k, arena *x)
@@ -76,6 +77,21 @@ static void run_softmax(const prism_cpu_kernels *k, arena *x)
     k->softmax(x->c, LD, ROWS, LD, x->n_valid, x->state, x->alpha);
 }
 
+static void run_gemm_bf16(const prism_cpu_kernels *k, arena *x)
+{
+    k->gemm_bf16(x->c, LD, NULL, x->half, LD, x->packed, ROWS, LD, DIM);
+}
+
+static void run_gemm_bf16_pv(const prism_cpu_kernels *k, arena *x)
+{
+    k->gemm_bf16(x->c, LD, x->alpha, x->half, LD, x->packed, ROWS, LD, DIM);
+}
+
+static void run_softmax_bf16(const prism_cpu_kernels *k, arena *x)
+{
+    k->softmax_bf16(x->weight, x->c, LD, ROWS, LD, 0.1f, x->n_valid, x->state, x->alpha);
+}
+
 static void run_exp_row(const prism_cpu_kernels *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
@@ -101,13 +117,22 @@ static void run_sum_rows(const prism_cpu_kernels *k, arena *x)
 
 #define TILE ((double)ROWS * DIM)
 static const job jobs[] = {
-    {"load_row bf16", run_load_bf16, 0, 6 * TILE},     {"load_row f16", run_load_f16, 0, 6 * TILE},
-    {"add_row f32", run_add_f32, 0, 4 * TILE},         {"add_row bf16", run_add_bf16, 0, 2 * TILE},
-    {"store_row bf16", run_store_bf16, 0, 6 * TILE},   {"store_row f16", run_store_f16, 0, 6 * TILE},
-    {"gemm QK 128^3", run_gemm_qk, 2 * TILE * 128, 0}, {"gemm PV 128^3", run_gemm_pv, 2 * TILE * 128, 0},
-    {"softmax 128x128", run_softmax, 0, 8 * TILE},     {"exp_row 128", run_exp_row, 0, 8 * TILE},
-    {"scale_max 128", run_scale_max, 0, 8 * TILE},     {"dot_rows 128x128", run_dot_rows, 2 * TILE, 0},
-    {"sum_rows 128x128", run_sum_rows, 2 * TILE, 0},
+    {"load_row bf16", run_load_bf16, 0, 6 * TILE, false},
+    {"load_row f16", run_load_f16, 0, 6 * TILE, false},
+    {"add_row f32", run_add_f32, 0, 4 * TILE, false},
+    {"add_row bf16", run_add_bf16, 0, 2 * TILE, false},
+    {"store_row bf16", run_store_bf16, 0, 6 * TILE, false},
+    {"store_row f16", run_store_f16, 0, 6 * TILE, false},
+    {"gemm QK 128^3", run_gemm_qk, 2 * TILE * 128, 0, false},
+    {"gemm PV 128^3", run_gemm_pv, 2 * TILE * 128, 0, false},
+    {"softmax 128x128", run_softmax, 0, 8 * TILE, false},
+    {"exp_row 128", run_exp_row, 0, 8 * TILE, false},
+    {"scale_max 128", run_scale_max, 0, 8 * TILE, false},
+    {"dot_rows 128x128", run_dot_rows, 2 * TILE, 0, false},
+    {"sum_rows 128x128", run_sum_rows, 2 * TILE, 0, false},
+    {"bf16 gemm QK", run_gemm_bf16, 2 * TILE * 128, 0, true},
+    {"bf16 gemm PV", run_gemm_bf16_pv, 2 * TILE * 128, 0, true},
+    {"bf16 softmax", run_softmax_bf16, 0, 6 * TILE, true},
 };
 enum { n_job = sizeof jobs / sizeof jobs[0] };
 
@@ -122,14 +147,20 @@ static void *aligned(size_t bytes)
 
 static arena arena_new(void)
 {
-    arena x = {aligned(TILE * 4), aligned(TILE * 4), aligned(TILE * 4), aligned(ROWS * 4), aligned(TILE * 2), {0},
-               {{0, 0}}};
+    arena x = {.a = aligned(TILE * 4),
+               .b = aligned(TILE * 4),
+               .c = aligned(TILE * 4),
+               .alpha = aligned(ROWS * 4),
+               .half = aligned(TILE * 2),
+               .packed = aligned(TILE * 2),
+               .weight = aligned(TILE * 2)};
     rng r = {1};
     for (int i = 0; i < ROWS * DIM; i++) {
         x.a[i] = (float)rng_normal(&r) * 0.01f;
         x.b[i] = (float)rng_normal(&r);
         x.c[i] = (float)rng_unit(&r);
-        value_encode(PRISM_BF16, rng_normal(&r), &x.half[i]);
+        value_encode(PRISM_BF16, rng_normal(&r) * 0.01, &x.half[i]);
+        value_encode(PRISM_BF16, rng_normal(&r), &x.packed[i]);
     }
     for (int i = 0; i < ROWS; i++) {
         x.alpha[i] = 0.5f;
@@ -155,27 +186,31 @@ static double time_job(const job *j, const prism_cpu_kernels *k, arena *x)
     return best;
 }
 
-static void bench_kernels(const double *flops, double bytes)
+static void bench_kernels(const double *flops, const double *flops_bf16, double bytes)
 {
-    printf("Inner loops, one core, data in cache\n%-18s %-7s %10s %12s %8s %8s\n", "kernel", "tier", "us", "rate",
+    printf("Inner loops, one core, data in cache\n%-18s %-10s %10s %12s %8s %8s\n", "kernel", "tier", "us", "rate",
            "x C", "of peak");
     for (int i = 0; i < n_job; i++) {
         double c_time = 0;
         for (int tier = 0; tier < ck_n_tier(); tier++) {
             prism_cpu_kernels k;
-            arena x = arena_new();
             prism_cpu_get_kernels(ck_tiers[tier], &k);
+            if (jobs[i].bf16 && !k.gemm_bf16)
+                continue;
+            arena x = arena_new();
             const double t = time_job(&jobs[i], &k, &x);
-            c_time = tier == 0 ? t : c_time;
+            c_time = c_time > 0 ? c_time : t;
+            const double peak = jobs[i].bf16 ? flops_bf16[tier] : flops[tier];
             const double rate = (jobs[i].flop > 0 ? jobs[i].flop : jobs[i].bytes) / t;
-            printf("%-18s %-7s %10.2f %6.1f %s %7.2fx %7.1f%%\n", jobs[i].name, k.name, t * 1e6, rate / 1e9,
-                   jobs[i].flop > 0 ? "GFLOP" : "GB/s ", c_time / t,
-                   100 * rate / (jobs[i].flop > 0 ? flops[tier] : bytes));
+            printf("%-18s %-10s %10.2f %6.1f %s %7.2fx %7.1f%%\n", jobs[i].name, k.name, t * 1e6, rate / 1e9,
+                   jobs[i].flop > 0 ? "GFLOP" : "GB/s ", c_time / t, 100 * rate / (jobs[i].flop > 0 ? peak : bytes));
             free(x.a);
             free(x.b);
             free(x.c);
             free(x.alpha);
             free(x.half);
+            free(x.packed);
+            free(x.weight);
         }
     }
 }
@@ -262,11 +297,11 @@ static stage_times time_stages(prism_isa isa, test_case *c)
 
 static void print_stage(const char *name, prism_isa isa, double t, double c_time, double work, bool flop, double peak)
 {
-    printf("%-18s %-7s %10.3f %6.1f %s %7.2fx %7.1f%%\n", name, ck_tier_name(isa), t * 1e3, work / t / 1e9,
+    printf("%-18s %-10s %10.3f %6.1f %s %7.2fx %7.1f%%\n", name, ck_tier_name(isa), t * 1e3, work / t / 1e9,
            flop ? "GFLOP" : "GB/s ", c_time / t, 100 * work / t / peak);
 }
 
-static void bench_stages(const double *flops, double memory_bytes)
+static void bench_stages(const double *flops, const double *flops_bf16, double memory_bytes)
 {
     shape s = {.n_seq = 1,
                .n_head = N_HEAD,
@@ -284,7 +319,7 @@ static void bench_stages(const double *flops, double memory_bytes)
     const double keys = 2.0 * N_TOKEN * N_KV_HEAD * DIM, queries = 2.0 * N_TOKEN * N_HEAD * DIM;
     stage_times first = {0};
     printf("\nBytes are set against the copy in memory; 2 MB of keys may stay in cache, and then pass 100 %%.\n");
-    printf("Stages, %d cores, %d tokens, %d query heads, %d KV head, d %d, bf16, block 128\n%-18s %-7s %10s %12s %8s "
+    printf("Stages, %d cores, %d tokens, %d query heads, %d KV head, d %d, bf16, block 128\n%-18s %-10s %10s %12s %8s "
            "%8s\n",
            cores, N_TOKEN, N_HEAD, N_KV_HEAD, DIM, "stage", "tier", "ms", "rate", "x C", "of peak");
     for (int tier = 0; tier < ck_n_tier(); tier++) {
@@ -293,10 +328,11 @@ static void bench_stages(const double *flops, double memory_bytes)
         first = tier ? first : t;
         print_stage("pool keys", isa, t.pool, first.pool, keys, false, memory_bytes);
         print_stage("plan_build", isa, t.plan, first.plan, keys + queries, false, memory_bytes);
+        const double peak = (flops_bf16[tier] > 0 ? flops_bf16[tier] : flops[tier]) * cores;
         char name[32];
         snprintf(name, sizeof name, "attend %.0f %%", 100 * t.density);
-        print_stage(name, isa, t.sparse, first.sparse, dense * t.density, true, flops[tier] * cores);
-        print_stage("attend full", isa, t.dense, first.dense, dense, true, flops[tier] * cores);
+        print_stage(name, isa, t.sparse, first.sparse, dense * t.density, true, peak);
+        print_stage("attend full", isa, t.dense, first.dense, dense, true, peak);
         print_stage("attend one query", isa, t.few, first.few, 2 * keys, false, memory_bytes);
     }
     case_free(c);
@@ -304,14 +340,18 @@ static void bench_stages(const double *flops, double memory_bytes)
 
 void ck_bench(void)
 {
-    double flops[3];
+    double flops[CK_MAX_TIER], flops_bf16[CK_MAX_TIER];
     for (int tier = 0; tier < ck_n_tier(); tier++) {
         flops[tier] = ck_peak_flops(ck_tiers[tier]);
-        printf("peak of one core, %-7s %7.1f GFLOP/s\n", ck_tier_name(ck_tiers[tier]), flops[tier] / 1e9);
+        flops_bf16[tier] = ck_peak_flops_bf16(ck_tiers[tier]);
+        printf("peak of one core, %-10s %7.1f GFLOP/s", ck_tier_name(ck_tiers[tier]), flops[tier] / 1e9);
+        if (flops_bf16[tier] > 0)
+            printf(", bfloat16 dot products %7.1f", flops_bf16[tier] / 1e9);
+        putchar('\n');
     }
     const double cache = ck_peak_bytes(16 << 10), memory = ck_peak_bytes(256 << 20);
     printf("copy of one core, read and written: in cache %.1f GB/s, in memory %.1f GB/s\n\n", cache / 1e9,
            memory / 1e9);
-    bench_kernels(flops, cache);
-    bench_stages(flops, memory);
+    bench_kernels(flops, flops_bf16, cache);
+    bench_stages(flops, flops_bf16, memory);
 }

@@ -104,6 +104,62 @@ static void check_equal_columns(const prism_cpu_kernels *kern, int m, int n, int
     product_free(&p);
 }
 
+/* Products of bfloat16 are exact in float32, so only sums round: two a pair, within k + 2 units as above. Arm's dot
+ * product rounds to odd, which is off by up to a unit and not half of one. Its operands stand as pairs of rows. */
+static void check_gemm_bf16(const prism_cpu_kernels *kern, int m, int n, int k, int gap, bool scaled, rng *r)
+{
+    product p = product_new(kern->panel, m, n, k, gap, scaled, r);
+    const double unit = kern->isa == PRISM_ISA_NEONBF16 ? 0x1p-23 : 0x1p-24;
+    guarded a16 = guarded_new((size_t)((m - 1) * p.lda + k) * 2, 2), b16 = guarded_new((size_t)n * (size_t)k * 2, 64);
+    uint16_t *a = a16.data, *b = b16.data;
+    double *left = new_floats((int64_t)m * k);
+    for (int i = 0; i < m; i++)
+        for (int l = 0; l < k; l++) {
+            const double x = rng_normal(r);
+            left[i * k + l] = value_round(PRISM_BF16, x);
+            value_encode(PRISM_BF16, x, &a[i * p.lda + l]);
+        }
+    for (int l = 0; l < k; l++)
+        for (int j = 0; j < n; j++) {
+            uint16_t *pair = b + ((int64_t)(j / kern->panel) * kern->panel * k + l / 2 * 2 * kern->panel);
+            value_encode(PRISM_BF16, p.matrix[l * n + j], &pair[j % kern->panel * 2 + l % 2]);
+            p.matrix[l * n + j] = value_round(PRISM_BF16, p.matrix[l * n + j]);
+        }
+    kern->gemm_bf16(p.c.data, p.ldc, scaled ? p.alpha.data : NULL, a, p.lda, b, m, n, k);
+    const float *c = p.c.data, *alpha = p.alpha.data;
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < p.ldc && (i < m - 1 || j < n); j++) {
+            uint32_t bits;
+            memcpy(&bits, &c[i * p.ldc + j], 4);
+            if (j >= n) {
+                ck_ok(bits == 0xa5a5a5a5u, "%s gemm_bf16 m %d n %d: wrote between rows", kern->name, m, n);
+                continue;
+            }
+            double want = scaled ? (double)alpha[i] * p.before[i * n + j] : 0, magnitude = fabs(want);
+            for (int l = 0; l < k; l++) {
+                want += left[i * k + l] * p.matrix[l * n + j];
+                magnitude += fabs(left[i * k + l] * p.matrix[l * n + j]);
+            }
+            ck_near(c[i * p.ldc + j], want, (k + 2) * unit * magnitude, "%s gemm_bf16 m %d n %d k %d [%d][%d]%s",
+                    kern->name, m, n, k, i, j, scaled ? " scaled" : "");
+        }
+    guarded_free(&a16);
+    guarded_free(&b16);
+    free(left);
+    product_free(&p);
+}
+
+static void check_gemms_bf16(const prism_cpu_kernels *kern, rng *r)
+{
+    for (int m = 1; m <= 67; m += m < 35 ? 1 : 16)
+        for (int steps = 1; steps <= 8; steps += steps < 3 ? 1 : 5) {
+            const int k = kern->depth_bf16 * steps;
+            check_gemm_bf16(kern, m, kern->panel * rng_range(r, 1, 3), k, rng_range(r, 0, 2), (m + steps) % 2, r);
+        }
+    check_gemm_bf16(kern, 128, 128, 128, 0, false, r);
+    check_gemm_bf16(kern, 127, 128, 64, 1, true, r);
+}
+
 void ck_gemm(void)
 {
     static const int depth[] = {1, 2, 3, 17, 64, 96, 128, 192, 256};
@@ -119,5 +175,7 @@ void ck_gemm(void)
         check_gemm(&kern, 128, 128, 128, 0, false, &r);
         check_gemm(&kern, 127, 128, 80, 1, true, &r);
         check_equal_columns(&kern, 7, 192, 96, &r);
+        if (kern.gemm_bf16)
+            check_gemms_bf16(&kern, &r);
     }
 }

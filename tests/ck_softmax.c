@@ -5,7 +5,7 @@
 #include "checkkern.h"
 #include "cpu/cpu.h"
 
-enum { max_rows = 9, max_cols = 128 };
+enum { max_rows = 35, max_cols = 128 };
 
 typedef struct tile {
     int m, n;
@@ -67,18 +67,21 @@ static double exp2_bound(double y)
     return isinf(y) ? 0 : exp2(y) * (fabs(y) * 0x1p-24 + 1.5e-7) + 0x1p-125;
 }
 
-static void check_row(const prism_cpu_kernels *k, const tile *t, int i)
+/* weights of the row, scale: what the logits were multiplied with; relative errors that the kernel for bfloat16 adds:
+ * its coarser exp2 (kernels_*bf16.c), also in the sum, and the rounding of the weight, below 2^-126 to 0. */
+static void check_row(const prism_cpu_kernels *k, const tile *t, int i, const double *w, double scale, double coarse,
+                      double rounding)
 {
-    const float *w = (const float *)t->logit.data + i * t->n, *x = t->before[i];
+    const float *x = t->before[i];
     const int n_valid = t->n_valid[i];
     double max = t->old[i].max, sum = 0, bound = 0;
     bool spoiled = false; /* NaN or +inf among the valid: the row has no finite answer */
     for (int j = 0; j < n_valid; j++) {
         spoiled = spoiled || isnan(x[j]) || x[j] == INFINITY;
-        max = x[j] > max ? x[j] : max;
+        max = (float)(scale * x[j]) > max ? (float)(scale * x[j]) : max;
     }
     for (int j = n_valid; j < t->n; j++)
-        ck_ok(w[j] == 0, "%s softmax n %d: weight %g behind %d valid", k->name, t->n, (double)w[j], n_valid);
+        ck_ok(w[j] == 0, "%s softmax n %d: weight %g behind %d valid", k->name, t->n, w[j], n_valid);
     if (spoiled) {
         ck_ok(isnan(t->state[i].sum), "%s softmax: a NaN or infinite logit left the sum %g", k->name,
               (double)t->state[i].sum);
@@ -87,16 +90,42 @@ static void check_row(const prism_cpu_kernels *k, const tile *t, int i)
     ck_near(t->state[i].max, max, 0, "%s softmax n %d: max", k->name, t->n);
     const double base = max == -INFINITY ? 0 : max;
     for (int j = 0; j < n_valid; j++) {
-        const double y = x[j] - base, want = exp2(y);
-        ck_near(w[j], want, exp2_bound(y), "%s softmax n %d: weight of 2^%.9g", k->name, t->n, y);
+        const double y = scale * x[j] - base, want = exp2(y), error = exp2_bound(y) + coarse * want;
+        ck_near(w[j], want, error + rounding * (want + error), "%s softmax n %d: weight of 2^%.9g", k->name, t->n, y);
         sum += want;
-        bound += exp2_bound(y);
+        bound += error;
     }
     const double y = t->old[i].max - base, alpha = exp2(y);
     ck_near(t->alpha[i], alpha, exp2_bound(y), "%s softmax: alpha of 2^%.9g", k->name, y);
     sum += alpha * t->old[i].sum;
     ck_near(t->state[i].sum, sum, bound + exp2_bound(y) * t->old[i].sum + (n_valid + 3) * 0x1p-24 * sum,
             "%s softmax n %d: sum", k->name, t->n);
+}
+
+static void check_tile(const prism_cpu_kernels *k, const tile *t)
+{
+    double w[max_cols];
+    k->softmax(t->logit.data, t->n, t->m, t->n, t->n_valid, (prism_softmax *)t->state, (float *)t->alpha);
+    for (int i = 0; i < t->m; i++) {
+        for (int j = 0; j < t->n; j++)
+            w[j] = ((const float *)t->logit.data)[i * t->n + j];
+        check_row(k, t, i, w, 1, 0, 0);
+    }
+}
+
+static void check_tile_bf16(const prism_cpu_kernels *k, const tile *t)
+{
+    double w[max_cols];
+    guarded weight = guarded_new((size_t)(t->m * t->n) * 2, 64);
+    const float scale = 0.127517436f;
+    k->softmax_bf16(weight.data, t->logit.data, t->n, t->m, t->n, scale, t->n_valid, (prism_softmax *)t->state,
+                    (float *)t->alpha);
+    for (int i = 0; i < t->m; i++) {
+        for (int j = 0; j < t->n; j++)
+            w[j] = value_decode(PRISM_BF16, (const uint16_t *)weight.data + i * t->n + j);
+        check_row(k, t, i, w, (double)scale, 3e-6, 0x1p-8);
+    }
+    guarded_free(&weight);
 }
 
 void ck_softmax(void)
@@ -106,10 +135,11 @@ void ck_softmax(void)
         prism_cpu_get_kernels(ck_tiers[tier], &k);
         rng r = ck_rng("softmax");
         for (int round = 0; round < 600; round++) {
-            tile t = tile_new(round % 2 ? 64 : 128, round, &r);
-            k.softmax(t.logit.data, t.n, t.m, t.n, t.n_valid, t.state, t.alpha);
-            for (int i = 0; i < t.m; i++)
-                check_row(&k, &t, i);
+            tile t = tile_new(round / 2 % 2 ? 64 : 128, round, &r);
+            if (k.softmax_bf16 && round % 2)
+                check_tile_bf16(&k, &t);
+            else
+                check_tile(&k, &t);
             guarded_free(&t.logit);
         }
     }

@@ -24,7 +24,7 @@
  *   - Positions are absolute: query row i of a sequence stands at position q_start + i and sees keys 0 .. q_start + i.
  *     Blocks lie on the absolute grid: block b holds positions [b * block_size, (b + 1) * block_size).
  *   - The library never prints, never aborts, has no global mutable state, and reads one environment variable:
- *     PRISM_ISA (c, avx2, avx512) caps the CPU kernels that prism_create() may choose.
+ *     PRISM_ISA (c, avx2, avx512, avx512bf16, amx, neon, neonbf16) caps the CPU kernels that prism_create() may choose.
  */
 #ifndef PRISM_ATTN_PRISM_H
 #define PRISM_ATTN_PRISM_H
@@ -73,8 +73,17 @@ typedef enum prism_device {
     PRISM_DEVICE_CUDA = 1 /* an NVIDIA GPU: see prism_cuda.h */
 } prism_device;
 
-/* CPU kernel tiers, in climbing order. */
-typedef enum prism_isa { PRISM_ISA_AUTO = 0, PRISM_ISA_C = 1, PRISM_ISA_AVX2 = 2, PRISM_ISA_AVX512 = 3 } prism_isa;
+/* CPU kernel tiers, for each architecture in climbing order: a machine that runs one runs those before it. */
+typedef enum prism_isa {
+    PRISM_ISA_AUTO = 0,
+    PRISM_ISA_C = 1,
+    PRISM_ISA_AVX2 = 2,       /* x86-64 with AVX2, FMA and F16C */
+    PRISM_ISA_AVX512 = 3,     /* AVX-512 F, BW, DQ, VL */
+    PRISM_ISA_AVX512BF16 = 4, /* dot products of bfloat16; only for calls whose q, k, v and o all are BF16 */
+    PRISM_ISA_AMX = 5,        /* the same on tiles: AMX-BF16 */
+    PRISM_ISA_NEON = 6,       /* AArch64 */
+    PRISM_ISA_NEONBF16 = 7    /* dot products of bfloat16, for the same calls */
+} prism_isa;
 
 typedef struct prism_config {
     size_t struct_size;
@@ -103,7 +112,7 @@ typedef struct prism_info {
     prism_isa isa; /* tier in use */
     int32_t n_thread;
     const char *isa_name;     /* "avx512" */
-    const char *cpu_features; /* "avx2 fma f16c avx512f ...": what the machine has, owned by ctx */
+    const char *cpu_features; /* "avx2 avx512 avx512bf16": the tiers this machine runs beside c; owned by ctx */
 } prism_info;
 
 /* Caller sets info->struct_size = sizeof *info. */

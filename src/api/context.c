@@ -57,13 +57,9 @@ void prism_config_init(prism_config *config)
  * or impossible PRISM_ISA is no reason to fail: it is a cap, and caps nothing. */
 static prism_isa choose_isa(prism_isa asked)
 {
-    static const char *const names[] = {"auto", "c", "avx2", "avx512"};
-    const char *cap = getenv("PRISM_ISA");
-    prism_isa isa = prism_cpu_best_isa(asked);
-    for (int i = 1; cap && i < 4; i++)
-        if (!strcmp(cap, names[i]) && (int)isa > i)
-            isa = (prism_isa)i;
-    return isa;
+    const char *name = getenv("PRISM_ISA");
+    const prism_isa isa = prism_cpu_best_isa(asked), cap = name ? prism_cpu_find_isa(name) : PRISM_ISA_AUTO;
+    return cap != PRISM_ISA_AUTO && cap < isa ? cap : isa;
 }
 
 prism_status prism_create(const prism_config *config, prism_ctx **out)
@@ -78,7 +74,7 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
             return PRISM_ERROR_INVALID;
         c = *config;
     }
-    if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa > PRISM_ISA_AVX512 || c.ordinal < 0)
+    if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa > PRISM_ISA_NEONBF16 || c.ordinal < 0)
         return PRISM_ERROR_INVALID;
     const prism_isa isa = choose_isa(c.isa);
     const prism_kernels *kernels = c.device == PRISM_DEVICE_CPU    ? &prism_kernels_cpu

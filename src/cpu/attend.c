@@ -1,21 +1,20 @@
 /*
  * attend: exact attention over the listed blocks.
  *
- * Keys and values of one KV head are packed once into the gemm kernel's layout; then every (query head, query block)
- * is a work item, longest first. An item walks its list: logits = Q K^T, online softmax, O = alpha O + P V. Single
- * keys come last: gathered and packed a block's worth at a time, then treated alike.
+ * Keys and values of one KV head are packed once into the layout that the products read (operand.h); then every (query
+ * head, query block) is a work item, longest first. An item walks its list: logits = Q K^T, online softmax,
+ * O = alpha O + P V. Single keys come last: gathered and packed a block's worth at a time, then treated alike.
  */
 #include <math.h>
 #include <string.h>
 
-#include "core/half.h"
-#include "cpu/cpu.h"
+#include "cpu/operand.h"
 
-static const float log2_e = 1.44269504f, ln_2 = 0.69314718f;
+static const float ln_2 = 0.69314718f;
 
 typedef struct attend_scratch {
-    float *key;      /* [n_kblk][d x block, panels of keys] */
-    float *value;    /* [n_kblk][block x d_pad, panels of dimensions] */
+    void *key;       /* [n_kblk][depth x block, panels of keys] */
+    void *value;     /* [n_kblk][block x d_pad, panels of dimensions] */
     uint8_t *finite; /* [n_kblk] all values of the block are */
     int32_t *order;  /* [group * n_qblk] work items, longest first */
     int32_t *count;  /* [n_kblk + 2] */
@@ -24,105 +23,75 @@ typedef struct attend_scratch {
 } attend_scratch;
 
 typedef struct thread_scratch {
-    float *query;       /* [block][d] */
-    float *logit;       /* [block][block] */
-    float *output;      /* [block][d_pad] */
-    float *stage;       /* [block][d]: rows on their way into panels */
-    float *key, *value; /* a block's worth of single keys, packed as in attend_scratch */
+    void *query;       /* [block][depth] */
+    float *logit;      /* [block][block] */
+    void *weight;      /* [block][block]; float32 weights take the place of their logits */
+    float *output;     /* [block][d_pad] */
+    void *stage;       /* [block][depth]: rows on their way into panels */
+    void *key, *value; /* a block's worth of single keys, packed as in attend_scratch */
 } thread_scratch;
 
-static int32_t padded_dims(const prism_problem *p)
+static thread_scratch layout_thread(const prism_problem *p, const prism_operand *op, prism_arena *a)
 {
-    return prism_round_up(p->call->d_head, PRISM_MAX_PANEL);
-}
-
-static thread_scratch layout_thread(const prism_problem *p, prism_arena *a)
-{
-    const size_t block = (size_t)p->block_size, d = (size_t)p->call->d_head, d_pad = (size_t)padded_dims(p);
+    const size_t block = (size_t)p->block_size, depth = (size_t)op->depth, d_pad = (size_t)op->d_pad;
     thread_scratch t;
-    t.query = prism_arena_take(a, block * d, sizeof(float));
+    t.query = prism_arena_take(a, block * depth, op->bytes);
     t.logit = prism_arena_take(a, block * block, sizeof(float));
+    t.weight = op->bf16 ? prism_arena_take(a, block * block, op->bytes) : t.logit;
     t.output = prism_arena_take(a, block * d_pad, sizeof(float));
-    t.stage = prism_arena_take(a, block * d, sizeof(float));
-    t.key = prism_arena_take(a, block * d, sizeof(float));
-    t.value = prism_arena_take(a, block * d_pad, sizeof(float));
+    t.stage = prism_arena_take(a, block * depth, op->bytes);
+    t.key = prism_arena_take(a, block * depth, op->bytes);
+    t.value = prism_arena_take(a, block * d_pad, op->bytes);
     return t;
 }
 
-static attend_scratch layout(const prism_ctx *ctx, const prism_problem *p, prism_arena *a)
+static attend_scratch layout(const prism_ctx *ctx, const prism_problem *p, const prism_operand *op, prism_arena *a)
 {
     const size_t n_kblk = (size_t)p->n_kblk, block = (size_t)p->block_size;
     attend_scratch s;
-    s.key = prism_arena_take(a, n_kblk, block * (size_t)p->call->d_head * sizeof(float));
-    s.value = prism_arena_take(a, n_kblk, block * (size_t)padded_dims(p) * sizeof(float));
+    s.key = prism_arena_take(a, n_kblk, block * (size_t)op->depth * op->bytes);
+    s.value = prism_arena_take(a, n_kblk, block * (size_t)op->d_pad * op->bytes);
     s.finite = prism_arena_take(a, n_kblk, 1);
     s.order = prism_arena_take(a, (size_t)p->group * (size_t)p->n_qblk, sizeof *s.order);
     s.count = prism_arena_take(a, n_kblk + 2, sizeof *s.count);
     prism_arena one = {0};
-    layout_thread(p, &one);
+    layout_thread(p, op, &one);
     s.thread_bytes = one.used;
     s.thread = prism_arena_take(a, (size_t)ctx->n_thread, s.thread_bytes);
     return s;
 }
 
+static size_t blocks_bytes(const prism_ctx *ctx, const prism_problem *p, bool bf16)
+{
+    const prism_operand op = prism_operand_make(ctx->cpu, p, bf16);
+    prism_arena a = {0};
+    layout(ctx, p, &op, &a);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+/* Of every way that a call of this shape may take, whatever its types. */
 size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
 {
-    prism_arena a = {0};
-    layout(ctx, p, &a);
-    const size_t few = prism_attend_few_bytes(ctx, p);
-    return a.overflow ? SIZE_MAX : few > a.used ? few : a.used;
+    size_t bytes = prism_attend_few_bytes(ctx, p);
+    for (int bf16 = 0; bf16 <= (ctx->cpu->gemm_bf16 != NULL); bf16++) {
+        const size_t of_blocks = blocks_bytes(ctx, p, bf16);
+        bytes = of_blocks > bytes ? of_blocks : bytes;
+    }
+    return bytes;
 }
 
 /* ------------------------------------------------------------------------------------------------- pack ---- */
 
-/* Rows of block v as float32, zero past the end. Returns how many are real. */
-static int32_t load_block(const prism_cpu_kernels *k, const prism_problem *p, const prism_tensor *x, int32_t s,
-                          int32_t h, int32_t v, int32_t n_kv, float *rows)
-{
-    const int32_t d = p->call->d_head, begin = v * p->block_size;
-    const int32_t n = n_kv - begin < p->block_size ? n_kv - begin : p->block_size;
-    for (int32_t j = 0; j < n; j++)
-        prism_load_token(k, x, s, begin + j, h, d, rows + (int64_t)j * d);
-    memset(rows + (int64_t)n * d, 0, (size_t)(p->block_size - n) * (size_t)d * sizeof *rows);
-    return n;
-}
-
-/* panel[l][j] = rows[first + j][l] */
-static void pack_keys(const float *rows, int32_t block, int32_t d, int32_t width, float *out)
-{
-    for (int32_t first = 0; first < block; first += width)
-        for (int32_t l = 0; l < d; l++)
-            for (int32_t j = 0; j < width; j++)
-                *out++ = rows[(int64_t)(first + j) * d + l];
-}
-
-/* panel[i][j] = rows[i][first + j], zero past d */
-static void pack_values(const float *rows, int32_t block, int32_t d, int32_t d_pad, int32_t width, float *out)
-{
-    for (int32_t first = 0; first < d_pad; first += width)
-        for (int32_t i = 0; i < block; i++)
-            for (int32_t j = first; j < first + width; j++)
-                *out++ = j < d ? rows[(int64_t)i * d + j] : 0.0f;
-}
-
-static bool all_finite(const float *x, int64_t n)
-{
-    uint32_t bad = 0; /* integers, so that the loop vectorises */
-    for (int64_t i = 0; i < n; i++)
-        bad |= (prism_float_bits(x[i]) & 0x7f800000) == 0x7f800000;
-    return !bad;
-}
-
-static void pack_block(const prism_ctx *ctx, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
-                       int32_t v, const attend_scratch *a, float *stage)
+static void pack_block(const prism_operand *op, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+                       int32_t v, const attend_scratch *a, void *stage)
 {
     const prism_call *c = p->call;
-    const int32_t block = p->block_size, d = c->d_head, d_pad = padded_dims(p), width = ctx->cpu->panel;
-    load_block(ctx->cpu, p, &c->k, s, h_kv, v, q->n_kv, stage);
-    pack_keys(stage, block, d, width, a->key + (int64_t)v * block * d);
-    load_block(ctx->cpu, p, &c->v, s, h_kv, v, q->n_kv, stage);
-    a->finite[v] = all_finite(stage, (int64_t)block * d);
-    pack_values(stage, block, d, d_pad, width, a->value + (int64_t)v * block * d_pad);
+    const int32_t block = p->block_size, begin = v * block, n = q->n_kv - begin < block ? q->n_kv - begin : block;
+    prism_operand_load_rows(op, &c->k, s, begin, n, block, h_kv, stage);
+    prism_operand_pack_keys(op, stage, block, prism_operand_at(op, a->key, (int64_t)v * block * op->depth));
+    prism_operand_load_rows(op, &c->v, s, begin, n, block, h_kv, stage);
+    a->finite[v] = prism_operand_all_finite(op, stage, block);
+    prism_operand_pack_values(op, stage, block, prism_operand_at(op, a->value, (int64_t)v * block * op->d_pad));
 }
 
 /* ----------------------------------------------------------------------------------------------- attend ---- */
@@ -130,84 +99,97 @@ static void pack_block(const prism_ctx *ctx, const prism_problem *p, const prism
 typedef struct attend_item {
     const prism_problem *p;
     const prism_plan *plan;
+    const prism_operand *op;
     const attend_scratch *a;
     prism_seq q;
     int32_t s, h, i; /* sequence, query head, query block */
 } attend_item;
 
-/* P V where some of n values are not finite and rows see n_valid of them: a row must not touch the values after it,
- * for 0 * NaN is NaN. */
-static void add_values_by_row(const prism_cpu_kernels *k, float *output, int64_t d_pad, const float *alpha,
-                              const float *weight, int64_t ld, const float *value, int32_t n, int32_t m,
-                              const int32_t *n_valid)
+/* m rows of logits become weights. */
+static void weigh(const prism_operand *op, const thread_scratch *t, int32_t ld, int32_t m, int32_t n,
+                  const int32_t *n_valid, prism_softmax *state, float *alpha)
 {
-    const int32_t width = k->panel;
-    for (int32_t r = 0; r < m; r++)
-        for (int32_t j = 0; j < d_pad; j += width)
-            k->gemm(output + r * d_pad + j, d_pad, alpha + r, weight + r * ld, ld, value + (int64_t)j * n, 1, width,
-                    n_valid[r]);
+    if (op->bf16)
+        op->k->softmax_bf16(t->weight, t->logit, ld, m, n, op->scale, n_valid, state, alpha);
+    else
+        op->k->softmax(t->logit, ld, m, n, n_valid, state, alpha);
 }
 
-static void load_queries(const prism_cpu_kernels *k, const attend_item *it, prism_range r, float *query)
+/* O = alpha O + P V where values of tokens that a row does not see may be infinite or NaN: a weight of 0 does not
+ * silence those. From the last row to the first, each without the tokens behind it. */
+static void add_values_by_row(const prism_operand *op, const thread_scratch *t, int32_t ld, const void *value,
+                              int32_t n, int32_t m, const int32_t *n_valid, const float *alpha)
 {
-    const prism_call *c = it->p->call;
-    const int32_t d = c->d_head;
-    for (int32_t t = r.begin; t < r.end; t++, query += d) {
-        prism_load_token(k, &c->q, it->s, t, it->h, d, query);
-        k->store_row[PRISM_F32](query, query, d, it->p->scale * log2_e);
+    int32_t left = n;
+    if (value != t->value)
+        memcpy(t->value, value, (size_t)n * (size_t)op->d_pad * op->bytes);
+    for (int32_t r = m - 1; r >= 0; r--) {
+        while (left > n_valid[r])
+            prism_operand_clear_value(op, t->value, n, --left);
+        prism_operand_product(op, t->output + (int64_t)r * op->d_pad, op->d_pad, alpha + r,
+                              prism_operand_at(op, t->weight, (int64_t)r * ld), ld, t->value, 1, op->d_pad, n);
     }
 }
 
-static void store_outputs(const prism_cpu_kernels *k, const attend_item *it, prism_range r, const float *output,
-                          int64_t d_pad, const prism_softmax *state)
+static void load_queries(const attend_item *it, prism_range r, void *query)
+{
+    const prism_operand *op = it->op;
+    for (int32_t t = r.begin; t < r.end; t++)
+        prism_operand_load(op, &it->p->call->q, it->s, t, it->h, op->q_factor,
+                           prism_operand_at(op, query, (int64_t)(t - r.begin) * op->depth));
+}
+
+static void store_outputs(const attend_item *it, prism_range r, const float *output, const prism_softmax *state)
 {
     const prism_call *c = it->p->call;
-    for (int32_t t = r.begin; t < r.end; t++, output += d_pad, state++) {
-        prism_store_token(k, &c->o, it->s, t, it->h, c->d_head, output, 1.0f / state->sum);
+    for (int32_t t = r.begin; t < r.end; t++, output += it->op->d_pad, state++) {
+        prism_store_token(it->op->k, &c->o, it->s, t, it->h, c->d_head, output, 1.0f / state->sum);
         if (c->lse.data)
             *(float *)prism_tensor_at(&c->lse, it->s, t, it->h) = (state->max + log2f(state->sum)) * ln_2;
     }
 }
 
-/* Rows of the listed tokens as float32, zero from n to n_row. */
-static void gather_rows(const prism_cpu_kernels *k, const attend_item *it, const prism_tensor *x, const int32_t *token,
-                        int32_t n, int32_t n_row, float *rows)
+/* Rows of the listed tokens, zero from n to n_row. */
+static void gather_rows(const attend_item *it, const prism_tensor *x, const int32_t *token, int32_t n, int32_t n_row,
+                        void *rows)
 {
-    const int32_t d = it->p->call->d_head, h_kv = it->h / it->p->group;
-    for (int32_t j = 0; j < n; j++)
-        prism_load_token(k, x, it->s, token[j], h_kv, d, rows + (int64_t)j * d);
-    memset(rows + (int64_t)n * d, 0, (size_t)(n_row - n) * (size_t)d * sizeof *rows);
+    const prism_operand *op = it->op;
+    for (int32_t j = 0; j < n_row; j++)
+        prism_operand_load_rows(op, x, it->s, j < n ? token[j] : 0, j < n, 1, it->h / it->p->group,
+                                prism_operand_at(op, rows, (int64_t)j * op->depth));
 }
 
 /* At most a block's worth of single keys. They ascend, so a query sees a prefix of them. */
-static void attend_keys(const prism_cpu_kernels *k, const attend_item *it, const thread_scratch *t, prism_range rows,
-                        const int32_t *key, int32_t n, prism_softmax *state, float *alpha)
+static void attend_keys(const attend_item *it, const thread_scratch *t, prism_range rows, const int32_t *key, int32_t n,
+                        prism_softmax *state, float *alpha)
 {
     const prism_problem *p = it->p;
-    const int32_t block = p->block_size, d = p->call->d_head, d_pad = padded_dims(p), m = rows.end - rows.begin;
-    const int32_t n_row = prism_round_up(n, k->panel), first = it->q.q_start + rows.begin;
+    const prism_operand *op = it->op;
+    const int32_t block = p->block_size, m = rows.end - rows.begin, first = it->q.q_start + rows.begin;
+    const int32_t n_row = prism_round_up(n, op->k->panel);
     int32_t n_valid[PRISM_MAX_BLOCK];
     for (int32_t r = 0, seen = 0; r < m; r++) {
         while (seen < n && key[seen] <= first + r)
             seen++;
         n_valid[r] = seen;
     }
-    gather_rows(k, it, &p->call->k, key, n, n_row, t->stage);
-    pack_keys(t->stage, n_row, d, k->panel, t->key);
-    k->gemm(t->logit, block, NULL, t->query, d, t->key, m, n_row, d);
-    k->softmax(t->logit, block, m, n_row, n_valid, state, alpha);
-    gather_rows(k, it, &p->call->v, key, n, n_row, t->stage);
-    pack_values(t->stage, n_row, d, d_pad, k->panel, t->value);
-    if (n_valid[0] < n && !all_finite(t->stage, (int64_t)n * d))
-        add_values_by_row(k, t->output, d_pad, alpha, t->logit, block, t->value, n_row, m, n_valid);
+    gather_rows(it, &p->call->k, key, n, n_row, t->stage);
+    prism_operand_pack_keys(op, t->stage, n_row, t->key);
+    prism_operand_product(op, t->logit, block, NULL, t->query, op->depth, t->key, m, n_row, op->depth);
+    weigh(op, t, block, m, n_row, n_valid, state, alpha);
+    gather_rows(it, &p->call->v, key, n, n_row, t->stage);
+    prism_operand_pack_values(op, t->stage, n_row, t->value);
+    if (n_valid[0] < n && !prism_operand_all_finite(op, t->stage, n))
+        add_values_by_row(op, t, block, t->value, n_row, m, n_valid, alpha);
     else
-        k->gemm(t->output, d_pad, alpha, t->logit, block, t->value, m, d_pad, n_row);
+        prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, t->value, m, op->d_pad, n_row);
 }
 
-static void attend_tile(const prism_cpu_kernels *k, const attend_item *it, const thread_scratch *t)
+static void attend_tile(const attend_item *it, const thread_scratch *t)
 {
     const prism_problem *p = it->p;
-    const int32_t block = p->block_size, d = p->call->d_head, d_pad = padded_dims(p), own = it->q.first_qblk + it->i;
+    const prism_operand *op = it->op;
+    const int32_t block = p->block_size, own = it->q.first_qblk + it->i;
     const prism_range rows = prism_seq_rows(&it->q, it->i, block);
     const int32_t m = rows.end - rows.begin;
     const int64_t row = prism_problem_row(p, it->s, it->h, it->i);
@@ -220,23 +202,24 @@ static void attend_tile(const prism_cpu_kernels *k, const attend_item *it, const
         n_before[r] = block;
         n_own[r] = it->q.q_start + rows.begin + r - own * block + 1;
     }
-    load_queries(k, it, rows, t->query);
-    memset(t->output, 0, (size_t)m * (size_t)d_pad * sizeof(float));
+    load_queries(it, rows, t->query);
+    memset(t->output, 0, (size_t)m * (size_t)op->d_pad * sizeof(float));
     for (int64_t n = 0; n < list.n; n++) {
         const int32_t v = list.index ? list.index[n] : (int32_t)n;
         const int32_t *n_valid = v == own ? n_own : n_before;
-        const float *value = it->a->value + (int64_t)v * block * d_pad;
-        k->gemm(t->logit, block, NULL, t->query, d, it->a->key + (int64_t)v * block * d, m, block, d);
-        k->softmax(t->logit, block, m, block, n_valid, state, alpha);
+        const void *key = prism_operand_at(op, it->a->key, (int64_t)v * block * op->depth);
+        const void *value = prism_operand_at(op, it->a->value, (int64_t)v * block * op->d_pad);
+        prism_operand_product(op, t->logit, block, NULL, t->query, op->depth, key, m, block, op->depth);
+        weigh(op, t, block, m, block, n_valid, state, alpha);
         if (v == own && !it->a->finite[v])
-            add_values_by_row(k, t->output, d_pad, alpha, t->logit, block, value, block, m, n_valid);
+            add_values_by_row(op, t, block, value, block, m, n_valid, alpha);
         else
-            k->gemm(t->output, d_pad, alpha, t->logit, block, value, m, d_pad, block);
+            prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, value, m, op->d_pad, block);
     }
     const prism_plan_keys keys = prism_plan_get_keys(it->plan, row);
     for (int64_t n = 0; n < keys.n; n += block)
-        attend_keys(k, it, t, rows, keys.index + n, (int32_t)(keys.n - n < block ? keys.n - n : block), state, alpha);
-    store_outputs(k, it, rows, t->output, d_pad, state);
+        attend_keys(it, t, rows, keys.index + n, (int32_t)(keys.n - n < block ? keys.n - n : block), state, alpha);
+    store_outputs(it, rows, t->output, state);
 }
 
 /* Length of a row in blocks, at most n_kblk. A single key costs about as much as two of a block: it is packed anew for
@@ -267,23 +250,23 @@ static void sort_items(const prism_problem *p, const prism_plan *plan, const pri
     }
 }
 
-static void attend_kv_head(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, int32_t s,
-                           int32_t h_kv, const attend_scratch *a)
+static void attend_kv_head(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
+                           const prism_operand *op, int32_t s, int32_t h_kv, const attend_scratch *a)
 {
     const prism_seq q = prism_problem_seq(p, s);
     sort_items(p, plan, &q, s, h_kv, a);
 #pragma omp parallel num_threads(ctx->n_thread)
     {
         prism_arena arena = {.base = a->thread + (size_t)prism_thread_index() * a->thread_bytes};
-        const thread_scratch t = layout_thread(p, &arena);
+        const thread_scratch t = layout_thread(p, op, &arena);
 #pragma omp for schedule(static)
         for (int32_t v = 0; v < q.n_kblk; v++)
-            pack_block(ctx, p, &q, s, h_kv, v, a, t.stage);
+            pack_block(op, p, &q, s, h_kv, v, a, t.stage);
 #pragma omp for schedule(dynamic, 1)
         for (int32_t n = 0; n < p->group * q.n_qblk; n++) {
             const int32_t item = a->order[n];
-            const attend_item it = {p, plan, a, q, s, h_kv * p->group + item / q.n_qblk, item % q.n_qblk};
-            attend_tile(ctx->cpu, &it, &t);
+            const attend_item it = {p, plan, op, a, q, s, h_kv * p->group + item / q.n_qblk, item % q.n_qblk};
+            attend_tile(&it, &t);
         }
     }
 }
@@ -291,13 +274,14 @@ static void attend_kv_head(const prism_ctx *ctx, const prism_problem *p, const p
 void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
 {
     prism_arena arena = {.base = scratch};
-    const attend_scratch a = layout(ctx, p, &arena);
+    const prism_operand op = prism_operand_make(ctx->cpu, p, prism_operand_fits_bf16(ctx->cpu, p->call));
+    const attend_scratch a = layout(ctx, p, &op, &arena);
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         if (prism_attend_few_fits(p, &q, plan))
             prism_attend_few(ctx, p, s, scratch);
         else
             for (int32_t h_kv = 0; h_kv < p->call->n_kv_head && q.n_q > 0; h_kv++)
-                attend_kv_head(ctx, p, plan, s, h_kv, &a);
+                attend_kv_head(ctx, p, plan, &op, s, h_kv, &a);
     }
 }

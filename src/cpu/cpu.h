@@ -45,6 +45,7 @@ void prism_attend_few(const prism_ctx *ctx, const prism_problem *p, int32_t s, v
 
 /* The best tier of this machine at or below cap; PRISM_ISA_AUTO if the machine lacks cap itself. */
 prism_isa prism_cpu_best_isa(prism_isa cap);
+prism_isa prism_cpu_find_isa(const char *name); /* PRISM_ISA_AUTO: no tier of this build */
 void prism_cpu_describe(char *text, size_t n);
 void prism_cpu_get_kernels(prism_isa isa, prism_cpu_kernels *k);
 extern const prism_kernels prism_kernels_cpu;

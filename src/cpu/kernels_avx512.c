@@ -1,50 +1,10 @@
 /* AVX-512 tier (F, BW, DQ, VL): 6 x 64 products in 24 of 32 registers. */
-#include <immintrin.h>
+#include "cpu/vector_avx512.h"
 
 #define SUFFIX(name) name##_avx512
-#define VL 16
-#define NV 4
-#define VF __m512
-#define LOAD(p) _mm512_loadu_ps(p)
-#define STORE(p, x) _mm512_storeu_ps(p, x)
-#define SET1(x) _mm512_set1_ps(x)
-#define ADD(a, b) _mm512_add_ps(a, b)
-#define MUL(a, b) _mm512_mul_ps(a, b)
-#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define MAX(a, b) _mm512_max_ps(a, b)
-#define SUM(x) _mm512_reduce_add_ps(x)
-#define RMAX(x) _mm512_reduce_max_ps(x)
-#define LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
-#define LOAD_BF16(p)                                                                                                   \
-    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p))), 16))
-#define STORE_F16(p, x)                                                                                                \
-    _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
-#define STORE_BF16(p, x) _mm256_storeu_si256((__m256i *)(p), to_bf16(x))
-#define EXP2(x) exp2_avx512(x)
-#define NOT_FINITE(x) (_mm512_fpclass_ps_mask(x, 0x99) != 0) /* quiet NaN, +inf, -inf, signalling NaN */
-
-static inline __m256i to_bf16(__m512 x)
-{
-    const __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
-    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512i kept = _mm512_mask_or_epi32(rounded, nan, u, _mm512_set1_epi32(0x400000));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
-}
-
-static inline __m512 exp2_avx512(__m512 x);
-#include "cpu/kernels_x86.h"
-
-static inline __m512 exp2_avx512(__m512 x)
-{
-    x = _mm512_max_ps(_mm512_set1_ps(-160.0f), x); /* the second operand is returned when it is NaN */
-    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return _mm512_scalef_ps(exp2_poly_avx512(_mm512_sub_ps(x, whole)), whole);
-}
+#include "cpu/vector_kernels.h"
 
 void prism_cpu_kernels_avx512(prism_cpu_kernels *k)
 {
-    k->name = "avx512";
-    k->isa = PRISM_ISA_AVX512;
     prism_cpu_kernels_fill_avx512(k);
 }

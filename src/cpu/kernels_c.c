@@ -139,8 +139,6 @@ static void exp_row_c(float *x, int32_t n, float max)
 void prism_cpu_kernels_c(prism_cpu_kernels *k)
 {
     *k = (prism_cpu_kernels){
-        .name = "c",
-        .isa = PRISM_ISA_C,
         .panel = panel_c,
         .load_row = {load_row_f32_c, load_row_f16_c, load_row_bf16_c},
         .add_row = {add_row_f32_c, add_row_f16_c, add_row_bf16_c},

@@ -46,6 +46,15 @@ typedef struct prism_cpu_kernels {
     void (*softmax)(float *logit, int64_t ld, int32_t m, int32_t n, const int32_t *n_valid, prism_softmax *state,
                     float *alpha);
 
+    /* Products of bfloat16 with sums in float32, in tiers that have such dot products; else NULL. As gemm, but panels
+     * hold pairs of rows, [k / 2][panel][2], k a multiple of depth_bf16, and weights that stand beside the logits:
+     * weight = 2^(scale * logit - max), rounded to bfloat16 after it was summed. Subnormal operands and sums are 0. */
+    int32_t depth_bf16;
+    void (*gemm_bf16)(float *c, int64_t ldc, const float *alpha, const uint16_t *a, int64_t lda, const uint16_t *b,
+                      int32_t m, int32_t n, int32_t k);
+    void (*softmax_bf16)(uint16_t *weight, float *logit, int64_t ld, int32_t m, int32_t n, float scale,
+                         const int32_t *n_valid, prism_softmax *state, float *alpha);
+
     /* x[j] *= factor; returns the largest; *finite = all of them are. */
     float (*scale_max)(float *x, int32_t n, float factor, bool *finite);
     /* x[j] = e^(x[j] - max) */
@@ -56,6 +65,11 @@ void prism_cpu_kernels_c(prism_cpu_kernels *k);
 #if defined(__x86_64__)
 void prism_cpu_kernels_avx2(prism_cpu_kernels *k);   /* AVX2, FMA, F16C */
 void prism_cpu_kernels_avx512(prism_cpu_kernels *k); /* AVX-512 F, BW, DQ, VL */
+void prism_cpu_kernels_avx512bf16(prism_cpu_kernels *k);
+void prism_cpu_kernels_amx(prism_cpu_kernels *k); /* AMX-TILE, AMX-BF16 */
+#elif defined(__aarch64__)
+void prism_cpu_kernels_neon(prism_cpu_kernels *k);
+void prism_cpu_kernels_neonbf16(prism_cpu_kernels *k);
 #endif
 
 #endif

@@ -1,30 +1,16 @@
 /*
- * The x86 tiers: one text, compiled once with AVX2 and once with AVX-512 vectors. The including file defines
- *   SUFFIX(name)  the kernel's name in this tier            VL, VF      floats in a vector, the vector type
- *   NV            vectors in a panel; 6 x NV accumulators and NV + 1 operands must fit the register file
- *   LOAD STORE SET1 ADD MUL FMA(a, b, c) = a * b + c MAX    SUM RMAX    across lanes
- *   LOAD_F16 LOAD_BF16 STORE_F16 STORE_BF16                 EXP2(x) for x <= 0, NaN stays NaN, below -126: 0 or nearly
- *   NOT_FINITE(x) true if any lane is infinite or NaN
+ * The float32 kernels of every tier with vectors: one text, compiled once per tier. The including file has included a
+ * vocabulary first (vector_avx2.h, vector_avx512.h, vector_neon.h) and defines
+ *   SUFFIX(name)  the kernel's name in this tier
  */
 #include <math.h>
 #include <string.h>
 
 #include "core/half.h"
 #include "cpu/tier.h"
+#include "cpu/vector_softmax.h"
 
-enum { PANEL = NV * VL, MR = 6 };
-
-/* Minimax of 2^r on [-1/2, 1/2], degree 6, exactly 1 at 0: relative error 2e-9, 7.5e-8 in float arithmetic. */
-static inline VF SUFFIX(exp2_poly)(VF r)
-{
-    VF p = SET1(1.5353362e-4f);
-    p = FMA(p, r, SET1(1.3398874e-3f));
-    p = FMA(p, r, SET1(9.6184373e-3f));
-    p = FMA(p, r, SET1(5.5503324e-2f));
-    p = FMA(p, r, SET1(2.4022648e-1f));
-    p = FMA(p, r, SET1(6.9314718e-1f));
-    return FMA(p, r, SET1(1.0f));
-}
+enum { PANEL = NV * VL, MR = 6 }; /* 6 x NV accumulators and NV + 1 operands fit the register file */
 
 /* ------------------------------------------------------------------------------------------------- rows ---- */
 
@@ -201,36 +187,24 @@ static void SUFFIX(sum_rows)(float *y, float alpha, const float *w, const float 
 
 /* --------------------------------------------------------------------------------------------- softmax ---- */
 
-static float SUFFIX(row_max)(const float *x, int32_t n)
-{
-    VF max = SET1(-INFINITY);
-    int32_t j = 0;
-    for (; j + VL <= n; j += VL)
-        max = MAX(max, LOAD(x + j));
-    float m = RMAX(max);
-    for (; j < n; j++)
-        m = x[j] > m ? x[j] : m;
-    return m;
-}
-
 static void SUFFIX(softmax)(float *logit, int64_t ld, int32_t m, int32_t n, const int32_t *n_valid,
                             prism_softmax *state, float *alpha)
 {
-    for (int32_t i = 0; i < m; i++) {
-        float *x = logit + i * ld;
-        for (int32_t j = n_valid[i]; j < n; j++)
-            x[j] = -INFINITY; /* weight 0, and the loops below need no tail: n is a multiple of the panel */
-        const float block_max = SUFFIX(row_max)(x, n);
-        const float max = block_max > state[i].max ? block_max : state[i].max;
-        const float base = max == -INFINITY ? 0.0f : max; /* nothing but -inf so far: every weight is 0 */
-        VF sum = SET1(0.0f);
-        for (int32_t j = 0; j < n; j += VL) {
-            const VF w = EXP2(ADD(LOAD(x + j), SET1(-base)));
-            STORE(x + j, w);
-            sum = ADD(sum, w);
+    float base[TILE_ROWS];
+    for (int32_t first = 0; first < m; first += TILE_ROWS) {
+        const int32_t n_row = m - first < TILE_ROWS ? m - first : TILE_ROWS;
+        start_rows(logit + first * ld, ld, n_row, n, 1.0f, n_valid + first, state + first, alpha + first, base);
+        for (int32_t i = 0; i < n_row; i++) {
+            float *x = logit + (first + i) * ld;
+            const VF shift = SET1(-base[i]);
+            VF sum = SET1(0.0f);
+            for (int32_t j = 0; j < n; j += VL) {
+                const VF w = EXP2(ADD(LOAD(x + j), shift));
+                STORE(x + j, w);
+                sum = ADD(sum, w);
+            }
+            state[first + i].sum += SUM(sum);
         }
-        alpha[i] = exp2f(state[i].max - base);
-        state[i] = (prism_softmax){max, state[i].sum * alpha[i] + SUM(sum)};
     }
 }
 
@@ -248,7 +222,7 @@ static float SUFFIX(scale_max)(float *x, int32_t n, float factor, bool *finite)
         bad |= !isfinite(x[j]);
     }
     *finite = !bad;
-    return SUFFIX(row_max)(x, n);
+    return row_max(x, n);
 }
 
 static void SUFFIX(exp_row)(float *x, int32_t n, float max)

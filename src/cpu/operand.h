@@ -1,0 +1,63 @@
+/*
+ * What attend multiplies, and how it lies in memory: float32, or bfloat16 in a tier with dot products of it. Both take
+ * the same way; here is what differs.
+ *
+ *   rows     [n][depth], zero past d: tokens as the products read their left operand, and on their way into panels
+ *   keys     panels of tokens,     [depth][panel], bfloat16 [depth / 2][panel][2]
+ *   values   panels of dimensions, [n][panel],     bfloat16 [n / 2][panel][2]
+ */
+#ifndef PRISM_CPU_OPERAND_H
+#define PRISM_CPU_OPERAND_H
+
+#include "cpu/cpu.h"
+
+typedef struct prism_operand {
+    const prism_cpu_kernels *k;
+    bool bf16;
+    size_t bytes;   /* of an element */
+    int32_t d;      /* d_head */
+    int32_t depth;  /* d, rounded up to what the products take */
+    int32_t d_pad;  /* d, rounded up to panels, whatever the tier */
+    float q_factor; /* that Q is multiplied with when it is loaded; 1 for bfloat16: Q stays exact */
+    float scale;    /* that logits are multiplied with; 1 for float32 */
+} prism_operand;
+
+/* bfloat16 products round the weights to bfloat16, as the result will be: they serve calls whose tensors all are. */
+static inline bool prism_operand_fits_bf16(const prism_cpu_kernels *k, const prism_call *c)
+{
+    return k->gemm_bf16 && c->q.dtype == PRISM_BF16 && c->k.dtype == PRISM_BF16 && c->v.dtype == PRISM_BF16 &&
+           c->o.dtype == PRISM_BF16;
+}
+
+prism_operand prism_operand_make(const prism_cpu_kernels *k, const prism_problem *p, bool bf16);
+
+/* One token; Q's are scaled by q_factor, which the others leave at 1. */
+void prism_operand_load(const prism_operand *op, const prism_tensor *x, int32_t s, int32_t t, int32_t h, float factor,
+                        void *row);
+/* Tokens begin .. begin + n - 1, then zero rows up to n_row. */
+void prism_operand_load_rows(const prism_operand *op, const prism_tensor *x, int32_t s, int32_t begin, int32_t n,
+                             int32_t n_row, int32_t h, void *rows);
+
+/* n a multiple of the panel for keys, even for values. */
+void prism_operand_pack_keys(const prism_operand *op, const void *rows, int32_t n, void *keys);
+void prism_operand_pack_values(const prism_operand *op, const void *rows, int32_t n, void *values);
+/* Packed values of n tokens: token j becomes 0. */
+void prism_operand_clear_value(const prism_operand *op, void *values, int32_t n, int32_t j);
+bool prism_operand_all_finite(const prism_operand *op, const void *rows, int32_t n);
+
+static inline void *prism_operand_at(const prism_operand *op, const void *base, int64_t element)
+{
+    return (char *)base + element * (int64_t)op->bytes;
+}
+
+/* c = alpha c + a b, as in tier.h */
+static inline void prism_operand_product(const prism_operand *op, float *c, int64_t ldc, const float *alpha,
+                                         const void *a, int64_t lda, const void *b, int32_t m, int32_t n, int32_t k)
+{
+    if (op->bf16)
+        op->k->gemm_bf16(c, ldc, alpha, a, lda, b, m, n, k);
+    else
+        op->k->gemm(c, ldc, alpha, a, lda, b, m, n, k);
+}
+
+#endif
