@@ -3,7 +3,7 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 MODEL := models/prism-testbed-32m-q8_0.gguf
 
-.PHONY: all demo test test-release test-sanitize test-fuzz install clean help
+.PHONY: all demo test test-release test-sanitize test-fuzz test-aarch64 install clean help
 
 all: ## build build/prism and the library
 	@tools/install-deps.sh build
@@ -13,9 +13,9 @@ all: ## build build/prism and the library
 demo: all ## answer a 16K-token prompt with Prism and with full attention, and compare
 	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 10 --compare dense
 
-test: ## build and run every test: release, sanitizers, fuzzers
+test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator
 	@tools/install-deps.sh test
-	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz
+	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz test-aarch64
 
 test-release:
 	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
@@ -31,6 +31,14 @@ test-fuzz:
 	@cmake -S . -B build-fuzz -DCMAKE_C_COMPILER=clang -DPRISM_LM=OFF -DPRISM_TESTS=OFF -DPRISM_FUZZ=ON >/dev/null
 	@cmake --build build-fuzz -j $(JOBS)
 	@cd build-fuzz && ctest -j $(JOBS) --output-on-failure
+
+# The kernels of another architecture, cross-compiled; on AArch64 itself the tests above run them.
+test-aarch64:
+ifeq ($(shell uname -m),x86_64)
+	@cmake -S . -B build-aarch64 -DCMAKE_TOOLCHAIN_FILE=tools/aarch64.cmake -DPRISM_LM=OFF -DPRISM_TESTS=ON >/dev/null
+	@cmake --build build-aarch64 -j $(JOBS)
+	@cd build-aarch64 && ctest -j $(JOBS) --output-on-failure -R checkkern
+endif
 
 install: all ## install the library, its headers and the command (PREFIX=/usr/local)
 	@cmake --install $(BUILD) $(if $(PREFIX),--prefix $(PREFIX))

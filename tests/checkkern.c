@@ -1,7 +1,7 @@
 /* Checks and times every kernel and stage.
  *
- *   checkkern [--seed N] [--verbose] [TEST ...]     check; no TEST: all of them
- *   checkkern --bench                                        time
+ *   checkkern [--seed N] [--verbose] [--every N] [TEST ...]   check; no TEST: all of them; --every: a part of the
+ * cases, for emulators checkkern --bench                                         time
  */
 #include "checkkern.h"
 
@@ -112,10 +112,13 @@ int main(int argc, char **argv)
     int n_arg = 0, failed = 0, n_run = 0;
     bool bench = false;
     ck.seed = (uint64_t)time(NULL);
+    ck.every = 1;
     find_tiers();
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--seed") && i + 1 < argc)
             ck.seed = strtoull(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--every") && i + 1 < argc)
+            ck.every = atoi(argv[++i]) > 0 ? atoi(argv[i]) : 1;
         else if (!strcmp(argv[i], "--bench"))
             bench = true;
         else if (!strcmp(argv[i], "--verbose"))

@@ -9,6 +9,7 @@
 typedef struct ck_state {
     uint64_t seed;
     bool verbose;
+    int every;        /* of the long series of cases, each so manieth */
     const char *what; /* the test under way */
     long n_check, n_fail;
 } ck_state;

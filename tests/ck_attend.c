@@ -180,7 +180,7 @@ static void check_attend(test_case *c, int kind, uint64_t seed)
 static void check_tails(void)
 {
     rng r = ck_rng("attend tails");
-    for (int tail = 1; tail < 128; tail++) {
+    for (int tail = 1; tail < 128; tail += ck.every) {
         shape s = {.n_seq = 1, .n_head = 1, .n_kv_head = 1, .d = 32, .block = tail % 3 ? 128 : 64, .page_size = 16};
         s.q_start[0] = tail % 2 ? 128 - tail % 77 : 0;
         s.n_q[0] = 128 + tail - s.q_start[0];
@@ -194,7 +194,7 @@ static void check_tails(void)
 void ck_attend(void)
 {
     rng r = ck_rng("attend");
-    for (int index = 0; index < 66; index++) {
+    for (int index = 0; index < 66; index += ck.every) {
         shape s = shape_nth(index, 400, &r);
         s.data = index % 3 ? DATA_RANDOM : (data_kind)(index / 3 % N_DATA);
         test_case *c = case_new(&s, rng_next(&r));

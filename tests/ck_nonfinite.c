@@ -143,7 +143,7 @@ void ck_nonfinite(void)
     for (int tier = 0; tier < ck_n_tier(); tier++) {
         rng r = ck_rng("nonfinite");
         prism_ctx *ctx = context_new(ck_tiers[tier], 2);
-        for (int index = 0; index < 40; index++) {
+        for (int index = 0; index < 40; index += ck.every) {
             const shape s = small_shape(index, &r);
             const double poison = poisons[index % 3];
             const int n_kv = s.q_start[0] + s.n_q[0];

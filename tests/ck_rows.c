@@ -151,7 +151,7 @@ static void check_scale_max(const prism_cpu_kernels *k, int n, rng *r)
 }
 
 /* e^(x - max) for the weights of a softmax. With u = 2^-24: x - max is rounded once (|t| u), turning it into base 2
- * costs a rounding of the product and half of one in the constant (1.5 |t| u), the polynomial 7.5e-8 (kernels_x86.h)
+ * costs a rounding of the product and half of one in the constant (1.5 |t| u), the polynomial 7.5e-8 (vector_softmax.h)
  * and the result's own rounding u. Below e^-87 the result may be flushed to 0. */
 static void check_exp_row(const prism_cpu_kernels *k, int n, rng *r)
 {

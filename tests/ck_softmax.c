@@ -60,7 +60,7 @@ static tile tile_new(int n, int round, rng *r)
     return t;
 }
 
-/* 2^y: rounding y = x - max costs |y| 2^-24 ln 2, the polynomial's arithmetic 7.5e-8 (kernels_x86.h), the final
+/* 2^y: rounding y = x - max costs |y| 2^-24 ln 2, the polynomial's arithmetic 7.5e-8 (vector_softmax.h), the final
  * rounding 2^-24. Below 2^-126 a tier may flush to 0. */
 static double exp2_bound(double y)
 {

@@ -47,6 +47,11 @@ if [ "$what" = test ]; then
     need_library cmocka libcmocka-dev
     need_command clang clang
     need_command python3 python3 # writes the fuzzers' seeds
+    if [ "$(uname -m)" = x86_64 ]; then # other machines, emulated: old ones, and AArch64
+        need_command qemu-x86_64 qemu-user
+        need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+        need_package libc6-dev-arm64-cross
+    fi
 fi
 install_missing
 
