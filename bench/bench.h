@@ -118,6 +118,7 @@ bool bench_impose_density(prism_ctx *ctx, const prism_call *call, int32_t block_
 
 typedef struct bench_peaks {
     double fma_flops;    /* of the tier in use, float32, all threads */
+    double dot_flops;    /* of its dot products of bfloat16; 0: it has none */
     double read_bytes_s; /* bytes read from memory per second */
     double copy_bytes_s; /* bytes copied per second, counted once read and once written */
     struct {

@@ -10,6 +10,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 enum { n_chain = 12 }; /* independent accumulators: latency 4, two units, and some to spare; 16 registers hold them */
@@ -21,7 +23,8 @@ typedef struct peak_tier {
     const char *name, *what;
     peak_loop *run;
     double flop_per_round;
-    prism_isa isa; /* the kernel tier that it is the peak of; PRISM_ISA_AUTO: of none */
+    prism_isa isa; /* the kernel tier that it is the peak of, and of the tiers above that have no loop of their own */
+    bool dot;      /* of dot products of bfloat16: of that tier only */
 } peak_tier;
 
 /* x = x * 0.5 + 0.5 stays bounded. Variables, not an array: the compiler must have no reason to keep them in memory;
@@ -100,23 +103,69 @@ __attribute__((target("avx512f,avx512bf16"))) static float peak_avx512_bf16(int6
 {
     PEAK_LOOP
 }
+
+enum { n_tile = 6 }; /* of sums; two more of operands. A product takes 16 cycles, its result some 50 */
+
+/* All zero: the time does not depend on the values. */
+__attribute__((target("amx-tile,amx-bf16"))) static float peak_amx(int64_t n)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    for (int t = 0; t < n_tile + 2; t++) {
+        config.row_bytes[t] = 64;
+        config.rows[t] = 16;
+    }
+    _tile_loadconfig(&config);
+    for (int64_t r = 0; r < n; r++) {
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_dpbf16ps(1, 6, 7);
+        _tile_dpbf16ps(2, 6, 7);
+        _tile_dpbf16ps(3, 6, 7);
+        _tile_dpbf16ps(4, 6, 7);
+        _tile_dpbf16ps(5, 6, 7);
+    }
+    _tile_release();
+    return 0;
+}
+#elif defined(__aarch64__)
+#undef FMA
+#define FMA(x, a, b)                                                                                                   \
+    (v4f) vbfdotq_f32((float32x4_t)(x), vreinterpretq_bf16_f32((float32x4_t)(a)),                                      \
+                      vreinterpretq_bf16_f32((float32x4_t)(b)))
+
+__attribute__((target("arch=armv8.2-a+bf16"))) static float peak_neon_bf16(int64_t n)
+{
+    PEAK_LOOP
+}
 #endif
 
-static int32_t list_tiers(peak_tier tiers[8])
-{
-    int32_t n = 0;
-    tiers[n++] = (peak_tier){"c", "f32 multiply-add", peak_c, 2.0 * n_chain * 4, PRISM_ISA_C};
+static const peak_tier all_tiers[] = {
+    {"c", "f32 multiply-add", peak_c, 2.0 * n_chain * 4, PRISM_ISA_C, false},
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        tiers[n++] = (peak_tier){"avx2", "f32 multiply-add", peak_avx2, 2.0 * n_chain * 8, PRISM_ISA_AVX2};
-    if (__builtin_cpu_supports("avx512f"))
-        tiers[n++] = (peak_tier){"avx512", "f32 multiply-add", peak_avx512, 2.0 * n_chain * 16, PRISM_ISA_AVX512};
-    if (__builtin_cpu_supports("avx512bf16"))
-        tiers[n++] =
-            (peak_tier){"avx512bf16", "bf16 dot product", peak_avx512_bf16, 4.0 * n_chain * 16, PRISM_ISA_AUTO};
+    {"avx2", "f32 multiply-add", peak_avx2, 2.0 * n_chain * 8, PRISM_ISA_AVX2, false},
+    {"avx512", "f32 multiply-add", peak_avx512, 2.0 * n_chain * 16, PRISM_ISA_AVX512, false},
+    {"avx512bf16", "bf16 dot product", peak_avx512_bf16, 4.0 * n_chain * 16, PRISM_ISA_AVX512BF16, true},
+    {"amx", "bf16 dot product", peak_amx, n_tile * 2.0 * 16 * 16 * 32, PRISM_ISA_AMX, true},
+#elif defined(__aarch64__)
+    {"neonbf16", "bf16 dot product", peak_neon_bf16, 4.0 * n_chain * 4, PRISM_ISA_NEONBF16, true},
 #endif
-    return n;
+};
+enum { n_all = sizeof all_tiers / sizeof all_tiers[0] };
+
+/* The library knows what the machine runs. */
+static bool runs(prism_isa isa)
+{
+    prism_config config;
+    prism_config_init(&config);
+    config.n_thread = 1;
+    config.isa = isa;
+    prism_ctx *ctx;
+    const bool ok = !prism_create(&config, &ctx);
+    prism_destroy(ctx);
+    return ok;
 }
 
 /* ------------------------------------------------------------------------------------------- multiplies ---- */
@@ -224,17 +273,18 @@ bool bench_measure_peaks(prism_ctx *ctx, double seconds, bench_peaks *out, lm_er
     *out = (bench_peaks){0};
     if (prism_get_info(ctx, &info))
         return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
-    peak_tier tiers[8];
-    out->n_tier = list_tiers(tiers);
-    for (int32_t i = 0; i < out->n_tier; i++) {
-        const double flops = best_flops(&tiers[i], seconds / (out->n_tier + 1), info.n_thread);
-        out->tiers[i].name = tiers[i].name;
-        out->tiers[i].what = tiers[i].what;
-        out->tiers[i].flops = flops;
-        if (tiers[i].isa == info.isa)
+    for (int32_t i = 0; i < n_all; i++) {
+        const peak_tier *tier = &all_tiers[i];
+        if (!runs(tier->isa))
+            continue;
+        const double flops = best_flops(tier, seconds / (n_all + 1), info.n_thread);
+        out->tiers[out->n_tier].name = tier->name;
+        out->tiers[out->n_tier].what = tier->what;
+        out->tiers[out->n_tier++].flops = flops;
+        if (!tier->dot && tier->isa <= info.isa) /* the last one: the nearest to the tier in use */
             out->fma_flops = flops;
+        else if (tier->dot && tier->isa == info.isa)
+            out->dot_flops = flops;
     }
-    if (out->fma_flops <= 0) /* a tier without a loop of its own: the nearest below */
-        out->fma_flops = out->tiers[0].flops;
-    return measure_memory(seconds / (out->n_tier + 1), info.n_thread, out, err);
+    return measure_memory(seconds / (n_all + 1), info.n_thread, out, err);
 }

@@ -1,9 +1,10 @@
 /* The stages of a call against what the machine's peaks allow. */
 #include "bench.h"
 
-static bench_stage against_roof(const char *name, double seconds, double flop, double bytes, const bench_peaks *peaks)
+static bench_stage against_roof(const char *name, double seconds, double flop, double bytes, double peak_flops,
+                                const bench_peaks *peaks)
 {
-    const double compute = flop / peaks->fma_flops, memory = bytes / peaks->read_bytes_s;
+    const double compute = flop / peak_flops, memory = bytes / peaks->read_bytes_s;
     return (bench_stage){.name = name,
                          .seconds = seconds,
                          .flop = flop,
@@ -25,10 +26,13 @@ void bench_stages(const bench_tensors *t, const bench_attention_result *r, const
     /* select: reads the means, and what of Q and K was not pooled; writes the list */
     const double unpooled = n * (every_head - pooled_heads) * d * element;
     const double select_bytes = selects ? means + unpooled + 4.0 * (double)r->n_listed : 0;
-    stages[BENCH_POOL] = against_roof("pool", r->pool.median, pool_flop, pool_flop * element + means, peaks);
-    stages[BENCH_SELECT] = against_roof("score+select", r->select.median - r->pool.median,
-                                        selects ? r->select_flop - pool_flop : 0, select_bytes, peaks);
-    /* attend: Q, K and V read, O written */
+    stages[BENCH_POOL] =
+        against_roof("pool", r->pool.median, pool_flop, pool_flop * element + means, peaks->fma_flops, peaks);
+    stages[BENCH_SELECT] =
+        against_roof("score+select", r->select.median - r->pool.median, selects ? r->select_flop - pool_flop : 0,
+                     select_bytes, peaks->fma_flops, peaks);
+    /* attend: Q, K and V read, O written; in dot products of bfloat16 where the tier has them for such tensors */
+    const double products = t->dtype == PRISM_BF16 && peaks->dot_flops > 0 ? peaks->dot_flops : peaks->fma_flops;
     stages[BENCH_ATTEND] =
-        against_roof("attend", r->attend.median, r->attend_flop, 2 * n * every_head * d * element, peaks);
+        against_roof("attend", r->attend.median, r->attend_flop, 2 * n * every_head * d * element, products, peaks);
 }

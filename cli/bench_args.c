@@ -71,10 +71,10 @@ static const char help_stages[] =
     "The stages of one attention call: time, operations, bytes (every operand and result once), and the share of the\n"
     "roofline: the least time that the peaks allow over the time taken. The peaks are measured in the same run, on "
     "the\n"
-    "same threads: multiply-adds in registers with the instructions of the kernel tier in use (PRISM_ISA=c, avx2, "
-    "avx512\n"
-    "in the environment chooses it), and reads of memory.\n\n" SOURCE_HELP LENGTH_HELP
-    "  -h, --help             this text\n\n"
+    "same threads: multiply-adds in registers with the instructions of the kernel tier in use, for bf16 tensors its "
+    "dot\n"
+    "products of bf16 where it has them, and reads of memory. PRISM_ISA=c, avx2, avx512, avx512bf16, amx, neon or\n"
+    "neonbf16 in the environment caps the tier.\n\n" SOURCE_HELP LENGTH_HELP "  -h, --help             this text\n\n"
     "example: prism bench stages --lengths 8K --dtype f32 --heads 8 --kv-heads 2 --methods dense,prism\n";
 
 static const char help_prefill[] =

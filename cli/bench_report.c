@@ -231,6 +231,8 @@ void bench_report_peaks(bench_state *s, const bench_peaks *peaks)
 {
     cJSON *o = cJSON_AddObjectToObject(s->report, "peaks");
     cJSON_AddNumberToObject(o, "fma_gflops", peaks->fma_flops * 1e-9);
+    if (peaks->dot_flops > 0)
+        cJSON_AddNumberToObject(o, "dot_gflops", peaks->dot_flops * 1e-9);
     cJSON_AddNumberToObject(o, "read_gbytes_s", peaks->read_bytes_s * 1e-9);
     cJSON_AddNumberToObject(o, "copy_gbytes_s", peaks->copy_bytes_s * 1e-9);
     cJSON *tiers = cJSON_AddArrayToObject(o, "tiers");
@@ -247,8 +249,9 @@ void bench_report_peaks(bench_state *s, const bench_peaks *peaks)
     prism_get_info(s->ctx, &info);
     printf("peaks, %d threads\n", info.n_thread);
     for (int32_t i = 0; i < peaks->n_tier; i++)
-        printf("  %-10s %-18s%10.1f GFLOP/s%s\n", peaks->tiers[i].name, peaks->tiers[i].what,
-               peaks->tiers[i].flops * 1e-9, strcmp(peaks->tiers[i].name, info.isa_name) ? "" : "  the tier in use");
+        printf(
+            "  %-10s %-18s%10.1f GFLOP/s%s\n", peaks->tiers[i].name, peaks->tiers[i].what, peaks->tiers[i].flops * 1e-9,
+            peaks->tiers[i].flops == peaks->fma_flops || peaks->tiers[i].flops == peaks->dot_flops ? "  in use" : "");
     printf("  %-29s%10.1f GB/s\n  %-29s%10.1f GB/s, read and written\n\n", "memory read", peaks->read_bytes_s * 1e-9,
            "memory copy", peaks->copy_bytes_s * 1e-9);
     fflush(stdout);

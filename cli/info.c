@@ -8,14 +8,15 @@
 #endif
 
 static const char help[] = "usage: prism info [--json]\n\n"
-                           "This machine as the library sees it: CPU features, the kernel tier in use (PRISM_ISA=c,\n"
-                           "avx2 or avx512 in the environment caps it), threads, devices, and how prism was built.\n";
+                           "This machine as the library sees it: kernel tiers, the one in use (PRISM_ISA=c, avx2,\n"
+                           "avx512, avx512bf16, amx, neon or neonbf16 in the environment caps it), threads, devices,\n"
+                           "and how prism was built.\n";
 
 static int print_info(const prism_info *info)
 {
     printf("prism %s\n", prism_version());
     printf("  build         %s, %s\n", COMPILER, sizeof(void *) == 8 ? "64 bit" : "32 bit");
-    printf("  CPU features  %s\n", info->cpu_features);
+    printf("  kernel tiers  c %s\n", info->cpu_features);
     printf("  kernels       %s\n", info->isa_name);
     printf("  threads       %d\n", info->n_thread);
     printf("  devices       cpu\n");

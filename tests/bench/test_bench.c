@@ -290,15 +290,17 @@ static void median(void **state)
 
 static void check_stages(const bench_tensors *t, const bench_attention_result *r, const prism_options *options)
 {
-    const bench_peaks peaks = {.fma_flops = 1e11, .read_bytes_s = 1e10};
+    const bench_peaks peaks = {.fma_flops = 1e11, .dot_flops = 3e11, .read_bytes_s = 1e10};
     bench_stage stages[BENCH_N_STAGE];
     bench_stages(t, r, options, &peaks, stages);
     double flop_sum = 0;
     for (int i = 0; i < BENCH_N_STAGE; i++) {
         const bench_stage *g = &stages[i];
-        const double least = fmax(g->flop / peaks.fma_flops, g->bytes / peaks.read_bytes_s);
+        const bool dots = i == BENCH_ATTEND && t->dtype == PRISM_BF16;
+        const double compute = g->flop / (dots ? peaks.dot_flops : peaks.fma_flops);
+        const double least = fmax(compute, g->bytes / peaks.read_bytes_s);
         assert_true(fabs(g->share * g->seconds - least) <= 1e-9 * least);
-        assert_int_equal(g->bound_by_memory, g->bytes / peaks.read_bytes_s > g->flop / peaks.fma_flops);
+        assert_int_equal(g->bound_by_memory, g->bytes / peaks.read_bytes_s > compute);
         flop_sum += g->flop;
     }
     const double heads = t->n_head + t->n_kv_head;
