@@ -118,6 +118,7 @@ __attribute__((target("amx-tile,amx-bf16"))) static float peak_amx(int64_t n)
         config.row_bytes[t] = 64;
         config.rows[t] = 16;
     }
+    __asm__ volatile("" : : "m"(config)); /* gcc's intrinsic tells of the first bytes only: the rest must be stored */
     _tile_loadconfig(&config);
     for (int64_t r = 0; r < n; r++) {
         _tile_dpbf16ps(0, 6, 7);

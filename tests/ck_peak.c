@@ -64,6 +64,7 @@ __attribute__((target("amx-tile,amx-bf16"))) static float dot_amx(long n)
         config.row_bytes[t] = 64;
         config.rows[t] = 16;
     }
+    __asm__ volatile("" : : "m"(config)); /* gcc's intrinsic tells of the first bytes only: the rest must be stored */
     _tile_loadconfig(&config);
     for (long i = 0; i < n; i++) {
         _tile_dpbf16ps(0, 6, 7);

@@ -20,13 +20,14 @@ typedef struct tile_config {
 /* Products of r0 + r1 rows, up to 16 each. */
 static void configure(int32_t r0, int32_t r1)
 {
-    tile_config c = {.palette = 1};
+    tile_config config = {.palette = 1};
     const int32_t rows[8] = {r0, r0, r1, r1, r0, r1, TILE, TILE};
     for (int t = 0; t < 8; t++) {
-        c.rows[t] = (uint8_t)rows[t];
-        c.row_bytes[t] = rows[t] ? 64 : 0;
+        config.rows[t] = (uint8_t)rows[t];
+        config.row_bytes[t] = rows[t] ? 64 : 0;
     }
-    _tile_loadconfig(&c);
+    __asm__ volatile("" : : "m"(config)); /* gcc's intrinsic tells of the first bytes only: the rest must be stored */
+    _tile_loadconfig(&config);
 }
 
 /* 32 columns of r0 + r1 rows. c starts as what the caller left there, or as 0. */
