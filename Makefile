@@ -13,6 +13,12 @@ all: ## build build/prism and the library
 demo: all ## answer a 16K-token prompt with Prism and with full attention, and compare
 	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 10 --compare dense
 
+ggml: ## build/libggml-prism.so, the llama.cpp plug-in: docs/llamacpp.md (needs CMake and a C compiler only)
+	@cmake -S . -B $(BUILD) -DPRISM_TESTS=OFF >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target ggml_prism
+	@echo "$(abspath $(BUILD))/libggml-prism.so"
+.PHONY: ggml
+
 test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator
 	@tools/install-deps.sh test
 	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz test-aarch64
@@ -28,7 +34,7 @@ test-sanitize:
 	@cd build-sanitize && ctest -j $(JOBS) --output-on-failure
 
 test-fuzz:
-	@cmake -S . -B build-fuzz -DCMAKE_C_COMPILER=clang -DPRISM_LM=OFF -DPRISM_TESTS=OFF -DPRISM_FUZZ=ON >/dev/null
+	@cmake -S . -B build-fuzz -DCMAKE_C_COMPILER=clang -DPRISM_LM=OFF -DPRISM_GGML=OFF -DPRISM_TESTS=OFF -DPRISM_FUZZ=ON >/dev/null
 	@cmake --build build-fuzz -j $(JOBS)
 	@cd build-fuzz && ctest -j $(JOBS) --output-on-failure
 

@@ -1,0 +1,130 @@
+/*
+ * plugin.h - the rooms of the llama.cpp plug-in. One attention node walks through them in this order:
+ *
+ *   claim     may this node be ours?                      shapes and parameters, when the graph is planned
+ *   groups    mask -> sequences, their rows and cells     refuses what is not causal
+ *   rotation  graph -> frequencies of the positions
+ *   cache     cells of the KV cache -> views of tensors   dequantised where needed
+ *   pooled    sums of key blocks kept from earlier calls
+ *   attention the library's call
+ *
+ * A node that falls out on the way is computed by ggml's own CPU backend, and PRISM_STATS says why.
+ */
+#ifndef PLUGIN_H
+#define PLUGIN_H
+
+#include "prism_attn/prism.h"
+
+#include "ggml_abi.h"
+
+/* -------------------------------------------------------------------------------------------------- settings ---- */
+
+typedef struct plugin_settings {
+    prism_options options; /* without bands */
+    bool delegate_all;     /* method "ggml": ggml's own kernels, timed like ours */
+    char error[200];       /* "" or what is wrong with the environment */
+} plugin_settings;
+
+extern plugin_settings plugin_options;
+void plugin_settings_read(void); /* from the environment, once */
+
+/* ----------------------------------------------------------------------------------------------------- claim ---- */
+
+/* Queries of a node below which it stays with ggml. llama.cpp's probe for flash attention, one token a sequence, must
+ * not be claimed: it would switch flash attention off. */
+enum { PLUGIN_MIN_QUERIES = 64 };
+
+bool plugin_claims(const ggml_tensor *node);
+
+/* ---------------------------------------------------------------------------------------------------- memory ---- */
+
+typedef struct plugin_buffer {
+    void *data;
+    size_t bytes;
+} plugin_buffer;
+
+/* At least so many bytes, aligned to 64; contents are lost when it grows. NULL: no memory. */
+void *plugin_buffer_reserve(plugin_buffer *buffer, size_t bytes);
+void plugin_buffer_free(plugin_buffer *buffer);
+
+/* ---------------------------------------------------------------------------------------------------- groups ---- */
+
+/* Rows of one stream whose tokens follow each other in one sequence: each row sees one cell more than the row before.
+ */
+typedef struct plugin_group {
+    int32_t stream, row, n_row; /* rows row .. row + n_row - 1 of the stream's mask */
+    int32_t n_kv;               /* cells that the last row sees */
+    int32_t first_cell;         /* index into plugin_groups.cell */
+    bool contiguous;            /* its cells are consecutive */
+} plugin_group;
+
+typedef struct plugin_groups {
+    int32_t n_group, n_group_max;
+    plugin_group *group;
+    int32_t *cell; /* of each group, in order of position: row i sees the first n_kv - n_row + 1 + i */
+    int64_t n_cell, n_cell_max;
+} plugin_groups;
+
+/* NULL, or why the mask is not causal attention of whole sequences. */
+const char *plugin_groups_find(plugin_groups *groups, const ggml_tensor *mask, int64_t n_q, int64_t n_stream);
+void plugin_groups_free(plugin_groups *groups);
+
+/* -------------------------------------------------------------------------------------------------- rotation ---- */
+
+typedef struct plugin_rotation {
+    bool found; /* rope holds what the queries were turned by */
+    prism_rope rope;
+    int32_t
+        n_mixed; /* queries and keys were then mixed by a Hadamard matrix of this order, in place; 0: they were not */
+} plugin_rotation;
+
+void plugin_rotation_find(const ggml_tensor *q, int32_t d_head, plugin_rotation *rotation);
+
+/* ----------------------------------------------------------------------------------------------------- cache ---- */
+
+/* A view of K or V for all groups. Quantised caches are written out as float16, K with the Hadamard mixing of order
+ * n_mixed undone (0: leave). `index` holds one page table entry a key where cells are scattered. */
+bool plugin_cache_view(const ggml_tensor *cache, const plugin_groups *groups, int32_t n_kv_max, int32_t n_mixed,
+                       int n_thread, plugin_buffer *copy, plugin_buffer *index, prism_tensor *view);
+
+/* x <- H x for consecutive stretches of n_mixed values; H is its own inverse. */
+void plugin_unmix(float *x, int32_t n, int32_t n_mixed);
+
+/* ---------------------------------------------------------------------------------------------------- pooled ---- */
+
+typedef struct plugin_pooled_set plugin_pooled_set;
+
+plugin_pooled_set *plugin_pooled_create(void);
+void plugin_pooled_destroy(plugin_pooled_set *set);
+
+/* [n_group]: pooled keys of each group as far as they are still true, for one call; plugin_pooled_store() then takes
+ * them back. NULL: there are more groups than are kept, or no memory. */
+prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
+                                 const plugin_groups *groups, int32_t block_size);
+void plugin_pooled_store(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
+                         const plugin_groups *groups);
+
+/* ------------------------------------------------------------------------------------------------- attention ---- */
+
+typedef struct plugin_report {
+    const char *path;   /* "sparse", "dense", "short" or "ggml" */
+    const char *reason; /* of path "ggml": why; else NULL */
+    int32_t n_group;
+    int64_t n_reused; /* keys whose sums were kept from earlier calls */
+    prism_stats stats;
+} plugin_report;
+
+typedef struct plugin_engine plugin_engine;
+
+plugin_engine *plugin_engine_create(void);
+void plugin_engine_destroy(plugin_engine *engine);
+/* NULL: the node's output is written. Otherwise nothing was, and this is why. */
+const char *plugin_engine_compute(plugin_engine *engine, int n_thread, const ggml_tensor *node, plugin_report *report);
+
+/* ----------------------------------------------------------------------------------------------------- stats ---- */
+
+void plugin_stats_open(void); /* PRISM_STATS=file: one JSON object a line, for each node */
+bool plugin_stats_wanted(void);
+void plugin_stats_write(const ggml_tensor *node, double seconds, const plugin_report *report);
+
+#endif
