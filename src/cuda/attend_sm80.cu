@@ -1,21 +1,20 @@
 /*
  * Exact attention over the listed blocks, for sm_80 and later.
  *
- *   Q [128][d] -> registers      K, V [64][d] -> two stages of shared memory (cp.async), two a listed block
+ *   Q [block][d] -> registers      K, V [64][d] -> two stages of shared memory (cp.async)
  *   S = Q K^T -> P = exp2(S c - m c) -> O += P V (all in registers) -> O / l -> global
  *
- * One CTA a row (sequence, head, query block), eight warps of 16 query rows. Any page size: each row of K and V is
- * addressed by itself.
+ * One CTA a row (sequence, head, query block) or part of one, a warp for 16 query rows. Any page size: each row of K
+ * and V is addressed by itself.
  */
 #include "cuda/attend.cuh"
-#include "cuda/ptx.cuh"
 
 namespace prism
 {
 
 /* ------------------------------------------------------------------------------------------------ layout ---- */
 
-constexpr int kKeys = 64, kThreads80 = 256;
+constexpr int kKeys = 64; /* tokens of a key tile; a query tile is a block, R tokens, 2 R threads */
 
 /* 16-byte chunk c of row r of a tile with D columns: chunks change places within groups of 8, so that the 8 rows that
  * ldmatrix reads together lie in different banks. */
@@ -39,14 +38,14 @@ template <int N> __device__ __forceinline__ void copy_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-/* Tokens first .. first + R of one head, those in [0, n). */
-template <int D, int R, class T>
+/* Tokens first .. first + N of one head, those in [0, n). */
+template <int D, int N, int kThreads, class T>
 __device__ __forceinline__ void fetch(uint32_t dst, const prism_cu_view &t, int seq, int head, int first, int n)
 {
-    constexpr int kChunks = D / 8, kRows = kThreads80 / kChunks;
+    constexpr int kChunks = D / 8, kRows = kThreads / kChunks;
     int c = threadIdx.x % kChunks;
 #pragma unroll
-    for (int r = threadIdx.x / kChunks; r < R; r += kRows) {
+    for (int r = threadIdx.x / kChunks; r < N; r += kRows) {
         bool there = first + r >= 0 && first + r < n;
         const T *src = (const T *)t.data + (there ? token_offset(t, seq, first + r) : 0) + head * t.stride_head + c * 8;
         copy16(dst + place<D>(r, c), there ? src : (const T *)t.data, there);
@@ -133,7 +132,8 @@ template <int D, class T> struct Rows16 {
                 top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-            float alpha = exp2_fast((m[h] - top) * scale_log2), mc = top * scale_log2, sum = 0;
+            float zero = top == -INFINITY ? 0 : top; /* keys that are not finite: all scores so far -inf */
+            float alpha = exp2_fast((m[h] - zero) * scale_log2), mc = zero * scale_log2, sum = 0;
             m[h] = top;
 #pragma unroll
             for (int j = 0; j < kKeys / 8; j++) {
@@ -160,11 +160,24 @@ template <int D, class T> struct Rows16 {
         }
     }
 
+    /* The tile of V holds what is not finite, and not every row sees all of it. */
+    template <int kThreads>
+    __device__ __forceinline__ void mend(const prism_cu_view &v, uint32_t tile, int seq, int kv_head, int first,
+                                         int row_limit, int n_key)
+    {
+        int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+        add_nonfinite<D, T>(&o[0][0], v, seq, kv_head, first, row_limit + row, n_key);
+        for (int i = threadIdx.x; i < kKeys * D / 8; i += kThreads)
+            sts128(tile + i * 16, finite8<T>(lds128(tile + i * 16)));
+        __syncthreads();
+    }
+
     /* -------------------------------------------------------------------------------------------- finish ---- */
 
-    __device__ __forceinline__ void finish(const prism_cu_attend &a, const Row &w)
+    template <int R> __device__ __forceinline__ void finish(const Job &j, const Row &w)
     {
-        int lane = threadIdx.x % 32, at = first_token(w);
+        const prism_cu_attend &a = j.a;
+        int lane = threadIdx.x % 32, at = first_token(j, w);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             l[h] += __shfl_xor_sync(~0u, l[h], 1);
@@ -172,47 +185,64 @@ template <int D, class T> struct Rows16 {
             int r = threadIdx.x / 32 * 16 + lane / 4 + 8 * h;
             if (at + r < 0 || at + r >= w.n_q)
                 continue;
-            if (a.lse && lane % 4 == 0)
-                a.lse[lse_offset(a, w) + r * a.lse_stride_token] = m[h] * a.scale + logf(l[h]);
-            uint32_t *out = (uint32_t *)((T *)a.o.data + o_offset(a, w) + r * a.o.stride_token) + lane % 4;
-            float inv = 1 / l[h];
+            int64_t lse = lse_offset(j, w) + r * a.lse_stride_token;
+            int64_t row = o_offset(j, w) + r * a.o.stride_token + lane % 4 * 2;
+            Blend b = blend(m[h] * j.scale_log2, l[h], w.lead && a.init_lse ? a.init_lse[lse] : -INFINITY);
 #pragma unroll
-            for (int j = 0; j < D / 8; j++)
-                out[j * 4] = pack2<T>(o[j][2 * h] * inv, o[j][2 * h + 1] * inv);
+            for (int i = 0; i < D / 8; i++) {
+                o[i][2 * h] *= b.own, o[i][2 * h + 1] *= b.own;
+                if (b.init != 0) {
+                    float2 x = widen((const T *)a.init_o + row + i * 8);
+                    o[i][2 * h] += b.init * x.x, o[i][2 * h + 1] += b.init * x.y;
+                }
+            }
+            float *part = j.part_o + ((int64_t)w.slot * R + r) * D + lane % 4 * 2;
+#pragma unroll
+            for (int i = 0; i < D / 8; i++)
+                if (w.slot >= 0)
+                    *(float2 *)(part + i * 8) = make_float2(o[i][2 * h], o[i][2 * h + 1]);
+                else
+                    *(uint32_t *)((T *)a.o.data + row + i * 8) = pack2<T>(o[i][2 * h], o[i][2 * h + 1]);
+            if (lane % 4 == 0 && w.slot >= 0)
+                j.part_lse[(int64_t)w.slot * R + r] = b.lse;
+            else if (lane % 4 == 0 && a.lse)
+                a.lse[lse] = b.lse;
         }
     }
 };
 
-template <int D, class T>
-__global__ void __launch_bounds__(kThreads80, 1) attend80(const __grid_constant__ prism_cu_attend a, float scale_log2)
+template <int D, int R, class T> __global__ void __launch_bounds__(2 * R, 1) attend80(const __grid_constant__ Job j)
 {
     constexpr uint32_t kTile = kKeys * D * 2;
+    constexpr int kThreads = 2 * R;
     extern __shared__ __align__(128) char base[];
     uint32_t smem = smem_addr(base); /* [2 stages][K, V]; Q passes through the second stage */
-    Row w = row_of(a, blockIdx.x);
-    if (w.n_tile <= 0)
+    const prism_cu_attend &a = j.a;
+    Row w = row_of(j, is_dense(a), blockIdx.x);
+    if (w.n_tile <= 0) {
+        if (w.n_tile == 0)
+            write_empty<T>(j, w, threadIdx.x, kThreads);
         return;
-    int kv_head = w.head / (a.shape.n_head / a.shape.n_kv_head), n = 2 * w.n_tile, block = listed(a, w, 0);
+    }
+    int kv_head = w.head / (a.shape.n_head / a.shape.n_kv_head), tile = listed(j, w, 0);
 
-    fetch<D, kBlock, T>(smem + 2 * kTile, a.q, w.seq, w.head, first_token(w), w.n_q);
+    fetch<D, R, kThreads, T>(smem + 2 * kTile, a.q, w.seq, w.head, first_token(j, w), w.n_q);
     copy_commit();
-    /* Half i % 2 of the block; the diagonal's lower half comes first. */
-    auto fetch_keys = [&](int i, int block) {
-        int token = block * kBlock + i % 2 * kKeys;
+    auto fetch_keys = [&](int i, int tile) {
         uint32_t stage = smem + i % 2 * 2 * kTile;
-        fetch<D, kKeys, T>(stage, a.k, w.seq, kv_head, token, w.n_kv);
-        fetch<D, kKeys, T>(stage + kTile, a.v, w.seq, kv_head, token, w.n_kv);
+        fetch<D, kKeys, kThreads, T>(stage, a.k, w.seq, kv_head, tile * kKeys, w.n_kv);
+        fetch<D, kKeys, kThreads, T>(stage + kTile, a.v, w.seq, kv_head, tile * kKeys, w.n_kv);
         copy_commit();
     };
-    fetch_keys(0, block);
+    fetch_keys(0, tile);
     copy_wait<1>();
     __syncthreads();
     Rows16<D, T> rows;
     rows.load_q(smem + 2 * kTile);
-    for (int i = 0; i < n; i++) {
-        int next = (i + 1) / 2 == i / 2 ? block : i + 1 < n ? listed(a, w, (i + 1) / 2) : 0;
+    for (int i = 0; i < w.n_tile; i++) {
+        int next = i + 1 < w.n_tile ? listed(j, w, i + 1) : 0;
         __syncthreads(); /* all warps are done with the other stage */
-        if (i + 1 < n) {
+        if (i + 1 < w.n_tile) {
             fetch_keys(i + 1, next);
             copy_wait<1>();
         } else {
@@ -220,35 +250,52 @@ __global__ void __launch_bounds__(kThreads80, 1) attend80(const __grid_constant_
         }
         __syncthreads();
         uint32_t stage = smem + i % 2 * 2 * kTile;
-        rows.step(stage, stage + kTile, block == w.block ? -(i % 2) * kKeys : kKeys, scale_log2);
-        block = next;
+        int limit = min(kKeys, w.tile * R - tile * kKeys); /* last key that local row 0 sees */
+        if (limit < kKeys - 1) {
+            bool bad = false;
+            for (int c = threadIdx.x; c < kKeys * D / 8; c += kThreads)
+                bad |= nonfinite8<T>(lds128(stage + kTile + c * 16));
+            if (__syncthreads_or(bad))
+                rows.template mend<kThreads>(a.v, stage + kTile, w.seq, kv_head, tile * kKeys, limit,
+                                             w.n_kv - tile * kKeys);
+        }
+        rows.step(stage, stage + kTile, limit, j.scale_log2);
+        tile = next;
     }
-    rows.finish(a, w);
+    rows.template finish<R>(j, w);
 }
 
 /* ------------------------------------------------------------------------------------------------ launch ---- */
 
-template <int D, class T> static cudaError_t launch80(const prism_cu_attend *a, cudaStream_t stream)
+template <int D, int R, class T> static cudaError_t launch80(const prism_cu_attend *a, cudaStream_t stream)
 {
+    Job j;
+    cudaError_t e = make_job(&j, a, R, kKeys);
+    if (e || j.n_item == 0)
+        return e;
     int bytes = 4 * kKeys * D * 2;
-    cudaError_t e = cudaFuncSetAttribute(attend80<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    e = cudaFuncSetAttribute(attend80<D, R, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (e)
         return e;
-    attend80<D, T>
-        <<<a->shape.n_seq * a->shape.n_head * a->shape.n_qblk, kThreads80, bytes, stream>>>(*a, a->scale * 1.44269504f);
-    return cudaGetLastError();
+    attend80<D, R, T><<<j.n_item, 2 * R, bytes, stream>>>(j);
+    e = cudaGetLastError();
+    return e ? e : merge_parts(j, stream);
+}
+template <int D, class T> static cudaError_t launch_block(const prism_cu_attend *a, cudaStream_t stream)
+{
+    return a->block_size == 128 ? launch80<D, 128, T>(a, stream) : launch80<D, 64, T>(a, stream);
 }
 
 } // namespace prism
 
 extern "C" cudaError_t prism_attend_sm80(const prism_cu_attend *a, cudaStream_t stream)
 {
-    bool bf16 = a->shape.dtype == PRISM_CU_BF16;
-    if (!bf16 && a->shape.dtype != PRISM_CU_F16)
+    if (!prism::for_tensor_cores(a))
         return cudaErrorNotSupported;
+    bool bf16 = a->shape.dtype == PRISM_CU_BF16;
     if (a->shape.d_head == 128)
-        return bf16 ? prism::launch80<128, __nv_bfloat16>(a, stream) : prism::launch80<128, __half>(a, stream);
+        return bf16 ? prism::launch_block<128, __nv_bfloat16>(a, stream) : prism::launch_block<128, __half>(a, stream);
     if (a->shape.d_head == 64)
-        return bf16 ? prism::launch80<64, __nv_bfloat16>(a, stream) : prism::launch80<64, __half>(a, stream);
+        return bf16 ? prism::launch_block<64, __nv_bfloat16>(a, stream) : prism::launch_block<64, __half>(a, stream);
     return cudaErrorNotSupported;
 }

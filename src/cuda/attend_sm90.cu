@@ -1,41 +1,44 @@
 /*
  * Exact attention over the listed blocks, for sm_90a.
  *
- *   Q [128][d] -> smem, once per row      K, V [128][d] -> smem rings, once per listed block
+ *   Q [B][d] -> smem, once per row      K, V [B][d] -> smem rings, once per listed tile
  *   S = Q K^T (registers) -> P = exp2(S c - m c) -> O += P V (registers) -> O / l -> smem -> global
  *
- * One CTA per multiprocessor takes rows (sequence, head, query block) from a counter until none is left. One warp
- * fetches (bulk tensor copies); two warpgroups compute, 64 query rows each, sharing every K and V tile. A warpgroup
- * issues the scores of tile n + 1 together with the values of tile n, and the softmax of one warpgroup hides under the
- * matrix products of the other (they fall out of step by themselves; barriers that make them take turns cost 1 %). The
- * first scores of the next row are issued together with the last values of the old one, so that the tensor cores do not
- * idle between short rows.
+ * CTAs take rows (sequence, head, query tile) or parts of rows from a counter until none is left. One warp fetches
+ * (bulk tensor copies), three look out for values that are not finite; warpgroups of 64 query rows compute. With B =
+ * 128 two of them share every K and V tile, one CTA a multiprocessor; with B = 64 (blocks of 64, and d = 256) there is
+ * one, and two CTAs where the registers allow it. A warpgroup issues the scores of tile n + 1 together with the values
+ * of tile n, and the softmax of one warpgroup hides under the matrix products of the other (they fall out of step by
+ * themselves; barriers that make them take turns cost 1 %). The first scores of the next row are issued together with
+ * the last values of the old one, so that the tensor cores do not idle between short rows.
  */
 #include "cuda/attend_sm90_consumer.cuh"
+#include "cuda/attend_sm90_guard.cuh"
 #include "cuda/attend_sm90_producer.cuh"
 
 namespace prism
 {
 
-template <int D, class T>
-__global__ void __launch_bounds__(kThreads, 1)
-    attend(const __grid_constant__ Params p, const __grid_constant__ CUtensorMap map_q,
-           const __grid_constant__ CUtensorMap map_k, const __grid_constant__ CUtensorMap map_v)
+template <int D, int B, class T>
+__global__ void __launch_bounds__(Layout<D, B>::kThreads, Layout<D, B>::kPerSm)
+    attend90(const __grid_constant__ Params p, const __grid_constant__ CUtensorMap map_q,
+             const __grid_constant__ CUtensorMap map_k, const __grid_constant__ CUtensorMap map_v)
 {
-    using L = Layout<D>;
+    using L = Layout<D, B>;
     extern __shared__ __align__(1024) char base[];
     uint32_t smem = smem_addr(base);
     int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) {
             mbar_init(smem + L::kFullQ + 8 * i, 1);
-            mbar_init(smem + L::kEmptyQ + 8 * i, 4 * kConsumers);
+            mbar_init(smem + L::kFirstV + 8 * i, 1);
+            mbar_init(smem + L::kEmptyQ + 8 * i, 4 * L::kConsumers);
         }
         for (int i = 0; i < L::kStage; i++) {
             mbar_init(smem + L::kFullK + 8 * i, 1);
             mbar_init(smem + L::kFullV + 8 * i, 1);
-            mbar_init(smem + L::kEmptyK + 8 * i, 4 * kConsumers);
-            mbar_init(smem + L::kEmptyV + 8 * i, 4 * kConsumers);
+            mbar_init(smem + L::kEmptyK + 8 * i, 4 * L::kConsumers);
+            mbar_init(smem + L::kEmptyV + 8 * i, 4 * L::kConsumers);
         }
         mbar_init_fence();
         tma_prefetch_map(&map_q);
@@ -46,12 +49,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (group == 0) {
         regs_shrink<40>();
         if (warp == 0) {
-            Producer<D> producer = {p, &map_q, &map_k, &map_v, smem, (int)threadIdx.x % 32};
+            Producer<D, B, T> producer = {p, &map_q, &map_k, &map_v, smem, (int)threadIdx.x, is_dense(p.j.a)};
             producer.run(base);
+        } else {
+            Guard<D, B, T> guard = {p, base, smem, (int)threadIdx.x - 32};
+            guard.run();
         }
     } else {
-        regs_grow<232>();
-        Consumer<D, T> consumer = {p, base, smem, group - 1, warp, (int)threadIdx.x % 32};
+        regs_grow<L::kRegs>();
+        Consumer<D, B, T> consumer = {p, base, smem, group - 1, warp, (int)threadIdx.x % 32};
         consumer.run();
     }
 }
@@ -64,7 +70,7 @@ typedef CUresult (*EncodeTiled)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, 
 
 /* Axes: 64 columns, token, column group, head, sequence or page. */
 static bool encode(EncodeTiled f, CUtensorMap *map, const prism_cu_view &t, int dtype, int d, int n_head, int n_seq,
-                   int box)
+                   int box, int b)
 {
     bool paged = t.page_table != nullptr, flat = t.row_start != nullptr;
     cuuint64_t one = 16, outer = paged ? t.stride_page : t.stride_seq;
@@ -74,8 +80,7 @@ static bool encode(EncodeTiled f, CUtensorMap *map, const prism_cu_view &t, int 
                                               : n_seq)};
     cuuint64_t strides[4] = {(cuuint64_t)t.stride_token * 2, 128, n_head == 1 ? one : t.stride_head * 2,
                              dims[4] == 1 ? one : outer * 2};
-    cuuint32_t boxes[5] = {64, (cuuint32_t)box, box == kBlock ? (cuuint32_t)d / 64 : 1, 1, 1},
-               step[5] = {1, 1, 1, 1, 1};
+    cuuint32_t boxes[5] = {64, (cuuint32_t)box, box == b ? (cuuint32_t)d / 64 : 1, 1, 1}, step[5] = {1, 1, 1, 1, 1};
     if (dims[1] == 1 && strides[0] == 0)
         strides[0] = one;
     return f(map, dtype == PRISM_CU_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 5,
@@ -83,39 +88,59 @@ static bool encode(EncodeTiled f, CUtensorMap *map, const prism_cu_view &t, int 
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <int D, class T> static cudaError_t launch(const prism_cu_attend *a, EncodeTiled f, cudaStream_t stream)
+template <int D, int B, class T> static cudaError_t launch(const prism_cu_attend *a, EncodeTiled f, cudaStream_t stream)
 {
+    using L = Layout<D, B>;
     const prism_cu_shape &s = a->shape;
-    Params p = {*a, s.n_seq * s.n_head * s.n_qblk, kBlock, a->scale * 1.44269504f};
+    Params p;
+    p.box = B;
+    cudaError_t e = make_job(&p.j, a, B, B);
+    if (e || p.j.n_item == 0)
+        return e;
     if (a->k.page_table) {
         int page = a->k.page_size;
-        if (page != a->v.page_size || page < 8 || (page < kBlock ? kBlock % page : page % kBlock))
+        if (!a->v.page_table || page != a->v.page_size || page < 8 || (page < B ? B % page : page % B))
             return cudaErrorNotSupported;
-        p.box = page < kBlock ? page : kBlock;
+        p.box = page < B ? page : B;
+    } else if (a->v.page_table) {
+        return cudaErrorNotSupported;
     }
     CUtensorMap q, k, v;
-    if (!encode(f, &q, a->q, s.dtype, D, s.n_head, s.n_seq, kBlock) ||
-        !encode(f, &k, a->k, s.dtype, D, s.n_kv_head, s.n_seq, p.box) ||
-        !encode(f, &v, a->v, s.dtype, D, s.n_kv_head, s.n_seq, p.box))
+    if (!encode(f, &q, a->q, s.dtype, D, s.n_head, s.n_seq, B, B) ||
+        !encode(f, &k, a->k, s.dtype, D, s.n_kv_head, s.n_seq, p.box, B) ||
+        !encode(f, &v, a->v, s.dtype, D, s.n_kv_head, s.n_seq, p.box, B))
         return cudaErrorNotSupported;
     int device, n_sm;
-    cudaError_t e = cudaGetDevice(&device);
+    e = cudaGetDevice(&device);
     if (!e)
         e = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
     if (!e)
-        e = cudaFuncSetAttribute(attend<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, Layout<D>::kBytes);
+        e = cudaFuncSetAttribute(attend90<D, B, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
     if (e)
         return e;
-    if (p.n_item < n_sm)
-        n_sm = p.n_item;
-    attend<D, T><<<n_sm, kThreads, Layout<D>::kBytes, stream>>>(p, q, k, v);
-    return cudaGetLastError();
+    int n_cta = p.j.n_item < n_sm * L::kPerSm ? p.j.n_item : n_sm * L::kPerSm;
+    attend90<D, B, T><<<n_cta, L::kThreads, L::kBytes, stream>>>(p, q, k, v);
+    e = cudaGetLastError();
+    return e ? e : merge_parts(p.j, stream);
+}
+
+/* Tiles of 128 share K and V between twice as many queries; d = 256 has no room for them. */
+template <class T> static cudaError_t launch_shape(const prism_cu_attend *a, EncodeTiled f, cudaStream_t stream)
+{
+    switch (a->shape.d_head) {
+    case 64: return a->block_size == 128 ? launch<64, 128, T>(a, f, stream) : launch<64, 64, T>(a, f, stream);
+    case 128: return a->block_size == 128 ? launch<128, 128, T>(a, f, stream) : launch<128, 64, T>(a, f, stream);
+    case 256: return launch<256, 64, T>(a, f, stream);
+    default: return cudaErrorNotSupported;
+    }
 }
 
 } // namespace prism
 
 extern "C" cudaError_t prism_attend_sm90(const prism_cu_attend *a, cudaStream_t stream)
 {
+    if (!prism::for_tensor_cores(a))
+        return cudaErrorNotSupported;
     void *f = nullptr;
     cudaDriverEntryPointQueryResult found;
     cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
@@ -124,14 +149,6 @@ extern "C" cudaError_t prism_attend_sm90(const prism_cu_attend *a, cudaStream_t 
     if (found != cudaDriverEntryPointSuccess)
         return cudaErrorNotSupported;
     prism::EncodeTiled encode = (prism::EncodeTiled)f;
-    bool bf16 = a->shape.dtype == PRISM_CU_BF16;
-    if (!bf16 && a->shape.dtype != PRISM_CU_F16)
-        return cudaErrorNotSupported;
-    if (a->shape.d_head == 128)
-        return bf16 ? prism::launch<128, __nv_bfloat16>(a, encode, stream)
-                    : prism::launch<128, __half>(a, encode, stream);
-    if (a->shape.d_head == 64)
-        return bf16 ? prism::launch<64, __nv_bfloat16>(a, encode, stream)
-                    : prism::launch<64, __half>(a, encode, stream);
-    return cudaErrorNotSupported;
+    return a->shape.dtype == PRISM_CU_BF16 ? prism::launch_shape<__nv_bfloat16>(a, encode, stream)
+                                           : prism::launch_shape<__half>(a, encode, stream);
 }

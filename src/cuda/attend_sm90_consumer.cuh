@@ -9,19 +9,20 @@ namespace prism
 
 constexpr float kSlack = 8; /* log2 of the largest weight */
 
-template <int D, class T> struct Consumer {
-    using L = Layout<D>;
+template <int D, int B, class T> struct Consumer {
+    using L = Layout<D, B>;
     const Params &p;
     char *base;
     uint32_t smem;
     int group, warp, lane; /* warpgroup, warp in it, lane */
     Ring<2> q;
     Ring<L::kStage> k, v;
-    RowInfo row;
     /* Each thread holds two rows of the tiles, quad and quad + 8 of its warp's 16; accumulators are in wgmma's order.
      */
-    float s[64], o[D / 2], m[2], l[2];
-    uint32_t pr[32];
+    float s[B / 2], o[D / 2], m[2], l[2];
+    uint32_t pr[B / 4];
+
+    __device__ __forceinline__ const RowInfo &row() const { return ((const RowInfo *)(base + L::kInfo))[q.slot]; }
 
     __device__ __forceinline__ void release(uint32_t bar)
     {
@@ -42,17 +43,21 @@ template <int D, class T> struct Consumer {
         uint64_t b = wgmma_desc(smem + L::kK + k.slot * L::kTile, 16);
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
-            uint64_t at = (i / 4 * (kBlock * 128) + i % 4 * 32) >> 4;
-            wgmma_ss<T>(s, a + at, b + at, i != 0);
+            uint64_t at = (i / 4 * L::kGroup + i % 4 * 32) >> 4;
+            wgmma_ss<T>::go(s, a + at, b + at, i != 0);
         }
         wgmma_commit();
     }
     __device__ __forceinline__ void values()
     {
-        uint64_t b = wgmma_desc(smem + L::kV + v.slot * L::kTile, kBlock * 128);
+        constexpr int kWide = D < 128 ? D : 128; /* columns of one product */
+        uint64_t b = wgmma_desc(smem + L::kV + v.slot * L::kTile, L::kGroup);
 #pragma unroll
-        for (int i = 0; i < kBlock / 16; i++)
-            wgmma_rs<T>::go(o, pr + 4 * i, b + (i * 16 * 128 >> 4), 1);
+        for (int i = 0; i < B / 16; i++)
+#pragma unroll
+            for (int c = 0; c < D; c += kWide)
+                wgmma_rs<T>::go(*(float(*)[kWide / 2])(o + c / 2), pr + 4 * i,
+                                b + ((c / 64 * L::kGroup + i * 16 * 128) >> 4), 1);
         wgmma_commit();
     }
     __device__ __forceinline__ void release_k()
@@ -70,7 +75,7 @@ template <int D, class T> struct Consumer {
     {
         int r = group * 64 + warp * 16 + lane / 4, c = lane % 4 * 2;
 #pragma unroll
-        for (int j = 0; j < 64; j++)
+        for (int j = 0; j < B / 2; j++)
             if (j / 4 * 8 + c + j % 2 > r + j / 2 % 2 * 8)
                 s[j] = -INFINITY;
     }
@@ -81,7 +86,7 @@ template <int D, class T> struct Consumer {
         for (int h = 0; h < 2; h++) {
             float a = s[2 * h], b = s[2 * h + 1];
 #pragma unroll
-            for (int j = 1; j < 16; j++) {
+            for (int j = 1; j < B / 8; j++) {
                 a = fmaxf(a, s[4 * j + 2 * h]);
                 b = fmaxf(b, s[4 * j + 2 * h + 1]);
             }
@@ -90,15 +95,16 @@ template <int D, class T> struct Consumer {
             a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
             /* Keep the old maximum while the weights stay below 2^kSlack: P, l and O only have to agree on one, and O
              * is multiplied seldom. */
-            a = a - m[h] <= kSlack / p.scale_log2 ? m[h] : a;
-            alpha[h] = exp2_fast((m[h] - a) * p.scale_log2);
+            a = a - m[h] <= kSlack / p.j.scale_log2 ? m[h] : a;
+            float zero = a == -INFINITY ? 0 : a; /* keys that are not finite: all scores so far -inf */
+            alpha[h] = exp2_fast((m[h] - zero) * p.j.scale_log2);
             m[h] = a;
-            float mc = a * p.scale_log2, sum0 = 0, sum1 = 0;
+            float mc = zero * p.j.scale_log2, sum0 = 0, sum1 = 0;
 #pragma unroll
-            for (int j = 0; j < 16; j++) {
+            for (int j = 0; j < B / 8; j++) {
                 float &x = s[4 * j + 2 * h], &y = s[4 * j + 2 * h + 1];
-                x = exp2_fast(fmaf(x, p.scale_log2, -mc));
-                y = exp2_fast(fmaf(y, p.scale_log2, -mc));
+                x = exp2_fast(fmaf(x, p.j.scale_log2, -mc));
+                y = exp2_fast(fmaf(y, p.j.scale_log2, -mc));
                 sum0 += x;
                 sum1 += y;
             }
@@ -115,7 +121,7 @@ template <int D, class T> struct Consumer {
     __device__ __forceinline__ void weights()
     {
 #pragma unroll
-        for (int j = 0; j < 32; j++)
+        for (int j = 0; j < B / 4; j++)
             pr[j] = pack2<T>(s[2 * j], s[2 * j + 1]);
     }
     __device__ __forceinline__ void reset()
@@ -126,61 +132,90 @@ template <int D, class T> struct Consumer {
         m[0] = m[1] = -INFINITY;
         l[0] = l[1] = 0;
     }
-    /* Memory beyond the last key may hold anything, and 0 * NaN is NaN: clear those rows of V. */
-    __device__ __forceinline__ void clear_tail()
-    {
-        mbar_wait(smem + L::kFullV + 8 * v.slot, v.phase);
-        for (int i = threadIdx.x % 128 + row.n_key_tile * 8; i < kBlock * 8; i += 128)
-#pragma unroll
-            for (int g = 0; g < D / 64; g++)
-                sts128(smem + L::kV + v.slot * L::kTile + g * (kBlock * 128) + i * 16, make_uint4(0, 0, 0, 0));
-        fence_async_proxy();
-        bar_sync(3 + group, 128);
-    }
-
     /* ------------------------------------------------------------------------------------------ finish ---- */
 
-    /* O / l goes to this warp's 16 rows of the Q tile, which nobody needs any more, and from there out in whole rows.
-     */
-    __device__ __forceinline__ void finish()
+    /* Normalises O and adds the initial state; log-sum-exp out. */
+    __device__ __forceinline__ void normalise()
     {
-        float inv[2];
+        const prism_cu_attend &a = p.j.a;
+        const RowInfo &w = row();
+        int r0 = group * 64 + warp * 16 + lane / 4;
+        if (w.bad[0] | w.bad[1] | w.bad[2])
+            add_nonfinite<D, T>(o, a.v, w.seq, w.kv_head, w.key, w.diagonal ? r0 : B, w.n_key_tile);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             l[h] += __shfl_xor_sync(~0u, l[h], 1);
             l[h] += __shfl_xor_sync(~0u, l[h], 2);
-            inv[h] = 1 / l[h];
-        }
-        int r0 = group * 64 + warp * 16;
-        if (p.a.lse && lane % 4 == 0)
+            int r = r0 + 8 * h;
+            bool there = r >= w.lo && r < w.hi, init = a.init_lse && w.lead && there;
+            int64_t lse = w.lse + r * a.lse_stride_token;
+            Blend b = blend(m[h] * p.j.scale_log2, l[h], init ? a.init_lse[lse] : -INFINITY);
+            if (there && lane % 4 == 0 && w.slot >= 0)
+                p.j.part_lse[(int64_t)w.slot * B + r] = b.lse;
+            else if (there && lane % 4 == 0 && a.lse)
+                a.lse[lse] = b.lse;
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int r = r0 + lane / 4 + 8 * h;
-                if (r >= row.lo && r < row.hi)
-                    p.a.lse[row.lse + r * p.a.lse_stride_token] = m[h] * p.a.scale + logf(l[h]);
+            for (int j = 0; j < D / 8; j++)
+                o[4 * j + 2 * h] *= b.own, o[4 * j + 2 * h + 1] *= b.own;
+            if (b.init != 0) {
+                const T *o0 = (const T *)a.init_o + w.o + r * a.o.stride_token + lane % 4 * 2;
+#pragma unroll
+                for (int j = 0; j < D / 8; j++) {
+                    float2 x = widen(o0 + 8 * j);
+                    o[4 * j + 2 * h] += b.init * x.x, o[4 * j + 2 * h + 1] += b.init * x.y;
+                }
             }
+        }
+    }
+    __device__ __forceinline__ void write_part()
+    {
+        const RowInfo &w = row();
+        int r0 = group * 64 + warp * 16 + lane / 4;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int r = r0 + 8 * h;
+            if (r < w.lo || r >= w.hi)
+                continue;
+            float *out = p.j.part_o + ((int64_t)w.slot * B + r) * D + lane % 4 * 2;
+#pragma unroll
+            for (int j = 0; j < D / 8; j++)
+                *(float2 *)(out + 8 * j) = make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
+        }
+    }
+    /* O goes to this warp's 16 rows of the Q tile, which nobody needs any more, and from there out in whole rows. */
+    __device__ __forceinline__ void write()
+    {
+        const RowInfo &w = row();
+        int r0 = group * 64 + warp * 16;
         uint32_t tile = smem + L::kQ + q.slot * L::kTile + r0 * 128;
         int sr = lane % 16;
 #pragma unroll
         for (int j = 0; j < D / 8; j += 2) {
             int c = j + lane / 16;
-            stmatrix4(tile + c / 8 * (kBlock * 128) + sr * 128 + ((c ^ sr) % 8) * 16,
-                      pack2<T>(o[4 * j] * inv[0], o[4 * j + 1] * inv[0]),
-                      pack2<T>(o[4 * j + 2] * inv[1], o[4 * j + 3] * inv[1]),
-                      pack2<T>(o[4 * j + 4] * inv[0], o[4 * j + 5] * inv[0]),
-                      pack2<T>(o[4 * j + 6] * inv[1], o[4 * j + 7] * inv[1]));
+            stmatrix4(tile + c / 8 * L::kGroup + sr * 128 + ((c ^ sr) % 8) * 16, pack2<T>(o[4 * j], o[4 * j + 1]),
+                      pack2<T>(o[4 * j + 2], o[4 * j + 3]), pack2<T>(o[4 * j + 4], o[4 * j + 5]),
+                      pack2<T>(o[4 * j + 6], o[4 * j + 7]));
         }
         __syncwarp();
         constexpr int kChunk = D / 8, kRows = 32 / kChunk;
-        T *out = (T *)p.a.o.data + row.o;
+        T *out = (T *)p.j.a.o.data + w.o;
 #pragma unroll
         for (int i = 0; i < 16; i += kRows) {
             int r = i + lane / kChunk, c = lane % kChunk;
-            uint4 x = lds128(tile + c / 8 * (kBlock * 128) + r * 128 + ((c ^ r) % 8) * 16);
-            if (r0 + r >= row.lo && r0 + r < row.hi)
-                *(uint4 *)(out + (r0 + r) * p.a.o.stride_token + c * 8) = x;
+            uint4 x = lds128(tile + c / 8 * L::kGroup + r * 128 + ((c ^ r) % 8) * 16);
+            if (r0 + r >= w.lo && r0 + r < w.hi)
+                *(uint4 *)(out + (r0 + r) * p.j.a.o.stride_token + c * 8) = x;
         }
         fence_async_proxy();
+        __syncwarp();
+    }
+    __device__ __forceinline__ void finish()
+    {
+        normalise();
+        if (row().slot >= 0)
+            write_part();
+        else
+            write();
         __syncwarp();
         release(smem + L::kEmptyQ + 8 * q.slot);
         q.next();
@@ -191,7 +226,6 @@ template <int D, class T> struct Consumer {
         float alpha[2];
         if (!next_row(0))
             return;
-        row = ((RowInfo *)(base + L::kInfo))[q.slot];
         reset();
         mbar_wait(smem + L::kFullK + 8 * k.slot, k.phase);
         wgmma_fence();
@@ -199,14 +233,13 @@ template <int D, class T> struct Consumer {
         wgmma_wait<0>();
         wgmma_hold(s);
         release_k();
-        if (row.diagonal)
+        if (row().diagonal)
             mask();
         softmax(alpha);
         weights();
         for (;;) {
-            if (row.n_key_tile < kBlock)
-                clear_tail();
-            for (int i = 1; i < row.n_tile; i++) {
+            int n_tile = row().n_tile;
+            for (int i = 1; i < n_tile; i++) {
                 mbar_wait(smem + L::kFullK + 8 * k.slot, k.phase);
                 wgmma_fence();
                 scores(q.slot);
@@ -239,10 +272,9 @@ template <int D, class T> struct Consumer {
             wgmma_hold(o);
             release_v();
             finish();
-            row = ((RowInfo *)(base + L::kInfo))[q.slot];
             release_k();
             reset();
-            if (row.diagonal)
+            if (row().diagonal)
                 mask();
             softmax(alpha);
             weights();

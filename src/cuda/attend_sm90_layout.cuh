@@ -1,32 +1,35 @@
-/* Layout of shared memory, and what producer and consumers of attend_sm90.cu agree on. */
+/* Layout of shared memory, and what the warps of attend_sm90.cu agree on. */
 #ifndef PRISM_CUDA_ATTEND_SM90_LAYOUT_CUH
 #define PRISM_CUDA_ATTEND_SM90_LAYOUT_CUH
 
 #include "cuda/attend.cuh"
-#include "cuda/ptx.cuh"
 
 namespace prism
 {
 
-constexpr int kConsumers = 2, kThreads = 128 * (1 + kConsumers);
-
 /* What a consumer must know of a row; written by the producer beside the row's Q tile. */
 struct RowInfo {
-    int32_t n_tile;     /* 0: no more rows */
-    int32_t diagonal;   /* the first tile is the row's own block: mask it */
-    int32_t n_key_tile; /* keys that exist in the first tile, 128 unless ones beyond the end must be cleared */
-    int32_t lo, hi;     /* local rows that hold queries */
-    int32_t pad;
-    int64_t o, lse; /* element offsets of local row 0 */
+    int32_t n_tile;            /* 0: no more rows */
+    int32_t diagonal;          /* the first tile is the row's own: mask it */
+    int32_t n_key_tile;        /* keys that exist in the first tile */
+    int32_t lo, hi;            /* local rows that hold queries */
+    int32_t slot, lead;        /* as in Row */
+    int32_t seq, kv_head, key; /* first key of the first tile */
+    int64_t o, lse;            /* element offsets of local row 0 */
+    int32_t bad[4];            /* by warp of the guard: the first tile of V holds what is not finite */
 };
 
-/* Tiles are [d / 64][128 rows][64] with 128-byte swizzle, as one bulk copy writes them. */
-template <int D> struct Layout {
-    static constexpr int kStage = D == 128 ? 2 : 4;
-    static constexpr uint32_t kTile = kBlock * D * 2;
+/* B: tokens of a query tile and of a key tile. Tiles are [d / 64][B rows][64] with 128-byte swizzle, as one bulk copy
+ * writes them. */
+template <int D, int B> struct Layout {
+    static constexpr int kConsumers = B / 64, kThreads = 128 * (1 + kConsumers);
+    static constexpr int kPerSm = B == 64 && D <= 128 ? 2 : 1;                    /* CTAs */
+    static constexpr int kRegs = kPerSm == 2 ? 216 : kConsumers == 2 ? 232 : 240; /* of a consumer; 40 of the others */
+    static constexpr int kStage = D * B <= 64 * 128 ? 4 : 2;
+    static constexpr uint32_t kGroup = B * 128, kTile = B * D * 2; /* bytes of 64 columns, of all */
     static constexpr uint32_t kQ = 0, kK = 2 * kTile, kV = kK + kStage * kTile, kInfo = kV + kStage * kTile;
     static constexpr uint32_t kBars = kInfo + 2 * sizeof(RowInfo);
-    static constexpr uint32_t kFullQ = kBars, kEmptyQ = kFullQ + 16, kFullK = kEmptyQ + 16;
+    static constexpr uint32_t kFullQ = kBars, kEmptyQ = kFullQ + 16, kFirstV = kEmptyQ + 16, kFullK = kFirstV + 16;
     static constexpr uint32_t kEmptyK = kFullK + 8 * kStage, kFullV = kEmptyK + 8 * kStage;
     static constexpr uint32_t kEmptyV = kFullV + 8 * kStage, kBytes = kEmptyV + 8 * kStage;
 };
@@ -42,9 +45,8 @@ template <int N> struct Ring {
 };
 
 struct Params {
-    prism_cu_attend a;
-    int32_t n_item, box; /* rows of the plan; tokens per K, V copy */
-    float scale_log2;
+    Job j;
+    int32_t box; /* tokens per K, V copy */
 };
 
 } // namespace prism

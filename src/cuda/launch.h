@@ -7,6 +7,7 @@
 #define PRISM_CUDA_LAUNCH_H
 
 #include <cuda_runtime_api.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -36,26 +37,57 @@ typedef struct prism_cu_shape {
 } prism_cu_shape;
 
 /*
- * Attention over a plan with blocks of 128: row r = (sequence * n_head + head) * n_qblk + query block lists the key
- * blocks index[row_ptr[r] .. row_ptr[r + 1]), ascending; index NULL: all up to its own. Causal by position.
+ * Exact attention over a plan, causal by position: row r = (sequence * n_head + head) * n_qblk + query block reads the
+ * key blocks index[row_ptr[r] .. row_ptr[r + 1]), ascending; index NULL: all up to its own. A key that a query does not
+ * see never reaches it, whatever is in memory there. A row that lists nothing gives 0 and a log-sum-exp of -inf, rows
+ * of query blocks that do not exist are not touched. No rows are no error.
  */
 typedef struct prism_cu_attend {
     prism_cu_shape shape;
     prism_cu_view q, k, v, o;
-    float *lse; /* or NULL; element (sequence, token, head) by the strides of lse_* */
+    float *
+        lse; /* natural logarithm, or NULL; element (sequence, token, head) by the strides of lse_* (and o.row_start) */
     int64_t lse_stride_seq, lse_stride_token, lse_stride_head;
     const int64_t *row_ptr; /* [n_row + 1] */
     const int32_t *index;
     const int32_t *work; /* [n_row] rows in the order of work, or NULL: late query blocks first */
-    int32_t *ticket;     /* [2], zero before the first launch, zero again after each */
-    float scale;
+    int32_t *ticket;     /* [2], zero before the first launch, zero again after each; for sm90 */
+    float scale;         /* of either sign, or 0 */
+    int32_t block_size;  /* 64 or 128 */
+    /* Single keys beside the blocks, as in prism_plan_view: positions, ascending, in none of the row's blocks. Or NULL.
+     */
+    const int64_t *key_ptr; /* [n_row + 1] */
+    const int32_t *key_index;
+    const int32_t *full; /* [1] or NULL. Not 0: lists and work are ignored and every causal block is read */
+    /* What was attended before, or NULL: normalised output (addressed as o, in the call's dtype) and natural
+     * log-sum-exp (addressed as lse; -inf: nothing, init_o is not read). The result is as if those keys were in the
+     * lists too. */
+    const void *init_o;
+    const float *init_lse;
+    /* prism_attend_scratch_bytes() of memory, aligned to 16: long rows are split where rows are too few to fill the
+     * GPU. NULL: they are not. */
+    void *scratch;
+    size_t scratch_bytes;
 } prism_cu_attend;
 
-/* d_head 64 or 128, f16 or bf16, strides multiples of 8 elements, data aligned to 16; pages of 8 .. 128 or a multiple
- * of 128 tokens, a power of two below 128. cudaErrorNotSupported otherwise. */
+enum { PRISM_CU_ATTEND_SM90 = 0, PRISM_CU_ATTEND_SM80 = 1, PRISM_CU_ATTEND_ANY = 2 };
+
+/* The fastest of the three below that takes the call on the current device; *kernel (host, or NULL) says which. */
+cudaError_t prism_attend_cuda(const prism_cu_attend *a, cudaStream_t stream, int32_t *kernel);
+
+/* Depends on the upper bounds of the shape and on the current device, not on lengths or lists. 0 where rows are many.
+ */
+size_t prism_attend_scratch_bytes(const prism_cu_shape *shape, int32_t block_size);
+
+/* Each returns cudaErrorNotSupported for what it does not take. The first two: f16 or bf16, strides multiples of 8
+ * elements, data aligned to 16, scale above 0, no single keys, q and o not paged.
+ * sm90: d_head 64, 128, 256; pages of 8 .. 128 tokens or a multiple of 128, a power of two below 128. On sm_90a only.
+ */
 cudaError_t prism_attend_sm90(const prism_cu_attend *a, cudaStream_t stream);
-/* The same features for any page size, on sm_80 and later. */
+/* sm_80 and later: d_head 64, 128; any page size. */
 cudaError_t prism_attend_sm80(const prism_cu_attend *a, cudaStream_t stream);
+/* Everything: d_head 1 .. 256, f32, f16, bf16, any strides. Without tensor cores, so many times slower. */
+cudaError_t prism_attend_any(const prism_cu_attend *a, cudaStream_t stream);
 
 /*
  * Block means of queries and keys, each with its energy. Means are stored split for the tensor cores: scaled by a power

@@ -41,6 +41,40 @@ template <> __device__ __forceinline__ uint32_t pack2<__half>(float lo, float hi
     return r;
 }
 
+__device__ __forceinline__ float2 widen(const __nv_bfloat16 *pair)
+{
+    return __bfloat1622float2(*(const __nv_bfloat162 *)pair);
+}
+__device__ __forceinline__ float2 widen(const __half *pair)
+{
+    return __half22float2(*(const __half2 *)pair);
+}
+
+/* Numbers of pairs of 16 bits that are Inf or NaN: bit 15 and bit 31 of the result. */
+template <class T> __device__ __forceinline__ uint32_t nonfinite2(uint32_t x);
+template <> __device__ __forceinline__ uint32_t nonfinite2<__nv_bfloat16>(uint32_t x)
+{
+    return ((x & 0x7f807f80u) + 0x00800080u) & 0x80008000u;
+}
+template <> __device__ __forceinline__ uint32_t nonfinite2<__half>(uint32_t x)
+{
+    return ((x & 0x7c007c00u) + 0x04000400u) & 0x80008000u;
+}
+template <class T> __device__ __forceinline__ bool nonfinite8(uint4 x)
+{
+    return (nonfinite2<T>(x.x) | nonfinite2<T>(x.y) | nonfinite2<T>(x.z) | nonfinite2<T>(x.w)) != 0;
+}
+/* The same numbers, 0 in the place of those. */
+template <class T> __device__ __forceinline__ uint32_t finite2(uint32_t x)
+{
+    uint32_t bad = nonfinite2<T>(x);
+    return x & ~((bad >> 15) * 0xffffu);
+}
+template <class T> __device__ __forceinline__ uint4 finite8(uint4 x)
+{
+    return make_uint4(finite2<T>(x.x), finite2<T>(x.y), finite2<T>(x.z), finite2<T>(x.w));
+}
+
 /* ------------------------------------------------------------------------------------------ mbarriers ---- */
 
 __device__ __forceinline__ void mbar_init(uint32_t bar, uint32_t count)
@@ -88,6 +122,10 @@ __device__ __forceinline__ void tma_load(uint32_t dst, const CUtensorMap *map, u
                  "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(dst),
                  "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
                  : "memory");
+}
+__device__ __forceinline__ void prefetch_l2(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 /* Orders this thread's ordinary shared-memory accesses before later ones of the tensor cores and the copy engine. */
 __device__ __forceinline__ void fence_async_proxy()
@@ -172,12 +210,18 @@ __device__ __forceinline__ uint64_t wgmma_desc(uint32_t addr, uint32_t group_byt
     PRISM_REG32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,"    \
                 "%56,%57,%58,%59,%60,%61,%62,%63"
 
-/* acc[64 x 128] (+)= A[64 x 16] B[128 x 16]^T, both from shared memory, 16 contiguous. */
-#define PRISM_WGMMA_SS(TYPE)                                                                                           \
+/* acc[64 x N] (+)= A[64 x 16] B[N x 16]^T, both from shared memory, 16 contiguous. */
+#define PRISM_WGMMA_SS128(TYPE)                                                                                        \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                          \
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" PRISM_REG64                         \
                  "}, %64, %65, p, 1, 1, 0, 0;\n}"                                                                      \
                  : PRISM_ACC64(acc)                                                                                    \
+                 : "l"(a), "l"(b), "r"(add))
+#define PRISM_WGMMA_SS64(TYPE)                                                                                         \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                                                          \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" PRISM_REG32                          \
+                 "}, %32, %33, p, 1, 1, 0, 0;\n}"                                                                      \
+                 : PRISM_ACC32(acc)                                                                                    \
                  : "l"(a), "l"(b), "r"(add))
 /* acc[64 x N] (+)= A[64 x 16] (registers) B[16 x N] (shared memory, N contiguous). */
 #define PRISM_WGMMA_RS128(TYPE)                                                                                        \
@@ -193,15 +237,27 @@ __device__ __forceinline__ uint64_t wgmma_desc(uint32_t addr, uint32_t group_byt
                  : PRISM_ACC32(acc)                                                                                    \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
 
-template <class T> __device__ __forceinline__ void wgmma_ss(float (&acc)[64], uint64_t a, uint64_t b, int add);
-template <> __device__ __forceinline__ void wgmma_ss<__nv_bfloat16>(float (&acc)[64], uint64_t a, uint64_t b, int add)
-{
-    PRISM_WGMMA_SS("bf16");
-}
-template <> __device__ __forceinline__ void wgmma_ss<__half>(float (&acc)[64], uint64_t a, uint64_t b, int add)
-{
-    PRISM_WGMMA_SS("f16");
-}
+template <class T> struct wgmma_ss;
+template <> struct wgmma_ss<__nv_bfloat16> {
+    static __device__ __forceinline__ void go(float (&acc)[64], uint64_t a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_SS128("bf16");
+    }
+    static __device__ __forceinline__ void go(float (&acc)[32], uint64_t a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_SS64("bf16");
+    }
+};
+template <> struct wgmma_ss<__half> {
+    static __device__ __forceinline__ void go(float (&acc)[64], uint64_t a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_SS128("f16");
+    }
+    static __device__ __forceinline__ void go(float (&acc)[32], uint64_t a, uint64_t b, int add)
+    {
+        PRISM_WGMMA_SS64("f16");
+    }
+};
 
 template <class T> struct wgmma_rs;
 template <> struct wgmma_rs<__nv_bfloat16> {

@@ -12,7 +12,9 @@ class Attend(C.Structure):
     _fields_ = [("shape", Shape), ("q", View), ("k", View), ("v", View), ("o", View), ("lse", C.c_void_p),
                 ("lse_stride_seq", C.c_int64), ("lse_stride_token", C.c_int64), ("lse_stride_head", C.c_int64),
                 ("row_ptr", C.c_void_p), ("index", C.c_void_p), ("work", C.c_void_p), ("ticket", C.c_void_p),
-                ("scale", C.c_float)]
+                ("scale", C.c_float), ("block_size", C.c_int32), ("key_ptr", C.c_void_p), ("key_index", C.c_void_p),
+                ("full", C.c_void_p), ("init_o", C.c_void_p), ("init_lse", C.c_void_p), ("scratch", C.c_void_p),
+                ("scratch_bytes", C.c_size_t)]
 B = 128
 DT = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 ptr = lambda t: None if t is None else t.data_ptr()
@@ -24,8 +26,8 @@ def ragged(t, start):  # t: [token][head][d]
 def paged(t, table):  # t: [page][token][head][d]
     return View(t.data_ptr(), 0, t.stride(1), t.stride(2), None, table.data_ptr(), table.stride(0), t.stride(0), 0,
                 t.shape[1], t.shape[0])
-def shape(n_seq, H, Hk, d, dtype, n_q, n_kv, q_start, n_q_of=None, n_kv_of=None, q_start_of=None, n_qblk=None):
-    if n_qblk is None: n_qblk = (q_start + n_q - 1) // B - q_start // B + 1
+def shape(n_seq, H, Hk, d, dtype, n_q, n_kv, q_start, n_q_of=None, n_kv_of=None, q_start_of=None, n_qblk=None, B=B):
+    if n_qblk is None: n_qblk = (q_start + n_q - 1) // B - q_start // B + 1 if n_q else 0
     return Shape(n_seq, H, Hk, d, DT[dtype], n_q, n_kv, q_start, n_qblk, (n_kv + B - 1) // B, ptr(n_q_of), ptr(n_kv_of), ptr(q_start_of))
 
 def plan(n_seq, H, n_qblk, b0, density, gen=None, own=True):
@@ -52,20 +54,6 @@ def work_list(rp, n_seq, H, Hk, n_qblk):
     order = n.argsort(dim=1, descending=True, stable=True)
     base = torch.arange(n.shape[0], device="cuda")[:, None] * n.shape[1]
     return (order + base).to(torch.int32).reshape(-1).contiguous()
-
-def reference(q, k, v, q_start, mask, scale):  # [n_q][H][d], [n_kv][Hk][d] -> o f64, lse
-    n_q, H, d = q.shape; n_kv, Hk = k.shape[:2]; G = H // Hk
-    q, k, v = (x.double() for x in (q, k, v))
-    o = torch.empty(n_q, H, d, dtype=torch.float64, device="cuda"); lse = torch.empty(n_q, H, dtype=torch.float64, device="cuda")
-    pos = torch.arange(n_q, device="cuda") + q_start; kp = torch.arange(n_kv, device="cuda")
-    for h in range(H):
-        s = (q[:, h] @ k[:, h // G].T) * scale
-        ok = kp[None] <= pos[:, None]
-        if mask is not None: ok &= mask[h][(pos // B - q_start // B)][:, kp // B]
-        s = s.masked_fill(~ok, -math.inf)
-        lse[:, h] = torch.logsumexp(s, 1)
-        o[:, h] = torch.softmax(s, 1) @ v[:, h // G]
-    return o, lse
 
 def rel(a, b):
     e = ((a.double() - b).norm() / b.norm()).item()
