@@ -160,18 +160,6 @@ template <int D, class T> struct Rows16 {
         }
     }
 
-    /* The tile of V holds what is not finite, and not every row sees all of it. */
-    template <int kThreads>
-    __device__ __forceinline__ void mend(const prism_cu_view &v, uint32_t tile, int seq, int kv_head, int first,
-                                         int row_limit, int n_key)
-    {
-        int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-        add_nonfinite<D, T>(&o[0][0], v, seq, kv_head, first, row_limit + row, n_key);
-        for (int i = threadIdx.x; i < kKeys * D / 8; i += kThreads)
-            sts128(tile + i * 16, finite8<T>(lds128(tile + i * 16)));
-        __syncthreads();
-    }
-
     /* -------------------------------------------------------------------------------------------- finish ---- */
 
     template <int R> __device__ __forceinline__ void finish(const Job &j, const Row &w)
@@ -251,15 +239,21 @@ template <int D, int R, class T> __global__ void __launch_bounds__(2 * R, 1) att
         __syncthreads();
         uint32_t stage = smem + i % 2 * 2 * kTile;
         int limit = min(kKeys, w.tile * R - tile * kKeys); /* last key that local row 0 sees */
+        bool bad = false; /* the tile of V holds what is not finite, and not every row sees all of it */
         if (limit < kKeys - 1) {
-            bool bad = false;
             for (int c = threadIdx.x; c < kKeys * D / 8; c += kThreads)
                 bad |= nonfinite8<T>(lds128(stage + kTile + c * 16));
-            if (__syncthreads_or(bad))
-                rows.template mend<kThreads>(a.v, stage + kTile, w.seq, kv_head, tile * kKeys, limit,
-                                             w.n_kv - tile * kKeys);
+            bad = __syncthreads_or(bad);
+        }
+        if (bad) {
+            for (int c = threadIdx.x; c < kKeys * D / 8; c += kThreads)
+                sts128(stage + kTile + c * 16, finite8<T>(lds128(stage + kTile + c * 16)));
+            __syncthreads();
         }
         rows.step(stage, stage + kTile, limit, j.scale_log2);
+        if (bad)
+            add_nonfinite<D, T>(&rows.o[0][0], a.v, w.seq, kv_head, tile * kKeys,
+                                limit + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, w.n_kv - tile * kKeys);
         tile = next;
     }
     rows.template finish<R>(j, w);

@@ -4,8 +4,9 @@
  *   Q [B][d] -> smem, once per row      K, V [B][d] -> smem rings, once per listed tile
  *   S = Q K^T (registers) -> P = exp2(S c - m c) -> O += P V (registers) -> O / l -> smem -> global
  *
- * CTAs take rows (sequence, head, query tile) or parts of rows from a counter until none is left. One warp fetches
- * (bulk tensor copies), three look out for values that are not finite; warpgroups of 64 query rows compute. With B =
+ * CTAs take rows (sequence, head, query tile) or parts of rows from a counter until none is left. One warp goes
+ * ahead and looks rows up, one fetches (bulk tensor copies), two look out for values that are not finite; warpgroups of
+ * 64 query rows compute. With B =
  * 128 two of them share every K and V tile, one CTA a multiprocessor; with B = 64 (blocks of 64, and d = 256) there is
  * one, and two CTAs where the registers allow it. A warpgroup issues the scores of tile n + 1 together with the values
  * of tile n, and the softmax of one warpgroup hides under the matrix products of the other (they fall out of step by
@@ -15,6 +16,7 @@
 #include "cuda/attend_sm90_consumer.cuh"
 #include "cuda/attend_sm90_guard.cuh"
 #include "cuda/attend_sm90_producer.cuh"
+#include "cuda/attend_sm90_scout.cuh"
 
 namespace prism
 {
@@ -30,6 +32,7 @@ __global__ void __launch_bounds__(Layout<D, B>::kThreads, Layout<D, B>::kPerSm)
     int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) {
+            mbar_init(smem + L::kFullRow + 8 * i, 1);
             mbar_init(smem + L::kFullQ + 8 * i, 1);
             mbar_init(smem + L::kFirstV + 8 * i, 1);
             mbar_init(smem + L::kEmptyQ + 8 * i, 4 * L::kConsumers);
@@ -40,6 +43,7 @@ __global__ void __launch_bounds__(Layout<D, B>::kThreads, Layout<D, B>::kPerSm)
             mbar_init(smem + L::kEmptyK + 8 * i, 4 * L::kConsumers);
             mbar_init(smem + L::kEmptyV + 8 * i, 4 * L::kConsumers);
         }
+        mbar_init(smem + L::kNextRow, 1);
         mbar_init_fence();
         tma_prefetch_map(&map_q);
         tma_prefetch_map(&map_k);
@@ -48,11 +52,15 @@ __global__ void __launch_bounds__(Layout<D, B>::kThreads, Layout<D, B>::kPerSm)
     __syncthreads();
     if (group == 0) {
         regs_shrink<40>();
+        int lane = threadIdx.x % 32;
         if (warp == 0) {
-            Producer<D, B, T> producer = {p, &map_q, &map_k, &map_v, smem, (int)threadIdx.x, is_dense(p.j.a)};
+            Producer<D, B> producer = {p, &map_q, &map_k, &map_v, smem, lane};
             producer.run(base);
+        } else if (warp == 1) {
+            Scout<D, B, T> scout = {p, base, smem, lane};
+            scout.run();
         } else {
-            Guard<D, B, T> guard = {p, base, smem, (int)threadIdx.x - 32};
+            Guard<D, B, T> guard = {p, base, smem, (int)threadIdx.x - 64};
             guard.run();
         }
     } else {

@@ -140,7 +140,7 @@ template <int D, int B, class T> struct Consumer {
         const prism_cu_attend &a = p.j.a;
         const RowInfo &w = row();
         int r0 = group * 64 + warp * 16 + lane / 4;
-        if (w.bad[0] | w.bad[1] | w.bad[2])
+        if (w.bad)
             add_nonfinite<D, T>(o, a.v, w.seq, w.kv_head, w.key, w.diagonal ? r0 : B, w.n_key_tile);
 #pragma unroll
         for (int h = 0; h < 2; h++) {

@@ -11,14 +11,29 @@ namespace prism
 {
 
 template <int D, int B, class T> struct Guard {
-    static constexpr int kThreads = 96, kBarrier = 1;
+    static constexpr int kThreads = 64, kBarrier = 1, kBatch = 4;
     using L = Layout<D, B>;
     const Params &p;
     char *base;
     uint32_t smem;
     int thread;
 
-    /* One tile; returns whether keys that exist were cleared. */
+    __device__ __forceinline__ bool all_finite(uint32_t tile)
+    {
+        static_assert(B * D / 8 % (kThreads * kBatch) == 0, "whole batches");
+        bool fine = true;
+        for (int i = thread; i < B * D / 8; i += kThreads * kBatch) {
+            uint4 x[kBatch];
+#pragma unroll
+            for (int j = 0; j < kBatch; j++)
+                x[j] = lds128(tile + (i + j * kThreads) * 16);
+#pragma unroll
+            for (int j = 0; j < kBatch; j++)
+                fine &= !nonfinite8<T>(x[j]);
+        }
+        return fine;
+    }
+    /* Returns whether keys that exist were cleared. */
     __device__ __forceinline__ bool clear(uint32_t tile, int n_key)
     {
         bool bad = false;
@@ -29,6 +44,7 @@ template <int D, int B, class T> struct Guard {
             sts128(tile + i * 16, finite8<T>(x));
             bad |= i / 8 % B < n_key;
         }
+        fence_async_proxy();
         return bad;
     }
 
@@ -56,14 +72,15 @@ template <int D, int B, class T> struct Guard {
             if (p.j.a.init_o && row.lead)
                 fetch_init(row);
             mbar_wait(smem + L::kFirstV + 8 * q.slot, q.phase);
-            bool bad = (row.diagonal || row.n_key_tile < B) && clear(smem + L::kV + slot * L::kTile, row.n_key_tile);
-            bad = __any_sync(~0u, bad);
-            if (thread % 32 == 0)
-                row.bad[thread / 32] = bad;
-            fence_async_proxy();
-            bar_sync(kBarrier, kThreads);
-            if (thread == 0)
+            uint32_t tile = smem + L::kV + slot * L::kTile;
+            bool bad = false;
+            if ((row.diagonal || row.n_key_tile < B) && !all_finite(tile))
+                bad = clear(tile, row.n_key_tile);
+            bad = bar_any(kBarrier, kThreads, bad);
+            if (thread == 0) {
+                row.bad = bad;
                 mbar_arrive(smem + L::kFullV + 8 * slot);
+            }
             slot = (slot + n_tile) % L::kStage;
             q.next();
         }

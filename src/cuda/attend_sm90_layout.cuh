@@ -7,7 +7,7 @@
 namespace prism
 {
 
-/* What a consumer must know of a row; written by the producer beside the row's Q tile. */
+/* What a consumer must know of a row; beside the row's Q tile. */
 struct RowInfo {
     int32_t n_tile;            /* 0: no more rows */
     int32_t diagonal;          /* the first tile is the row's own: mask it */
@@ -16,7 +16,14 @@ struct RowInfo {
     int32_t slot, lead;        /* as in Row */
     int32_t seq, kv_head, key; /* first key of the first tile */
     int64_t o, lse;            /* element offsets of local row 0 */
-    int32_t bad[4];            /* by warp of the guard: the first tile of V holds what is not finite */
+    int32_t bad, pad;          /* from the guard: the first tile of V holds what is not finite */
+};
+
+/* A row as the scout found it. */
+struct Found {
+    RowInfo info;
+    Row w;
+    int32_t index[32]; /* the first key tiles */
 };
 
 /* B: tokens of a query tile and of a key tile. Tiles are [d / 64][B rows][64] with 128-byte swizzle, as one bulk copy
@@ -28,8 +35,9 @@ template <int D, int B> struct Layout {
     static constexpr int kStage = D * B <= 64 * 128 ? 4 : 2;
     static constexpr uint32_t kGroup = B * 128, kTile = B * D * 2; /* bytes of 64 columns, of all */
     static constexpr uint32_t kQ = 0, kK = 2 * kTile, kV = kK + kStage * kTile, kInfo = kV + kStage * kTile;
-    static constexpr uint32_t kBars = kInfo + 2 * sizeof(RowInfo);
-    static constexpr uint32_t kFullQ = kBars, kEmptyQ = kFullQ + 16, kFirstV = kEmptyQ + 16, kFullK = kFirstV + 16;
+    static constexpr uint32_t kFound = kInfo + 2 * sizeof(RowInfo), kBars = kFound + 2 * sizeof(Found);
+    static constexpr uint32_t kFullRow = kBars, kNextRow = kFullRow + 16, kFullQ = kNextRow + 8, kEmptyQ = kFullQ + 16,
+                              kFirstV = kEmptyQ + 16, kFullK = kFirstV + 16;
     static constexpr uint32_t kEmptyK = kFullK + 8 * kStage, kFullV = kEmptyK + 8 * kStage;
     static constexpr uint32_t kEmptyV = kFullV + 8 * kStage, kBytes = kEmptyV + 8 * kStage;
 };

@@ -1,4 +1,4 @@
-/* The warp that fetches: walks the plan, copies Q, K and V tiles to shared memory. */
+/* The warp that fetches: copies Q, K and V tiles of the rows that the scout finds to shared memory. */
 #ifndef PRISM_CUDA_ATTEND_SM90_PRODUCER_CUH
 #define PRISM_CUDA_ATTEND_SM90_PRODUCER_CUH
 
@@ -11,13 +11,12 @@ struct Keys {
     int seq, head, n_kv; /* where a tile is read */
 };
 
-template <int D, int B, class T> struct Producer {
+template <int D, int B> struct Producer {
     using L = Layout<D, B>;
     const Params &p;
     const CUtensorMap *map_q, *map_k, *map_v;
     uint32_t smem;
     int lane;
-    bool dense;
     Ring<L::kStage> k, v;
 
     /* One K or V tile: one copy, or one for each page and column group, dealt to the lanes. */
@@ -58,85 +57,52 @@ template <int D, int B, class T> struct Producer {
              map_v, p.j.a.v, w, index);
         v.next();
     }
-    __device__ __forceinline__ void load_q(const Row &w, Keys keys, int first, const Ring<2> &q, char *base)
+    __device__ __forceinline__ void load_q(const Found &f, const Ring<2> &q, char *base)
     {
         mbar_wait(smem + L::kEmptyQ + 8 * q.slot, q.phase ^ 1);
+        constexpr int kWords = offsetof(RowInfo, bad) / 4;
+        if (lane < kWords)
+            ((int32_t *)(base + L::kInfo + q.slot * sizeof(RowInfo)))[lane] = ((const int32_t *)&f.info)[lane];
+        __syncwarp();
         if (lane == 0) {
             const prism_cu_view &t = p.j.a.q;
-            int at = first_token(p.j, w);
-            RowInfo &info = ((RowInfo *)(base + L::kInfo))[q.slot];
-            info.n_tile = w.n_tile;
-            info.diagonal = first == w.tile;
-            info.n_key_tile = min(B, w.n_kv - first * B);
-            info.lo = max(0, -at);
-            info.hi = min(B, w.n_q - at);
-            info.slot = w.slot, info.lead = w.lead;
-            info.seq = w.seq, info.kv_head = keys.head, info.key = first * B;
-            info.o = o_offset(p.j, w);
-            info.lse = lse_offset(p.j, w);
+            int at = first_token(p.j, f.w);
             uint32_t bar = smem + L::kFullQ + 8 * q.slot;
             mbar_arrive_expect(bar, L::kTile);
-            tma_load(smem + L::kQ + q.slot * L::kTile, map_q, bar, 0, t.row_start ? at + t.row_start[w.seq] : at, 0,
-                     w.head, t.row_start ? 0 : w.seq);
+            tma_load(smem + L::kQ + q.slot * L::kTile, map_q, bar, 0, t.row_start ? at + t.row_start[f.w.seq] : at, 0,
+                     f.w.head, t.row_start ? 0 : f.w.seq);
         }
     }
 
-    __device__ __forceinline__ int take()
-    {
-        int t = 0;
-        if (lane == 0)
-            t = atomicAdd(p.j.a.ticket, 1);
-        return __shfl_sync(~0u, t, 0);
-    }
-
-    /* The next item and the start of its list; items without tiles take a place in the order too. */
-    __device__ __forceinline__ bool look(Row &w, int &index)
-    {
-        int ticket = take();
-        w = {};
-        if (ticket < p.j.n_item)
-            w = row_of(p.j, dense, ticket);
-        index = listed(p.j, w, lane);
-        return ticket < p.j.n_item;
-    }
-
-    /* Order of the copies: Q K0 | K1 V0 | K2 V1 | ... | Q' K'0 V_last | ..., the order in which they are used. The next
-     * row and the start of its list are looked up while this one's tiles are in flight. */
+    /* Order of the copies: Q K0 | K1 V0 | K2 V1 | ... | Q' K'0 V_last | ..., the order in which they are used. */
     __device__ __forceinline__ void run(char *base)
     {
-        Ring<2> q;
-        Row w;
-        Keys keys = {}, old = {};            /* of this row; of the tile whose V is still to be fetched */
-        int index, v_tile = -1, v_first = 0; /* that tile; the Q slot of its row if it is the first, else -1 */
-        bool more = look(w, index);
-        while (more) {
-            Row next = {};
-            int next_index = 0, n_tile = max(w.n_tile, 0);
-            keys = {w.seq, w.head / (p.j.a.shape.n_head / p.j.a.shape.n_kv_head), w.n_kv};
-            int ahead = min(2, n_tile); /* tiles in flight before the next row is looked up */
-            for (int i = 0; i < n_tile || i == ahead; i++) {
-                if (i == ahead) {
-                    more = look(next, next_index);
-                    if (i == n_tile)
-                        break;
-                }
+        constexpr int kAhead = 4;     /* tiles still to be fetched when the scout looks for the next row */
+        Ring<2> q;                    /* of Q slots, and of found rows */
+        Keys keys = {}, old = {};     /* of this row; of the tile whose V is still to be fetched */
+        int v_tile = -1, v_first = 0; /* that tile; the Q slot of its row if it is the first, else -1 */
+        for (;;) {
+            mbar_wait(smem + L::kFullRow + 8 * q.slot, q.phase);
+            const Found &f = ((const Found *)(base + L::kFound))[q.slot];
+            int n_tile = f.info.n_tile, index = f.index[lane];
+            if (n_tile == 0)
+                break;
+            keys = {f.info.seq, f.info.kv_head, f.w.n_kv};
+            for (int i = 0; i < n_tile; i++) {
+                if (i == max(0, n_tile - kAhead) && lane == 0)
+                    mbar_arrive(smem + L::kNextRow);
                 if (i && i % 32 == 0)
-                    index = listed(p.j, w, i + lane);
+                    index = listed(p.j, f.w, i + lane);
                 int at = __shfl_sync(~0u, index, i % 32);
                 if (i == 0)
-                    load_q(w, keys, at, q, base);
+                    load_q(f, q, base);
                 load_k(keys, at);
                 if (v_tile >= 0)
                     load_v(old, v_tile, v_first);
                 v_tile = at, v_first = i == 0 ? q.slot : -1;
                 old = keys;
             }
-            if (n_tile)
-                q.next();
-            else if (w.n_tile == 0)
-                write_empty<T>(p.j, w, lane, 32);
-            w = next;
-            index = next_index;
+            q.next();
         }
         if (v_tile >= 0)
             load_v(old, v_tile, v_first);
@@ -144,12 +110,6 @@ template <int D, int B, class T> struct Producer {
         if (lane == 0) {
             ((RowInfo *)(base + L::kInfo))[q.slot].n_tile = 0;
             mbar_arrive(smem + L::kFullQ + 8 * q.slot);
-            __threadfence();
-            int32_t *ticket = p.j.a.ticket;
-            if (atomicAdd(ticket + 1, 1) == (int)gridDim.x - 1) { /* the last one leaves the counters as found */
-                ticket[0] = 0;
-                ticket[1] = 0;
-            }
         }
     }
 };

@@ -135,9 +135,16 @@ __device__ __forceinline__ void fence_async_proxy()
 
 /* ---------------------------------------------------------------- named barriers, registers of a warpgroup ---- */
 
-__device__ __forceinline__ void bar_sync(int id, int threads)
+/* Waits for so many threads; returns whether any of them came with true. */
+__device__ __forceinline__ bool bar_any(int id, int threads, bool x)
 {
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+    int any;
+    asm volatile("{\n.reg .pred p, q;\nsetp.ne.b32 p, %3, 0;\n"
+                 "barrier.cta.red.or.pred q, %1, %2, p;\nselp.s32 %0, 1, 0, q;\n}"
+                 : "=r"(any)
+                 : "r"(id), "r"(threads), "r"((int)x)
+                 : "memory");
+    return any;
 }
 template <int N> __device__ __forceinline__ void regs_grow()
 {
