@@ -3,11 +3,16 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 MODEL := models/prism-testbed-32m-q8_0.gguf
 
-.PHONY: all demo test test-release test-sanitize test-fuzz test-aarch64 install clean help
+.PHONY: all cuda demo test test-release test-sanitize test-fuzz test-aarch64 test-cuda-build test-gpu install clean help
 
 all: ## build build/prism and the library
 	@tools/install-deps.sh build
 	@cmake -S . -B $(BUILD) -DPRISM_TESTS=OFF >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS)
+
+cuda: ## the same with the CUDA backend (needs nvcc 12 or later; runs where there is no GPU, too)
+	@tools/install-deps.sh build
+	@cmake -S . -B $(BUILD) -DPRISM_TESTS=OFF -DPRISM_CUDA=ON >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS)
 
 demo: all ## answer a 16K-token prompt with Prism and with full attention, and compare
@@ -21,7 +26,7 @@ ggml: ## build/libggml-prism.so, the llama.cpp plug-in: docs/llamacpp.md (needs 
 
 test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator
 	@tools/install-deps.sh test
-	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz test-aarch64
+	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz test-aarch64 test-cuda-build
 
 test-release:
 	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
@@ -45,6 +50,19 @@ ifeq ($(shell uname -m),x86_64)
 	@cmake --build build-aarch64 -j $(JOBS)
 	@cd build-aarch64 && ctest -j $(JOBS) --output-on-failure -R checkkern
 endif
+
+# Without nvcc there is nothing to compile with, and the rest of the tests must still run.
+test-cuda-build: ## compile the CUDA backend, and see that it says so where there is no GPU
+	@if command -v nvcc >/dev/null 2>&1; then \
+	    cmake -S . -B build-cuda -DPRISM_CUDA=ON >/dev/null && cmake --build build-cuda -j $(JOBS) && \
+	    cd build-cuda && ctest -L cuda --output-on-failure; \
+	else echo "nvcc is not installed: the CUDA backend was not compiled"; fi
+
+test-gpu: ## run the tests of the CUDA backend (needs an NVIDIA GPU)
+	@tools/install-deps.sh test
+	@cmake -S . -B build-cuda -DPRISM_CUDA=ON >/dev/null
+	@cmake --build build-cuda -j $(JOBS)
+	@cd build-cuda && ctest -L gpu --output-on-failure
 
 install: all ## install the library, its headers and the command (PREFIX=/usr/local)
 	@cmake --install $(BUILD) $(if $(PREFIX),--prefix $(PREFIX))

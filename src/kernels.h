@@ -148,6 +148,8 @@ typedef struct prism_device_kernels {
     /* The first failure since the last call, PRISM_OK if none; its sentence is in ctx->error. */
     prism_status (*status)(prism_ctx *ctx);
 
+    const char *(*attend_name)(const prism_ctx *ctx); /* kernel of the last attend */
+
     /* The device's side of a plan, plan->device; the host's arrays are its mirror, filled by fetch. */
     prism_status (*plan_create)(prism_ctx *ctx, prism_plan *plan);
     void (*plan_destroy)(prism_plan *plan);

@@ -43,6 +43,12 @@ shape shape_nth(int index, int max_token, rng *r)
 
 /* --------------------------------------------------------------------------------------------- placing ---- */
 
+static int32_t *new_table(placed *p, int64_t n)
+{
+    p->table = guarded_new((size_t)n * sizeof(int32_t), sizeof(int32_t));
+    return p->table.data;
+}
+
 static void place_pages(placed *p, const shape *s, const int *n_token, int max_token, int n_head, int d, rng *r)
 {
     prism_tensor *x = &p->view;
@@ -65,12 +71,12 @@ static void place_pages(placed *p, const shape *s, const int *n_token, int max_t
         id[i] = id[j];
         id[j] = t;
     }
-    p->page_table = must(malloc((size_t)(s->n_seq * x->stride_table) * sizeof *p->page_table));
+    int32_t *table = new_table(p, s->n_seq * x->stride_table);
     for (int i = 0, q = 0; q < s->n_seq; q++)
         for (int e = 0; e < x->stride_table; e++)
-            p->page_table[q * x->stride_table + e] = e * size < n_token[q] ? id[i++] : -77; /* not to be looked at */
+            table[q * x->stride_table + e] = e * size < n_token[q] ? id[i++] : -77; /* not to be looked at */
     free(id);
-    x->page_table = p->page_table;
+    x->page_table = table;
     x->n_element = x->n_page * x->stride_page;
 }
 
@@ -92,13 +98,13 @@ placed place_new(const shape *s, layout how, prism_dtype dtype, const int *n_tok
         x->n_element = (s->n_seq - 1) * x->stride_seq + (max_token - 1) * x->stride_token +
                        (n_head - 1) * x->stride_head + (d - 1) * x->stride_dim + 1;
     } else if (how == RAGGED) {
-        p.row_start = must(malloc((size_t)s->n_seq * sizeof *p.row_start));
+        int32_t *row_start = new_table(&p, s->n_seq);
         int at = 0;
         for (int q = s->n_seq - 1; q >= 0; q--) { /* backwards, and with a foreign row between */
-            p.row_start[q] = at;
+            row_start[q] = at;
             at += n_token[q] + (q > 0);
         }
-        x->row_start = p.row_start;
+        x->row_start = row_start;
         x->n_element = at * x->stride_token;
     } else if (how == PAGED) {
         place_pages(&p, s, n_token, max_token, n_head, d, r);
@@ -113,8 +119,7 @@ placed place_new(const shape *s, layout how, prism_dtype dtype, const int *n_tok
 void place_free(placed *p)
 {
     guarded_free(&p->memory);
-    free(p->row_start);
-    free(p->page_table);
+    guarded_free(&p->table);
 }
 
 void *place_at(const placed *p, int s, int token, int head, int j)
@@ -200,6 +205,10 @@ test_case *case_new(const shape *s, uint64_t seed)
     c->s = *s;
     rng r = {seed};
     bool uniform = true;
+    c->lengths = guarded_new(3 * (size_t)s->n_seq * sizeof(int32_t), sizeof(int32_t));
+    c->n_q_of = c->lengths.data;
+    c->n_kv_of = c->n_q_of + s->n_seq;
+    c->q_start_of = c->n_kv_of + s->n_seq;
     for (int i = 0; i < s->n_seq; i++) {
         c->n_q_of[i] = s->n_q[i];
         c->n_kv_of[i] = s->q_start[i] + s->n_q[i] + s->n_beyond;
@@ -236,6 +245,7 @@ void case_free(test_case *c)
     place_free(&c->v);
     place_free(&c->o);
     place_free(&c->lse);
+    guarded_free(&c->lengths);
     free(c);
 }
 

@@ -39,15 +39,15 @@ typedef struct shape {
 /* A tensor and the memory that it alone owns, up to a guard page. Gaps, unused pages and foreign rows are poison. */
 typedef struct placed {
     prism_tensor view;
-    guarded memory;
-    int32_t *row_start, *page_table;
+    guarded memory, table; /* table: row_start or page_table */
 } placed;
 
 typedef struct test_case {
     shape s;
     oracle_seq seq[MAX_SEQ]; /* the logical values */
     placed q, k, v, o, lse;
-    int32_t n_q_of[MAX_SEQ], n_kv_of[MAX_SEQ], q_start_of[MAX_SEQ];
+    guarded lengths;
+    int32_t *n_q_of, *n_kv_of, *q_start_of; /* in lengths */
     prism_call call;
     prism_bands bands;
 } test_case;

@@ -1,7 +1,9 @@
 /* Checks and times every kernel and stage.
  *
- *   checkkern [--seed N] [--verbose] [--every N] [TEST ...]   check; no TEST: all of them; --every: a part of the
- * cases, for emulators checkkern --bench                                         time
+ *   checkkern [--seed N] [--verbose] [--every N] [TEST ...]   check; no TEST: all of them; --every N: a part of the
+ *                                                             cases, for emulators
+ *   checkkern --device cuda [...]                             check the GPU's kernels, not the processor's tiers
+ *   checkkern --bench                                         time
  */
 #include "checkkern.h"
 
@@ -20,9 +22,10 @@ prism_isa ck_tiers[CK_MAX_TIER];
 static const struct {
     const char *name;
     void (*run)(void);
+    bool on_gpu; /* a stage of the API, not an inner loop of the processor's */
 } tests[] = {
-    {"rows", ck_rows},     {"gemm", ck_gemm},     {"softmax", ck_softmax},
-    {"select", ck_select}, {"attend", ck_attend}, {"nonfinite", ck_nonfinite},
+    {"rows", ck_rows, false},    {"gemm", ck_gemm, false},    {"softmax", ck_softmax, false},
+    {"select", ck_select, true}, {"attend", ck_attend, true}, {"nonfinite", ck_nonfinite, true},
 };
 enum { n_test = sizeof tests / sizeof tests[0], n_printed = 8 };
 
@@ -37,14 +40,36 @@ static void find_tiers(void)
 
 int ck_n_tier(void)
 {
-    return n_tier;
+    return ck.gpu ? 2 : n_tier;
 }
 
-const char *ck_tier_name(prism_isa isa)
+const char *ck_isa_name(prism_isa isa)
 {
     prism_cpu_kernels k;
     prism_cpu_get_kernels(isa, &k);
     return k.name;
+}
+
+bool ck_is_gpu(int tier)
+{
+    return ck.gpu && tier > 0;
+}
+
+const char *ck_tier_name(int tier)
+{
+    return ck_is_gpu(tier) ? "cuda" : ck_isa_name(ck_tiers[tier]);
+}
+
+prism_ctx *ck_context(int tier)
+{
+    if (!ck_is_gpu(tier))
+        return context_new(ck_tiers[tier], 2);
+    prism_config config;
+    prism_ctx *ctx = NULL;
+    prism_config_init(&config);
+    config.device = PRISM_DEVICE_CUDA;
+    prism_create(&config, &ctx);
+    return ctx;
 }
 
 static bool count(bool ok, const char *format, va_list args)
@@ -121,6 +146,8 @@ int main(int argc, char **argv)
             ck.every = atoi(argv[++i]) > 0 ? atoi(argv[i]) : 1;
         else if (!strcmp(argv[i], "--bench"))
             bench = true;
+        else if (!strcmp(argv[i], "--device") && i + 1 < argc)
+            ck.gpu = !strcmp(argv[++i], "cuda");
         else if (!strcmp(argv[i], "--verbose"))
             ck.verbose = true;
         else
@@ -130,9 +157,11 @@ int main(int argc, char **argv)
         ck_bench();
         return 0;
     }
-    printf("seed %llu, tiers up to %s\n", (unsigned long long)ck.seed, ck_tier_name(ck_tiers[n_tier - 1]));
+    if (ck.gpu && !ck_gpu_begin())
+        return 2;
+    printf("seed %llu, tiers up to %s\n", (unsigned long long)ck.seed, ck_tier_name(ck_n_tier() - 1));
     for (int i = 0; i < n_test; i++)
-        if (chosen(tests[i].name, argv + 1, n_arg)) {
+        if ((!ck.gpu || tests[i].on_gpu) && chosen(tests[i].name, argv + 1, n_arg)) {
             failed += run_test(i);
             n_run++;
         }

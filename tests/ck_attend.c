@@ -75,17 +75,20 @@ static void verdict_free(verdict *v)
 /*
  * Output: each weight is off by the error e of its logit, 2e relative after normalising, by 2^-22 for exp2 and its
  * argument of up to some tens (ck_softmax), and sums of n terms rescaled once a block by (n + 3 n_block) u: all
- * relative to sum p |v|. Then one rounding to the output's format. lse: e, the same summing error, and two roundings.
+ * relative to sum p |v|; weight_unit where weights are rounded before their product with the values. Then one rounding
+ * to the output's format. lse: e, the same summing error, and two roundings.
  */
 /*
  * bfloat16 operands: the dot products of Q and K are of exact products and round no more than float32 ones (on Arm
  * twice as much). A weight is rounded to bfloat16 after it entered the sum, 2^-8 relative, and its exp2 is off by 3e-6
  * (ck_softmax), in numerator and denominator. What is below 2^-126 counts as 0: weights, products with values, sums.
  */
-static void check_sequence(const test_case *c, int s, const verdict *v, prism_isa isa)
+static void check_sequence(const test_case *c, int s, const verdict *v, int tier_at, const prism_ctx *ctx)
 {
-    const char *tier = ck_tier_name(isa);
+    const char *tier = ck_tier_name(tier_at);
+    const prism_isa isa = ck_is_gpu(tier_at) ? PRISM_ISA_C : ck_tiers[tier_at];
     const bool bf16 = uses_bf16(isa, c);
+    const double gpu_unit = ck_weight_unit(tier_at, ctx, c->s.dtype);
     const double arm = bf16 && isa == PRISM_ISA_NEONBF16 ? 2 : 1, exp2_error = bf16 ? 3e-6 + 0x1p-21 : 0x1p-21;
     const oracle_seq *q = &c->seq[s];
     const double u = 0x1p-24, n = oracle_n_kv(q) + 3.0 * oracle_n_kblk(q);
@@ -95,7 +98,7 @@ static void check_sequence(const test_case *c, int s, const verdict *v, prism_is
         for (int t = 0; t < q->n_q; t++) {
             const long row = (long)h * q->n_q + t;
             const double logit = arm * v->logit_error[row], sums = arm * n * u;
-            const double rel = 2 * logit + sums + (bf16 ? 0x1p-8 + exp2_error : 0) + exp2_error;
+            const double rel = 2 * logit + sums + (bf16 ? 0x1p-8 + exp2_error : 0) + exp2_error + gpu_unit;
             for (int j = 0; j < q->d; j++) {
                 const double want = v->out[row * q->d + j], exact = value_round(c->s.out_dtype, want);
                 const double rounding = value_unit(c->s.out_dtype) * (fabs(want) + rel * v->weight[row * q->d + j]);
@@ -147,7 +150,7 @@ static void check_attend(test_case *c, int kind, uint64_t seed)
     uint8_t *first = NULL;
     size_t bytes = 0;
     for (int tier = 0; tier < ck_n_tier(); tier++) {
-        prism_ctx *ctx = context_new(ck_tiers[tier], 2);
+        prism_ctx *ctx = ck_context(tier);
         runner r = runner_new(ctx, &o, &c->call);
         ck_ok(runner_plan(&r, &o, &c->call) == PRISM_OK, "plan_build: %s", prism_last_error(ctx));
         if (kind == 2)
@@ -167,8 +170,8 @@ static void check_attend(test_case *c, int kind, uint64_t seed)
         case_poison_outputs(c);
         if (ck_ok(runner_attend(&r, &c->call) == PRISM_OK, "attend: %s", prism_last_error(ctx)))
             for (int s = 0; s < c->s.n_seq; s++)
-                check_sequence(c, s, &v[s], ck_tiers[tier]);
-        ck_ok(case_gaps_untouched(c), "%s: wrote outside the output", ck_tier_name(ck_tiers[tier]));
+                check_sequence(c, s, &v[s], tier, ctx);
+        ck_ok(case_gaps_untouched(c), "%s: wrote outside the output", ck_tier_name(tier));
         runner_free(&r);
         prism_destroy(ctx);
     }
@@ -185,6 +188,7 @@ static void check_tails(void)
         s.q_start[0] = tail % 2 ? 128 - tail % 77 : 0;
         s.n_q[0] = 128 + tail - s.q_start[0];
         s.kv_layout = (layout)(tail % N_LAYOUT);
+        ck_gpu_fit(&s, tail % 3 == 1);
         test_case *c = case_new(&s, rng_next(&r));
         check_attend(c, tail % 3, rng_next(&r));
         case_free(c);
@@ -196,6 +200,7 @@ void ck_attend(void)
     rng r = ck_rng("attend");
     for (int index = 0; index < 66; index += ck.every) {
         shape s = shape_nth(index, 400, &r);
+        ck_gpu_fit(&s, index / 2 % 3 == 1);
         s.data = index % 3 ? DATA_RANDOM : (data_kind)(index / 3 % N_DATA);
         test_case *c = case_new(&s, rng_next(&r));
         check_attend(c, index / 2 % 3, rng_next(&r));

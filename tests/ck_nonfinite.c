@@ -23,6 +23,7 @@ static prism_options options_for(const test_case *c, prism_method method)
 static shape small_shape(int index, rng *r)
 {
     shape s = shape_nth(index, 500, r);
+    ck_gpu_fit(&s, true);
     s.n_seq = 1;
     s.scale = 0;
     s.q_start[0] = index % 3 ? rng_range(r, 0, 100) : 0;
@@ -142,7 +143,7 @@ void ck_nonfinite(void)
 {
     for (int tier = 0; tier < ck_n_tier(); tier++) {
         rng r = ck_rng("nonfinite");
-        prism_ctx *ctx = context_new(ck_tiers[tier], 2);
+        prism_ctx *ctx = ck_context(tier);
         for (int index = 0; index < 40; index += ck.every) {
             const shape s = small_shape(index, &r);
             const double poison = poisons[index % 3];

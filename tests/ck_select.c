@@ -49,15 +49,14 @@ static double ratio(double a, double b)
 }
 
 /*
- * How far the float logits of a row may be from the oracle's. With u = 2^-24:
+ * How far the float logits of a row may be from the oracle's. With u = 2^-24, or 2^-20 where means are cut to 22 bits:
  *   a mean of B values has an error of (B + 2) u times the mean of magnitudes A, hence a dot product of n
  *     E_v = u sum_l [ (n + 2) |q_l k_l| + (B + 2) (A(q)_l |k_l| + |q_l| A(k)_l) ];
  *   the factor is made of four root mean squares, each with a relative error of (B + 2) u rms(A) / rms(mean).
  */
 static double logit_bound(const oracle_seq *s, const oracle_rule *r, int band, int h, int i, const means *m,
-                          const double *logit)
+                          const double *logit, double u)
 {
-    const double u = 0x1p-24;
     const int n_qblk = oracle_n_qblk(s), n_kblk = oracle_n_kblk(s), d = s->d, own = oracle_first_qblk(s) + i;
     const long q_at = (long)h * n_qblk * d, k_at = (long)(h / (s->n_head / s->n_kv_head)) * n_kblk * d;
     const int *dim = r->dim[band], n_dim = r->n_dim[band];
@@ -89,8 +88,10 @@ typedef struct tally {
 
 /* One row of the plan. exact: scores are equal or sums exact by construction, so nothing is open. */
 static void check_row(const oracle_seq *s, const oracle_rule *r, const means *m, int h, int i, const uint8_t *mask,
-                      bool exact, const char *tier, tally *count)
+                      bool exact, int tier_at, tally *count)
 {
+    const char *tier = ck_tier_name(tier_at);
+    const double u = ck_is_gpu(tier_at) ? 0x1p-20 : 0x1p-24;
     enum { max_block = 64 };
     const int own = oracle_first_qblk(s) + i, n = own + 1, n_kblk = oracle_n_kblk(s);
     double x[max_block];
@@ -101,7 +102,7 @@ static void check_row(const oracle_seq *s, const oracle_rule *r, const means *m,
         oracle_logits(s, r, band, h, i, m->q, m->k, x);
         /* e^x moves by twice the error of the logits; exp_row itself adds less than 2e-6 (ck_rows). Weights are cut to
          * multiples of 2^-40 of the largest. */
-        const double rel = exact ? 0 : 2 * logit_bound(s, r, band, h, i, m, x) + 2e-6, tiny = exact ? 0 : 0x1p-39;
+        const double rel = exact ? 0 : 2 * logit_bound(s, r, band, h, i, m, x, u) + 2e-6, tiny = exact ? 0 : 0x1p-39;
         bool kept[max_block];
         double mass = 0;
         oracle_softmax(x, n);
@@ -142,14 +143,13 @@ static void check_plan(const test_case *c, const prism_options *o, bool exact, t
     for (int s = 0; s < c->s.n_seq; s++)
         m[s] = means_new(&c->seq[s]);
     for (int tier = 0; tier < ck_n_tier(); tier++) {
-        prism_ctx *ctx = context_new(ck_tiers[tier], 2);
+        prism_ctx *ctx = ck_context(tier);
         runner r = runner_new(ctx, o, &c->call);
         if (ck_ok(runner_plan(&r, o, &c->call) == PRISM_OK, "plan_build: %s", prism_last_error(ctx)))
             for (int s = 0; s < c->s.n_seq; s++)
                 for (int h = 0; h < c->s.n_head; h++)
                     for (int i = 0; i < oracle_n_qblk(&c->seq[s]); i++)
-                        check_row(&c->seq[s], &rule, &m[s], h, i, runner_mask_row(&r, s, h, i), exact,
-                                  ck_tier_name(ck_tiers[tier]), count);
+                        check_row(&c->seq[s], &rule, &m[s], h, i, runner_mask_row(&r, s, h, i), exact, tier, count);
         runner_free(&r);
         prism_destroy(ctx);
     }
@@ -180,6 +180,7 @@ void ck_select(void)
     tally random = {0, 0}, other = {0, 0};
     for (int index = 0; index < 90; index += ck.every) {
         shape s = shape_nth(index, 1400, &r);
+        ck_gpu_fit(&s, true);
         s.data = index % 3 ? DATA_RANDOM : (data_kind)(index / 3 % N_DATA);
         const bool exact = s.data == DATA_TIED;
         for (int i = 0; exact && i < s.n_seq; i++) { /* tails whose mean is exact: a power of two of rows */

@@ -32,6 +32,9 @@ int rng_range(rng *r, int low, int high)
     return low + (int)(rng_next(r) % (uint64_t)(high - low + 1));
 }
 
+void (*guarded_on_new)(void *data, size_t bytes);
+void (*guarded_on_free)(void *data);
+
 guarded guarded_new(size_t bytes, size_t align)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + align + page - 1) / page * page;
@@ -43,11 +46,15 @@ guarded guarded_new(size_t bytes, size_t align)
     }
     g.data = (char *)g.map + (room - bytes) / align * align;
     memset(g.map, guard_poison, room);
+    if (guarded_on_new)
+        guarded_on_new(g.map, room);
     return g;
 }
 
 void guarded_free(guarded *g)
 {
+    if (g->map && guarded_on_free)
+        guarded_on_free(g->map);
     if (g->map)
         munmap(g->map, g->map_bytes);
     *g = (guarded){0};

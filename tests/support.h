@@ -32,6 +32,11 @@ enum { guard_poison = 0xA5 };
 guarded guarded_new(size_t bytes, size_t align);
 void guarded_free(guarded *g);
 
+/* Called with every block of memory that guarded_new() gives out and guarded_free() takes back, where set: a device may
+ * want to know them. */
+extern void (*guarded_on_new)(void *data, size_t bytes);
+extern void (*guarded_on_free)(void *data);
+
 /* Values of a dtype, by arithmetic rather than by moving bits. encode rounds to nearest, ties to even. */
 double value_decode(prism_dtype dtype, const void *from);
 void value_encode(prism_dtype dtype, double x, void *to);

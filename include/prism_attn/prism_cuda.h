@@ -45,6 +45,10 @@ PRISM_API prism_status prism_cuda_describe(int32_t device, prism_cuda_info *info
 /* Later calls on ctx work on this cudaStream_t (NULL: the default stream). INVALID if ctx is not a CUDA context. */
 PRISM_API prism_status prism_cuda_set_stream(prism_ctx *ctx, void *stream);
 
+/* The kernel that the last attention on ctx ran: "sm90" (wgmma), "sm80" (mma), "any" (no tensor cores: other head
+ * dimensions, float32, odd strides; many times slower), "" before the first. docs/cuda.md says which call gets which. */
+PRISM_API const char *prism_cuda_attend_kernel(const prism_ctx *ctx);
+
 /* A plan where the device keeps it; of the last build, valid once the stream has come so far. Pointers are the plan's.
  */
 typedef struct prism_cuda_plan_view {

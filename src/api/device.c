@@ -83,6 +83,11 @@ prism_status prism_cuda_set_stream(prism_ctx *ctx, void *stream)
     return PRISM_OK;
 }
 
+const char *prism_cuda_attend_kernel(const prism_ctx *ctx)
+{
+    return ctx && ctx->kernels->other ? ctx->kernels->other->attend_name(ctx) : "";
+}
+
 prism_status prism_cuda_plan_read(const prism_plan *plan, prism_cuda_plan_view *view)
 {
     if (!plan || !plan->device || !view || view->struct_size < sizeof *view)

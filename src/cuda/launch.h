@@ -119,7 +119,7 @@ typedef struct prism_cu_select {
     const void *q_split, *k_split; /* as prism_cu_pool writes them */
     const float *q_energy, *k_energy;
     int32_t block_size, n_band, causal_calibration, keep_sink, keep_own, min_tokens;
-    float top_p[2];
+    float top_p[2], scale; /* of the softmax */
     uint32_t high[8], low[8];
     float *factor;    /* [n_row][2], scratch */
     uint32_t *bitmap; /* prism_select_bitmap_words() words */
@@ -150,6 +150,10 @@ cudaError_t prism_plan_from_mask_cuda(const prism_cu_select *a, const uint8_t *m
 /* The mask of a plan, every byte written. Reads shape, block_size, row_ptr, index (NULL: row r lists 0, 1, 2, ...) and
  * full (NULL or 0: the lists; 1: every causal block). */
 cudaError_t prism_plan_mask_cuda(const prism_cu_select *a, uint8_t *mask, cudaStream_t stream);
+
+/* out (device, [4]): blocks listed (row_ptr NULL, or *full not 0: all), causal blocks, *full, 0. */
+cudaError_t prism_plan_counts_cuda(const prism_cu_shape *shape, int32_t block_size, const int64_t *row_ptr,
+                                   const int32_t *full, int64_t *out, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

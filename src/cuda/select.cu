@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(kCalibrateThreads) calibrate(const __grid_cons
         for (int b = 0; b < 2; b++) {
             float zq = (float)eq[1 + b], zk = (float)ek[1 + b];
             f[b] = p.n_band == 1 ? 1 : zq > 0 && zk > 0 ? sqrtf((float)eq[0] / zq) * sqrtf((float)ek[0] / zk) : 0;
-            f[b] *= rsqrtf(s.d_head) * qe[4 * u + 3];
+            f[b] *= p.scale * qe[4 * u + 3];
         }
         ((float2 *)p.factor)[(int64_t)blockIdx.x * s.n_qblk + u] = make_float2(f[0], f[1]);
     };

@@ -1,0 +1,335 @@
+/* The stages of the CUDA backend: what the kernel table asks for, as launches of this directory's kernels. */
+#include "cuda/backend.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/arena.h"
+
+enum { max_key_blocks = 16384 }; /* of select */
+
+/* --------------------------------------------------------------------------------- calls as the kernels see them ----
+ */
+
+static const int32_t cu_dtype[] = {
+    [PRISM_F32] = PRISM_CU_F32, [PRISM_F16] = PRISM_CU_F16, [PRISM_BF16] = PRISM_CU_BF16};
+
+prism_cu_shape prism_cuda_shape(const prism_problem *p)
+{
+    const prism_call *c = p->call;
+    prism_cu_shape s = {.n_seq = c->n_seq,
+                        .n_head = c->n_head,
+                        .n_kv_head = c->n_kv_head,
+                        .d_head = c->d_head,
+                        .dtype = cu_dtype[c->q.dtype],
+                        .n_qblk = p->n_qblk,
+                        .n_kblk = p->n_kblk};
+    if (p->device_lengths) {
+        s.n_q = c->n_q, s.n_kv = c->n_kv, s.q_start = c->n_kv - c->n_q;
+        s.n_q_of = c->n_q_of, s.n_kv_of = c->n_kv_of, s.q_start_of = c->q_start_of;
+        return s;
+    }
+    const prism_seq q = prism_problem_seq(p, 0); /* alike for all */
+    s.n_q = q.n_q, s.n_kv = q.n_kv, s.q_start = q.q_start;
+    return s;
+}
+
+static prism_cu_view view_of(const prism_tensor *x)
+{
+    return (prism_cu_view){.data = x->data,
+                           .stride_seq = x->stride_seq,
+                           .stride_token = x->stride_token,
+                           .stride_head = x->stride_head,
+                           .row_start = x->row_start,
+                           .page_table = x->page_table,
+                           .stride_table = x->stride_table,
+                           .stride_page = x->stride_page,
+                           .page_size = x->page_size,
+                           .n_page = x->n_page,
+                           .n_token = x->page_table ? (int64_t)x->n_page * x->page_size : 0};
+}
+
+static void set_bits(uint32_t bits[8], const int16_t *dim, int32_t n)
+{
+    memset(bits, 0, 8 * sizeof *bits);
+    for (int32_t j = 0; j < n; j++)
+        bits[dim[j] / 32] |= UINT32_C(1) << dim[j] % 32;
+}
+
+static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+{
+    const prism_call *c = p->call;
+    const int32_t d = c->d_head;
+    (void)ctx;
+    if (c->q.data && c->k.data && c->q.dtype != c->k.dtype)
+        return "queries and keys must be of one type";
+    if (c->o.data && c->v.data && (c->v.dtype != c->q.dtype || c->o.dtype != c->q.dtype))
+        return "queries, keys, values and outputs must be of one type";
+    const prism_tensor *const x[] = {&c->q, &c->k, &c->v, &c->o};
+    for (int i = 0; i < 4; i++)
+        if (x[i]->data && x[i]->stride_dim != 1)
+            return "stride_dim must be 1";
+    if (!o || o->method == PRISM_METHOD_DENSE)
+        return NULL;
+    if (o->method != PRISM_METHOD_PRISM && o->method != PRISM_METHOD_MEANPOOL)
+        return "this method is not computed there; prism, meanpool and dense are";
+    if (d != 64 && d != 96 && d != 128 && d != 192 && d != 256)
+        return "blocks can be chosen for d_head 64, 96, 128, 192 and 256; others take method dense";
+    if (p->n_kblk > max_key_blocks)
+        return "more than 16384 key blocks";
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------------ pool ---- */
+
+/* Means as pool.cu writes them: n times d split numbers, then n energies. */
+static size_t means_bytes(const prism_problem *p, int64_t n_mean)
+{
+    prism_arena a = {0};
+    prism_arena_take(&a, prism_arena_count(&a, n_mean, p->call->d_head + 4, 1, 1), sizeof(float));
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+static float *energies(const void *means, const prism_problem *p, int64_t n_mean)
+{
+    return means ? (float *)means + n_mean * p->call->d_head : NULL;
+}
+
+static int64_t n_key_mean(const prism_problem *p)
+{
+    return (int64_t)p->call->n_seq * p->call->n_kv_head * p->n_kblk;
+}
+
+/* Sequence s alone, its keys only: sums of the caller's are one buffer a sequence. */
+static prism_cu_pool keys_of(const prism_problem *p, const prism_cu_pool *all, int32_t s, prism_pooled *pooled)
+{
+    const prism_seq q = prism_problem_seq(p, s);
+    const prism_cu_shape *shape = &all->shape;
+    prism_cu_pool one = *all;
+    const int64_t first = (int64_t)s * p->n_kblk * shape->n_kv_head;
+    one.shape.n_seq = 1;
+    one.shape.n_qblk = 0;
+    one.shape.n_q = q.n_q, one.shape.n_kv = q.n_kv, one.shape.q_start = q.q_start;
+    if (one.k.page_table)
+        one.k.page_table += s * one.k.stride_table;
+    else if (one.k.row_start)
+        one.k.row_start += s;
+    else
+        one.k.data = (char *)one.k.data + s * one.k.stride_seq * (int64_t)prism_dtype_bytes(p->call->k.dtype);
+    if (one.k_split) {
+        one.k_split = (float *)one.k_split + first * shape->d_head;
+        one.k_energy += first * 4;
+    }
+    one.k_sum = pooled->key_sum;
+    one.n_done = pooled->n_token;
+    return one;
+}
+
+static void pool(const prism_ctx *ctx, const prism_pool_job *job)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    const prism_problem *p = job->problem;
+    prism_cu_pool a = {.shape = prism_cuda_shape(p),
+                       .q = view_of(&p->call->q),
+                       .k = view_of(&p->call->k),
+                       .q_split = job->q_mean,
+                       .k_split = job->k_mean,
+                       .q_energy = energies(job->q_mean, p, p->n_row),
+                       .k_energy = energies(job->k_mean, p, n_key_mean(p)),
+                       .block_size = p->block_size};
+    if (job->bands) {
+        set_bits(a.high, job->bands->high, job->bands->n_high);
+        set_bits(a.low, job->bands->low, job->bands->n_low);
+    }
+    a.shape.dtype = cu_dtype[p->call->k.dtype];
+    const int before = prism_cuda_enter(device->ordinal);
+    for (int32_t s = 0; job->pooled && s < p->call->n_seq; s++) {
+        const prism_cu_pool one = keys_of(p, &a, s, &job->pooled[s]);
+        if (one.shape.n_q > 0 && prism_cuda_ok(device, prism_pool_cuda(&one, device->stream), "pooling keys"))
+            job->pooled[s].n_token = one.shape.n_kv;
+    }
+    if (job->pooled)
+        a.shape.n_kblk = 0; /* done */
+    if (!job->q_mean)
+        a.shape.n_qblk = 0;
+    if (a.shape.n_kblk || a.shape.n_qblk)
+        prism_cuda_ok(device, prism_pool_cuda(&a, device->stream), "pooling");
+    prism_cuda_leave(before, device->ordinal);
+}
+
+/* ---------------------------------------------------------------------------------------------------- select ---- */
+
+typedef struct bits_layout {
+    int32_t *count;   /* [n_row] */
+    uint32_t *bitmap; /* prism_select_bitmap_words() */
+} bits_layout;
+
+static bits_layout cut_bits(const prism_problem *p, prism_arena *a)
+{
+    const prism_cu_shape shape = prism_cuda_shape(p);
+    bits_layout x;
+    x.count = prism_arena_take(a, (size_t)p->n_row, sizeof *x.count);
+    x.bitmap = prism_arena_take(a, (size_t)prism_select_bitmap_words(&shape, p->block_size), sizeof *x.bitmap);
+    return x;
+}
+
+static size_t bits_bytes(const prism_problem *p)
+{
+    prism_arena a = {0};
+    cut_bits(p, &a);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+static size_t select_bytes(const prism_ctx *ctx, const prism_problem *p)
+{
+    prism_arena a = {0};
+    (void)ctx;
+    prism_arena_take(&a, prism_arena_count(&a, p->n_row, PRISM_MAX_BAND, 1, 1), sizeof(float));
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+static void select_blocks(const prism_ctx *ctx, const prism_select_job *job)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    const prism_problem *p = job->problem;
+    prism_arena arena = {.base = job->bits};
+    const bits_layout bits = cut_bits(p, &arena);
+    prism_cu_select a = {.shape = prism_cuda_shape(p),
+                         .q_split = job->q_mean,
+                         .k_split = job->k_mean,
+                         .q_energy = energies(job->q_mean, p, p->n_row),
+                         .k_energy = energies(job->k_mean, p, n_key_mean(p)),
+                         .block_size = p->block_size,
+                         .n_band = job->bands ? 2 : 1,
+                         .causal_calibration = job->calibration == PRISM_CALIBRATION_CAUSAL,
+                         .keep_sink = job->keep_sink,
+                         .keep_own = job->keep_own,
+                         .min_tokens = job->min_tokens,
+                         .scale = p->scale,
+                         .top_p = {job->top_p[0], job->top_p[1]},
+                         .factor = job->scratch,
+                         .bitmap = bits.bitmap,
+                         .count = bits.count};
+    if (job->bands) {
+        set_bits(a.high, job->bands->high, job->bands->n_high);
+        set_bits(a.low, job->bands->low, job->bands->n_low);
+    } else {
+        memset(a.high, 0xff, sizeof a.high);
+    }
+    const int before = prism_cuda_enter(device->ordinal);
+    prism_cuda_ok(device, prism_select_cuda(&a, device->stream), "choosing blocks");
+    prism_cuda_leave(before, device->ordinal);
+}
+
+static bool fill(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan, int64_t *n_selected)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    prism_cuda_plan *d = plan->device;
+    prism_arena arena = {.base = (char *)bits};
+    const bits_layout x = cut_bits(p, &arena);
+    const prism_cu_select a = {.shape = prism_cuda_shape(p),
+                               .block_size = p->block_size,
+                               .bitmap = x.bitmap,
+                               .count = x.count,
+                               .row_ptr = d->row_ptr,
+                               .index = d->index,
+                               .work = d->work,
+                               .capacity = plan->n_index_max,
+                               .full = d->full};
+    *n_selected = -1; /* known to the device only */
+    const int before = prism_cuda_enter(device->ordinal);
+    d->has_work = prism_cuda_ok(device, prism_plan_emit_cuda(&a, device->stream), "listing blocks");
+    prism_cuda_leave(before, device->ordinal);
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------------------- attend ---- */
+
+static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p)
+{
+    const prism_cu_shape shape = prism_cuda_shape(p);
+    const int ordinal = prism_cuda_of(ctx)->ordinal, before = prism_cuda_enter(ordinal);
+    const size_t bytes = prism_attend_scratch_bytes(&shape, p->block_size);
+    prism_cuda_leave(before, ordinal);
+    return bytes;
+}
+
+static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    const prism_cuda_plan *d = plan->device;
+    const prism_call *c = p->call;
+    const bool listed = !plan->full || plan->path == PRISM_PATH_DENSE_OVERFLOW;
+    const prism_cu_attend a = {.shape = prism_cuda_shape(p),
+                               .q = view_of(&c->q),
+                               .k = view_of(&c->k),
+                               .v = view_of(&c->v),
+                               .o = view_of(&c->o),
+                               .lse = c->lse.data,
+                               .lse_stride_seq = c->lse.stride_seq,
+                               .lse_stride_token = c->lse.stride_token,
+                               .lse_stride_head = c->lse.stride_head,
+                               .row_ptr = listed ? d->row_ptr : NULL,
+                               .index = listed ? d->index : NULL,
+                               .work = listed && d->has_work ? d->work : NULL,
+                               .ticket = d->ticket,
+                               .scale = p->scale,
+                               .block_size = p->block_size,
+                               .full = listed ? d->full : NULL,
+                               .scratch = scratch,
+                               .scratch_bytes = attend_bytes(ctx, p)};
+    const int before = prism_cuda_enter(device->ordinal);
+    prism_cuda_ok(device, prism_attend_cuda(&a, device->stream, &device->attend_kernel), "attention");
+    prism_cuda_leave(before, device->ordinal);
+}
+
+static const char *attend_name(const prism_ctx *ctx)
+{
+    static const char *const names[] = {
+        [PRISM_CU_ATTEND_SM90] = "sm90", [PRISM_CU_ATTEND_SM80] = "sm80", [PRISM_CU_ATTEND_ANY] = "any"};
+    const int32_t kernel = prism_cuda_of(ctx)->attend_kernel;
+    return kernel < 0 ? "" : names[kernel];
+}
+
+/* ----------------------------------------------------------------------------------------------------- table ---- */
+
+static const prism_device_kernels device_kernels = {
+    .open = prism_cuda_open,
+    .close = prism_cuda_close,
+    .set_stream = prism_cuda_use_stream,
+    .describe = prism_cuda_look,
+    .is_readable = prism_cuda_is_readable,
+    .status = prism_cuda_status,
+    .attend_name = attend_name,
+    .plan_create = prism_cuda_plan_create,
+    .plan_destroy = prism_cuda_plan_destroy,
+    .plan_begin = prism_cuda_plan_begin,
+    .plan_fetch = prism_cuda_plan_fetch,
+    .plan_push = prism_cuda_plan_push,
+    .plan_view = prism_cuda_plan_look,
+    .plan_counts = prism_cuda_plan_count,
+};
+
+static const prism_kernels cuda_kernels = {
+    .name = "cuda",
+    .device = PRISM_DEVICE_CUDA,
+    .min_tokens = 4096,
+    .refuses = refuses,
+    .means_bytes = means_bytes,
+    .pool = pool,
+    .bits_bytes = bits_bytes,
+    .select_bytes = select_bytes,
+    .select = select_blocks,
+    .fill = fill,
+    .attend_bytes = attend_bytes,
+    .attend = attend,
+    .mark = prism_cuda_mark,
+    .seconds = prism_cuda_seconds,
+    .other = &device_kernels,
+};
+
+PRISM_API prism_cuda_plugin_entry prism_cuda_plugin_kernels;
+const prism_kernels *prism_cuda_plugin_kernels(uint32_t version)
+{
+    return version == PRISM_CUDA_PLUGIN_VERSION ? &cuda_kernels : NULL;
+}

@@ -1,0 +1,61 @@
+/* What the files of the CUDA backend share: the device of a context and of a plan. */
+#ifndef PRISM_CUDA_BACKEND_H
+#define PRISM_CUDA_BACKEND_H
+
+#include "cuda/launch.h"
+#include "kernels.h"
+
+typedef struct prism_cuda_device {
+    int ordinal;
+    cudaStream_t stream;
+    cudaError_t error; /* the first failure since status() was asked */
+    const char *where;
+    int32_t attend_kernel; /* PRISM_CU_ATTEND_*, of the last launch; -1 before */
+    cudaEvent_t event[PRISM_N_MOMENT];
+} prism_cuda_device;
+
+typedef struct prism_cuda_plan {
+    int ordinal;
+    void *memory; /* one allocation, cut into what follows */
+    int64_t *row_ptr;
+    int32_t *index, *work, *ticket, *full;
+    int32_t *lengths; /* [3][n_seq_max]: n_q, n_kv, q_start of the last build, where only the device knows them */
+    bool has_work;
+    cudaStream_t stream;  /* of the last build */
+    prism_cu_shape shape; /* of the last build; its arrays are the plan's own */
+} prism_cuda_plan;
+
+static inline prism_cuda_device *prism_cuda_of(const prism_ctx *ctx)
+{
+    return ctx->device;
+}
+
+/* Keeps the first failure for status(). true: no failure. */
+bool prism_cuda_ok(prism_cuda_device *d, cudaError_t error, const char *where);
+
+/* Makes the context's GPU current; returns the one that was, for prism_cuda_leave(). */
+int prism_cuda_enter(int ordinal);
+void prism_cuda_leave(int before, int ordinal);
+
+prism_cu_shape prism_cuda_shape(const prism_problem *p);
+
+/* device.c */
+prism_status prism_cuda_open(prism_ctx *ctx, int32_t ordinal);
+void prism_cuda_close(prism_ctx *ctx);
+void prism_cuda_use_stream(prism_ctx *ctx, void *stream);
+prism_status prism_cuda_look(int32_t ordinal, prism_cuda_info *info);
+bool prism_cuda_is_readable(const prism_ctx *ctx, const void *data);
+prism_status prism_cuda_status(prism_ctx *ctx);
+void prism_cuda_mark(const prism_ctx *ctx, prism_moment moment);
+double prism_cuda_seconds(const prism_ctx *ctx, prism_moment from, prism_moment to);
+
+/* plan.c */
+prism_status prism_cuda_plan_create(prism_ctx *ctx, prism_plan *plan);
+void prism_cuda_plan_destroy(prism_plan *plan);
+void prism_cuda_plan_begin(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan);
+prism_status prism_cuda_plan_fetch(prism_plan *plan);
+void prism_cuda_plan_push(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan);
+void prism_cuda_plan_look(const prism_plan *plan, prism_cuda_plan_view *view);
+void prism_cuda_plan_count(const prism_ctx *ctx, const prism_plan *plan, int64_t *counts);
+
+#endif
