@@ -7,17 +7,21 @@
 namespace prism
 {
 
+/* As prism_seq: keys past the last query are nobody's to see, so n_kv ends there. */
 struct Lengths {
     int n_q, n_kv, q_start;
 };
 __device__ __forceinline__ Lengths lengths(const prism_cu_shape &s, int seq)
 {
-    Lengths n = {s.n_q_of ? s.n_q_of[seq] : s.n_q, s.n_kv_of ? s.n_kv_of[seq] : s.n_kv, s.q_start};
+    int n_q = s.n_q_of ? min(max(s.n_q_of[seq], 0), s.n_q) : s.n_q;
+    int n_kv = s.n_kv_of ? min(max(s.n_kv_of[seq], 0), s.n_kv) : s.n_kv, q_start = s.q_start;
     if (s.q_start_of)
-        n.q_start = s.q_start_of[seq];
+        q_start = s.q_start_of[seq];
     else if (s.n_q_of || s.n_kv_of)
-        n.q_start = n.n_kv - n.n_q;
-    return n;
+        q_start = n_kv - n_q;
+    if (q_start < 0 || q_start + n_q > n_kv) /* lengths that nobody could check: nothing is read */
+        return {0, 0, 0};
+    return {n_q, q_start + n_q, q_start};
 }
 
 /* Element offset of (sequence, token, head 0, dimension 0). */
