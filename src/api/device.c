@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/check.h"
 
@@ -26,11 +27,9 @@ static void *open_plugin(void)
     const char *slash = dladdr((void *)open_plugin, &self) && self.dli_fname ? strrchr(self.dli_fname, '/') : NULL;
     for (size_t i = 0; slash && i < sizeof places / sizeof *places; i++) {
         const int n = (int)(slash + 1 - self.dli_fname);
-        if (snprintf(path, sizeof path, "%.*s%s" PLUGIN, n, self.dli_fname, places[i]) >= (int)sizeof path)
-            continue;
-        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (library)
-            return library;
+        if (snprintf(path, sizeof path, "%.*s%s" PLUGIN, n, self.dli_fname, places[i]) < (int)sizeof path &&
+            access(path, F_OK) == 0)
+            return dlopen(path, RTLD_NOW | RTLD_LOCAL);
     }
     return dlopen(PLUGIN, RTLD_NOW | RTLD_LOCAL);
 }
@@ -42,7 +41,7 @@ static void load(void)
     if (library)
         *(void **)&entry = dlsym(library, PRISM_CUDA_PLUGIN_ENTRY);
     if (!library) {
-        snprintf(plugin.problem, sizeof plugin.problem, "the CUDA backend is not installed: %s", dlerror());
+        snprintf(plugin.problem, sizeof plugin.problem, "the CUDA backend cannot be loaded: %s", dlerror());
     } else if (!entry || !(plugin.kernels = entry(PRISM_CUDA_PLUGIN_VERSION))) {
         snprintf(plugin.problem, sizeof plugin.problem, PLUGIN " is of another version of this library");
         dlclose(library);

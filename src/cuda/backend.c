@@ -115,7 +115,7 @@ static prism_cu_pool keys_of(const prism_problem *p, const prism_cu_pool *all, i
     else if (one.k.row_start)
         one.k.row_start += s;
     else
-        one.k.data = (char *)one.k.data + s * one.k.stride_seq * (int64_t)prism_dtype_bytes(p->call->k.dtype);
+        one.k.data = (char *)one.k.data + s * one.k.stride_seq * (p->call->k.dtype == PRISM_F32 ? 4 : 2);
     if (one.k_split) {
         one.k_split = (float *)one.k_split + first * shape->d_head;
         one.k_energy += first * 4;
