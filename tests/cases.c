@@ -138,7 +138,7 @@ void *place_at(const placed *p, int s, int token, int head, int j)
 
 static double make_value(const shape *s, char which, int token, int j, double direction, rng *r)
 {
-    const double big = s->dtype == PRISM_F16 ? 1e4 : 1e30, small = 1 / big;
+    const double big = s->dtype == PRISM_F16 ? 1e4 : s->big > 0 ? s->big : 1e30, small = 1 / big;
     const double strong = which == 'k' ? small : big, weak = which == 'k' ? big : small;
     const double noise = rng_normal(r) + 0.4 * direction;
     switch (s->data) {
@@ -351,10 +351,15 @@ prism_status runner_plan(runner *r, const prism_options *options, const prism_ca
     return PRISM_OK;
 }
 
+void (*runner_wait)(void);
+
 prism_status runner_attend(runner *r, const prism_call *call)
 {
     memset(r->workspace.data, 0xff, r->workspace.bytes);
-    return prism_attend(r->ctx, call, r->plan, r->workspace.data, r->workspace.bytes);
+    const prism_status status = prism_attend(r->ctx, call, r->plan, r->workspace.data, r->workspace.bytes);
+    if (runner_wait)
+        runner_wait();
+    return status;
 }
 
 const uint8_t *runner_mask_row(const runner *r, int s, int h, int i)

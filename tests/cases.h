@@ -20,7 +20,7 @@ typedef enum data_kind {
     DATA_RANDOM, /* normal noise around a direction of each block: rows with a few strong blocks */
     DATA_TIED,   /* every query equal, every key equal, sums exact */
     DATA_ONE_HOT,
-    DATA_HUGE, /* queries and values 1e30, keys 1e-30; 1e4 and 1e-4 in float16 */
+    DATA_HUGE, /* queries and values times shape.big, keys divided by it */
     DATA_TINY, /* the other way round */
     N_DATA
 } data_kind;
@@ -33,6 +33,7 @@ typedef struct shape {
     layout q_layout, kv_layout, o_layout;
     int page_size;
     double scale; /* 0: the default */
+    double big;   /* 0: 1e4 in float16, else 1e30 */
     data_kind data;
 } shape;
 
@@ -91,6 +92,7 @@ runner runner_new(prism_ctx *ctx, const prism_options *options, const prism_call
 void runner_free(runner *r);
 prism_status runner_plan(runner *r, const prism_options *options, const prism_call *call); /* and reads the mask */
 prism_status runner_attend(runner *r, const prism_call *call);
+extern void (*runner_wait)(void); /* called before outputs are read, where set */
 const uint8_t *runner_mask_row(const runner *r, int s, int h, int i);
 
 /* The rows of sequence s as oracle_attend wants them: [n_head][own n_qblk][own n_kblk]. Caller frees. */

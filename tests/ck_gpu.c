@@ -9,9 +9,11 @@
 /* The driver's API by name: the tests build without CUDA. */
 typedef int host_register(void *p, size_t bytes, unsigned flags);
 typedef int host_unregister(void *p);
+typedef int synchronize(void);
 
 static host_register *map_memory;
 static host_unregister *unmap_memory;
+static synchronize *wait;
 
 static void on_new(void *data, size_t bytes)
 {
@@ -28,6 +30,12 @@ static void on_free(void *data)
     unmap_memory(data);
 }
 
+static void on_wait(void)
+{
+    const int error = wait();
+    ck_ok(error == 0, "the GPU failed: error %d", error);
+}
+
 bool ck_gpu_begin(void)
 {
     prism_cuda_info info = {.struct_size = sizeof info};
@@ -38,11 +46,13 @@ bool ck_gpu_begin(void)
     }
     *(void **)&map_memory = dlsym(driver, "cuMemHostRegister_v2");
     *(void **)&unmap_memory = dlsym(driver, "cuMemHostUnregister");
+    *(void **)&wait = dlsym(driver, "cuCtxSynchronize");
     prism_ctx *ctx = ck_context(1); /* leaves the device's primary context current, which mapping needs */
-    const bool ok = map_memory && unmap_memory && ctx;
+    const bool ok = map_memory && unmap_memory && wait && ctx;
     prism_destroy(ctx);
     guarded_on_new = on_new;
     guarded_on_free = on_free;
+    runner_wait = on_wait;
     return ok;
 }
 
@@ -52,6 +62,7 @@ void ck_gpu_fit(shape *s, bool choosing)
     if (!ck.gpu)
         return;
     s->out_dtype = s->dtype;
+    s->big = 1e12; /* energies of means are float32 sums of squares there: past 1e18 they count as not finite */
     layout *const layouts[] = {&s->q_layout, &s->kv_layout, &s->o_layout};
     for (int i = 0; i < 3; i++)
         if (*layouts[i] == STRIDED)
