@@ -99,7 +99,8 @@ typedef struct prism_cu_pool {
     prism_cu_shape shape;
     prism_cu_view q, k;
     void *q_split,
-        *k_split; /* element (sequence, block, head, dimension): 4 bytes at ((s * n_blk + b) * n_head + h) * d + j */
+        *k_split; /* element (sequence, block, head, dimension): 4 bytes at ((s * n_blk + b) * n_head + h) * d + j;
+                     k_split NULL: of the keys k_sum alone is wanted */
     float *q_energy, *k_energy; /* [n_seq][n_head or n_kv_head][n_qblk or n_kblk][4] */
     float *k_sum; /* sums to append to, s * k_sum_stride_seq + (b * n_kv_head + h) * d + j; NULL if n_done is 0 */
     int64_t k_sum_stride_seq; /*   and nobody wants them. Keys before n_done are in them already */
