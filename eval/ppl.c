@@ -92,17 +92,6 @@ eval_ppl_window eval_ppl_window_at(int64_t n_token, int32_t n_ctx, int64_t i)
     return (eval_ppl_window){begin + n - n_ctx - 1, n_ctx, n};
 }
 
-double eval_nll(const float *logits, int32_t n_vocab, int32_t token)
-{
-    float max = logits[0];
-    double sum = 0;
-    for (int32_t i = 1; i < n_vocab; i++)
-        max = logits[i] > max ? logits[i] : max;
-    for (int32_t i = 0; i < n_vocab; i++)
-        sum += exp((double)logits[i] - (double)max);
-    return log(sum) + (double)max - (double)logits[token];
-}
-
 int32_t eval_ppl_bucket(int64_t position)
 {
     int32_t bucket = 0;
@@ -111,40 +100,22 @@ int32_t eval_ppl_bucket(int64_t position)
     return bucket;
 }
 
-/* What the hook needs while a window is prefilled. */
-typedef struct scorer {
-    eval_work work;     /* first: the same pointer serves the hooks of both */
-    const int32_t *ids; /* the window's inputs, and one more: the last target */
-    eval_ppl_window window;
-    int32_t n_vocab;
+/* Sums over a window. */
+typedef struct sums {
     double nll, bucket_nll[EVAL_PPL_N_BUCKET];
     int64_t bucket_n[EVAL_PPL_N_BUCKET];
-} scorer;
+} sums;
 
-enum { MOST_ROWS = 64 };
-
-static bool score_rows(void *user, int32_t first, int32_t n, const float *logits)
+static sums add_up(const eval_ppl_window *w, const double *nll)
 {
-    scorer *s = user;
-    const int32_t skipped = s->window.n_input - s->window.n_predicted;
-    for (int32_t at = 0; at < n; at += MOST_ROWS) {
-        double nll[MOST_ROWS];
-        const int32_t count = n - at < MOST_ROWS ? n - at : MOST_ROWS;
-#pragma omp parallel for schedule(static)
-        for (int32_t i = 0; i < count; i++)
-            nll[i] = first + at + i < skipped
-                         ? 0
-                         : eval_nll(logits + (int64_t)(at + i) * s->n_vocab, s->n_vocab, s->ids[first + at + i + 1]);
-        for (int32_t i = 0; i < count; i++) { /* in order: sums do not depend on the threads */
-            const int32_t position = first + at + i, bucket = eval_ppl_bucket(position);
-            if (position < skipped)
-                continue;
-            s->nll += nll[i];
-            s->bucket_nll[bucket] += nll[i];
-            s->bucket_n[bucket]++;
-        }
+    sums s = {0};
+    for (int32_t position = w->n_input - w->n_predicted; position < w->n_input; position++) {
+        const int32_t bucket = eval_ppl_bucket(position);
+        s.nll += nll[position];
+        s.bucket_nll[bucket] += nll[position];
+        s.bucket_n[bucket]++;
     }
-    return true;
+    return s;
 }
 
 /* -------------------------------------------------------------------------------------------------- run ---- */
@@ -156,17 +127,22 @@ typedef struct runner {
     lm_session *session;
     eval_results *results;
     const eval_watch *watch;
-    scorer scorer;
-    int32_t *ids; /* [n_ctx + 1] */
+    eval_work work;
+    eval_ppl_window window;
+    int32_t *ids;     /* [n_ctx + 1]: the window's inputs, and one more: the last target */
+    int32_t *targets; /* [n_ctx]: of each input, or -1 */
+    double *nll;      /* [n_ctx] */
 } runner;
 
 static bool fill_ids(runner *r, const eval_ppl_text *text, lm_error *err)
 {
-    const eval_ppl_window *w = &r->scorer.window;
+    const eval_ppl_window *w = &r->window;
     const lm_config *config = lm_model_config(r->model);
     for (int32_t i = 0; i <= w->n_input; i++)
         if (w->first + i >= 0)
             r->ids[i] = text->tokens.ids[w->first + i];
+    for (int32_t i = 0; i < w->n_input; i++)
+        r->targets[i] = i < w->n_input - w->n_predicted ? -1 : r->ids[i + 1];
     if (w->first >= 0)
         return true;
     r->ids[0] = config->bos_id >= 0 ? config->bos_id : config->n_eos ? config->eos_id[0] : -1;
@@ -176,27 +152,27 @@ static bool fill_ids(runner *r, const eval_ppl_text *text, lm_error *err)
 static bool run_window(runner *r, const eval_ppl_text *text, int32_t i, lm_error *err)
 {
     const double start = eval_seconds();
-    r->scorer = (scorer){.ids = r->ids,
-                         .window = eval_ppl_window_at((int64_t)text->tokens.n, r->options->n_ctx, i),
-                         .n_vocab = lm_model_config(r->model)->n_vocab};
+    r->work = (eval_work){0};
+    r->window = eval_ppl_window_at((int64_t)text->tokens.n, r->options->n_ctx, i);
     if (!fill_ids(r, text, err))
         return false;
     lm_session_reset(r->session);
-    if (!lm_session_prefill(r->session, r->ids, r->scorer.window.n_input, r->watch ? r->watch->tokens : NULL,
-                            r->watch ? r->watch->user : NULL, err))
+    if (!lm_session_score(r->session, r->ids, r->targets, r->window.n_input, r->nll, r->watch ? r->watch->tokens : NULL,
+                          r->watch ? r->watch->user : NULL, err))
         return false;
+    const sums sum = add_up(&r->window, r->nll);
     lm_session_stats stats;
     lm_session_read_stats(r->session, &stats);
     cJSON *record = eval_record_create(r->method->label, text->name, r->options->n_ctx, i);
-    cJSON_AddNumberToObject(record, "nll", r->scorer.nll);
-    cJSON_AddNumberToObject(record, "tokens", r->scorer.window.n_predicted);
+    cJSON_AddNumberToObject(record, "nll", sum.nll);
+    cJSON_AddNumberToObject(record, "tokens", r->window.n_predicted);
     cJSON *nll = cJSON_AddArrayToObject(record, "bucket_nll"), *n = cJSON_AddArrayToObject(record, "bucket_tokens");
     for (int b = 0; b < EVAL_PPL_N_BUCKET; b++) {
-        cJSON_AddItemToArray(nll, cJSON_CreateNumber(r->scorer.bucket_nll[b]));
-        cJSON_AddItemToArray(n, cJSON_CreateNumber((double)r->scorer.bucket_n[b]));
+        cJSON_AddItemToArray(nll, cJSON_CreateNumber(sum.bucket_nll[b]));
+        cJSON_AddItemToArray(n, cJSON_CreateNumber((double)sum.bucket_n[b]));
     }
-    eval_record_stats(record, &stats, r->scorer.work.flop);
-    cJSON_AddNumberToObject(record, "prompt_tokens", r->scorer.window.n_input);
+    eval_record_stats(record, &stats, r->work.flop);
+    cJSON_AddNumberToObject(record, "prompt_tokens", r->window.n_input);
     cJSON_AddNumberToObject(record, "seconds", eval_seconds() - start);
     return eval_results_add(r->results, record, err);
 }
@@ -212,8 +188,7 @@ static bool ensure_session(runner *r, prism_ctx *ctx, lm_error *err)
     so.options = &r->method->options;
     so.on_call = eval_work_on_call;
     so.on_plan = eval_work_on_plan;
-    so.on_logits = score_rows;
-    so.user = &r->scorer;
+    so.user = &r->work;
     return lm_session_create(r->model, ctx, &so, &r->session, err);
 }
 
@@ -242,19 +217,24 @@ bool eval_ppl_run(const lm_model *model, prism_ctx *ctx, const eval_ppl_text *te
     int64_t done = 0, total = 0;
     for (int32_t t = 0; t < n_text; t++)
         total += eval_ppl_window_count((int64_t)texts[t].tokens.n, options->n_ctx) * methods->n;
-    int32_t *ids = malloc(((size_t)options->n_ctx + 1) * sizeof *ids);
-    bool ok = ids || lm_fail(err, LM_ERROR_MEMORY, "out of memory for a window of %d tokens", options->n_ctx);
+    const size_t n_ctx = (size_t)options->n_ctx;
+    int32_t *ids = malloc((2 * n_ctx + 1) * sizeof *ids);
+    double *nll = malloc(n_ctx * sizeof *nll);
+    bool ok = (ids && nll) || lm_fail(err, LM_ERROR_MEMORY, "out of memory for a window of %d tokens", options->n_ctx);
     for (int32_t m = 0; ok && m < methods->n; m++) {
         runner r = {.model = model,
                     .options = options,
                     .method = &methods->items[m],
                     .results = results,
                     .watch = watch,
-                    .ids = ids};
+                    .ids = ids,
+                    .targets = ids + n_ctx + 1,
+                    .nll = nll};
         ok = run_method(&r, ctx, texts, n_text, &done, total, err);
         lm_session_destroy(r.session);
     }
     free(ids);
+    free(nll);
     return ok;
 }
 

@@ -5,7 +5,7 @@
  *
  * Windows as lm-eval's rolling log-likelihood has them: the first starts with the prefix token (BOS where the model
  * defines one, else EOS) and predicts n_ctx tokens; each further one predicts the next n_ctx tokens from one token of
- * left context; the last, shorter one is filled up with context on its left. Natural logs; log-softmax in double.
+ * left context; the last, shorter one is filled up with context on its left. Natural logs, by lm_session_score().
  */
 #ifndef EVAL_PPL_H
 #define EVAL_PPL_H
@@ -36,9 +36,6 @@ typedef struct eval_ppl_window {
 } eval_ppl_window;
 int64_t eval_ppl_window_count(int64_t n_token, int32_t n_ctx);
 eval_ppl_window eval_ppl_window_at(int64_t n_token, int32_t n_ctx, int64_t i);
-
-/* -log p of one token, from a row of logits. */
-double eval_nll(const float *logits, int32_t n_vocab, int32_t token);
 
 /* Positions in a window by doubling width: 0 .. 127, 128 .. 255, 256 .. 511, ... */
 #define EVAL_PPL_N_BUCKET 20

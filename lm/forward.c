@@ -1,90 +1,71 @@
 /*
- * One step through the layers. Shapes, for n tokens after p earlier ones:
+ * One step through the layers, on whatever device the session's backend is. Shapes, for n tokens after p earlier ones:
  *
  *   tokens [n] -> hidden [n][d_model]
  *   per layer:
- *     tile of 512: norm -> Wq -> q [n][n_head][d]; Wk, Wv -> head norm, RoPE -> cache rows p .. p+n-1
- *     whole step:  prism_attention(q, cache rows 0 .. p+n-1) -> o [n][n_head][d]
- *     tile of 512: hidden += Wo o; norm -> silu(Wgate x) * Wup x -> hidden += Wdown
+ *     tile:       norm -> Wq -> q [n][n_head][d]; Wk, Wv -> head norm, RoPE -> cache rows p .. p+n-1
+ *     whole step: plan and attention by libprismattn (q, cache rows 0 .. p+n-1) -> o [n][n_head][d]
+ *     tile:       hidden += Wo o; norm -> silu(Wgate x) * Wup x -> hidden += Wdown
  *   last row -> norm -> output matrix -> logits [n_vocab]
  */
 #include "session.h"
-#include "ops.h"
 
-#include <stdlib.h>
+#include <prism_attn/prism_cuda.h>
 
-/* x: rows first .. first + n - 1 of the step. */
-static void linear(lm_session *s, const lm_step *step, const lm_matrix *w, const float *bias, const float *x,
-                   int32_t first, int64_t n, float *y, bool accumulate)
+static int32_t mark(lm_session *s, const lm_step *step)
 {
-    const double start = lm_seconds();
-    lm_linear_apply(&s->linear, w, bias, x, w->cols, (int64_t)s->n_token + first, n, y, w->rows, accumulate);
+    return step->decode ? 0 : s->backend->ops->mark(s->backend);
+}
+
+/* Notes the present moment, and that the time from another one to it counts for sum. */
+static int32_t span(lm_session *s, const lm_step *step, int32_t from, double *sum)
+{
+    const int32_t to = mark(s, step);
     if (!step->decode)
-        s->stats.linear_seconds += lm_seconds() - start;
+        s->spans[s->n_span++] = (lm_span){from, to, sum};
+    return to;
 }
 
-static void norm_rows(const lm_session *s, const float *x, const float *weight, int32_t n, float *out)
+/* x: rows first .. of the step. */
+static void linear(lm_session *s, const lm_matrix *w, const float *bias, const void *x, int32_t first, int32_t n,
+                   float *y, bool accumulate)
 {
-    const int64_t d = s->model->config.d_model;
-    const float eps = s->model->config.rms_eps;
-#pragma omp parallel for schedule(static) num_threads(s->n_thread) if (n > 1)
-    for (int32_t i = 0; i < n; i++)
-        lm_rms_norm(x + i * d, weight, d, eps, out + i * d);
-}
-
-static void norm_heads(const lm_config *c, float *heads, int32_t n_head, const float *weight)
-{
-    for (int32_t h = 0; weight && h < n_head; h++)
-        lm_rms_norm(heads + (int64_t)h * c->d_head, weight, c->d_head, c->rms_eps, heads + (int64_t)h * c->d_head);
-}
-
-static lm_dtype cache_type(const lm_session *s)
-{
-    return s->kv_type == PRISM_F16 ? LM_F16 : s->kv_type == PRISM_BF16 ? LM_BF16 : LM_F32;
+    const lm_product p = {w, bias, x, (int64_t)s->n_token + first, n, y, accumulate};
+    s->backend->ops->linear(s->backend, &p);
 }
 
 /* hidden rows first .. first + n - 1 -> q, and keys and values into the cache. */
-static void project(lm_session *s, const lm_step *step, int32_t layer, int32_t first, int32_t n)
+static void project(lm_session *s, int32_t layer, int32_t first, int32_t n)
 {
     const lm_config *c = &s->model->config;
-    const lm_layer *l = &s->model->weights.layers[layer];
-    const int64_t q_width = (int64_t)c->n_head * c->d_head, kv_width = (int64_t)c->n_kv_head * c->d_head;
-    float *q = s->q + first * q_width;
-    norm_rows(s, s->hidden + (int64_t)first * c->d_model, l->attn_norm, n, s->x);
-    linear(s, step, &l->q, l->q_bias, s->x, first, n, q, false);
-    linear(s, step, &l->k, l->k_bias, s->x, first, n, s->k, false);
-    linear(s, step, &l->v, l->v_bias, s->x, first, n, s->v, false);
-    const int64_t position = (int64_t)s->n_token + first;
-    const size_t row_bytes = (size_t)kv_width * prism_dtype_bytes(s->kv_type);
-    uint8_t *k_rows = s->k_cache + (size_t)layer * s->layer_bytes + (size_t)position * row_bytes;
-    uint8_t *v_rows = s->v_cache + (size_t)layer * s->layer_bytes + (size_t)position * row_bytes;
-    const lm_dtype type = cache_type(s);
-    lm_rope_table_set(&s->rope, position, n);
-#pragma omp parallel for schedule(static) num_threads(s->n_thread) if (n > 1)
-    for (int32_t i = 0; i < n; i++) {
-        float *q_row = q + i * q_width, *k_row = s->k + i * kv_width;
-        norm_heads(c, q_row, c->n_head, l->q_norm);
-        norm_heads(c, k_row, c->n_kv_head, l->k_norm);
-        lm_rope_apply(&s->rope, i, q_row, c->n_head);
-        lm_rope_apply(&s->rope, i, k_row, c->n_kv_head);
-        lm_from_float(type, k_row, k_rows + (size_t)i * row_bytes, kv_width);
-        lm_from_float(type, s->v + i * kv_width, v_rows + (size_t)i * row_bytes, kv_width);
-    }
+    lm_backend *const b = s->backend;
+    const lm_layer *l = &b->weights->layers[layer];
+    const size_t q_bytes = (size_t)c->n_head * (size_t)c->d_head * prism_dtype_bytes(b->type);
+    const size_t row_bytes = (size_t)c->n_kv_head * (size_t)c->d_head * prism_dtype_bytes(s->kv_type);
+    const size_t at = (size_t)layer * s->layer_bytes + (size_t)(s->n_token + first) * row_bytes;
+    void *q = s->q + (size_t)first * q_bytes;
+    float *q_tile = s->q_tile ? s->q_tile : q;
+    b->ops->norm(b, s->hidden + (int64_t)first * c->d_model, l->attn_norm, n, s->x);
+    linear(s, &l->q, l->q_bias, s->x, first, n, q_tile, false);
+    linear(s, &l->k, l->k_bias, s->x, first, n, s->k, false);
+    linear(s, &l->v, l->v_bias, s->x, first, n, s->v, false);
+    const lm_rotation r = {l, q_tile, s->k, s->v, (int64_t)s->n_token + first, n, q, s->k_cache + at, s->v_cache + at};
+    b->ops->rotate(b, &r);
 }
 
 /* The rest of the layer for the same rows. */
-static void output(lm_session *s, const lm_step *step, const lm_layer *l, int32_t first, int32_t n)
+static void output(lm_session *s, const lm_layer *l, int32_t first, int32_t n)
 {
     const lm_config *c = &s->model->config;
+    lm_backend *const b = s->backend;
+    const size_t o_bytes = (size_t)c->n_head * (size_t)c->d_head * prism_dtype_bytes(b->type);
     float *hidden = s->hidden + (int64_t)first * c->d_model;
-    linear(s, step, &l->o, l->o_bias, s->o + (int64_t)first * c->n_head * c->d_head, first, n, hidden, true);
-    norm_rows(s, hidden, l->ffn_norm, n, s->x);
-    linear(s, step, &l->gate, NULL, s->x, first, n, s->gate, false);
-    linear(s, step, &l->up, NULL, s->x, first, n, s->up, false);
-#pragma omp parallel for schedule(static) num_threads(s->n_thread) if (n > 1)
-    for (int32_t i = 0; i < n; i++)
-        lm_swiglu(s->gate + (int64_t)i * c->d_ff, s->up + (int64_t)i * c->d_ff, c->d_ff);
-    linear(s, step, &l->down, NULL, s->gate, first, n, hidden, true);
+    linear(s, &l->o, l->o_bias, s->o + (size_t)first * o_bytes, first, n, hidden, true);
+    b->ops->norm(b, hidden, l->ffn_norm, n, s->x);
+    linear(s, &l->gate, NULL, s->x, first, n, s->gate, false);
+    linear(s, &l->up, NULL, s->x, first, n, s->up, false);
+    b->ops->swiglu(b, s->gate, s->up, n, s->act);
+    linear(s, &l->down, NULL, s->act, first, n, hidden, true);
 }
 
 /* ------------------------------------------------------------------------------------------- attention ---- */
@@ -92,6 +73,7 @@ static void output(lm_session *s, const lm_step *step, const lm_layer *l, int32_
 static prism_call make_call(lm_session *s, int32_t layer, int32_t n)
 {
     const lm_config *c = &s->model->config;
+    const prism_dtype type = s->backend->type;
     const size_t at = (size_t)layer * s->layer_bytes;
     prism_call call;
     prism_call_init(&call);
@@ -102,8 +84,8 @@ static prism_call make_call(lm_session *s, int32_t layer, int32_t n)
     call.n_q = n;
     call.n_kv = s->n_token + n;
     call.q_start = s->n_token;
-    call.q = prism_tensor_token_major(s->q, PRISM_F32, n, c->n_head, c->d_head);
-    call.o = prism_tensor_token_major(s->o, PRISM_F32, n, c->n_head, c->d_head);
+    call.q = prism_tensor_token_major(s->q, type, n, c->n_head, c->d_head);
+    call.o = prism_tensor_token_major(s->o, type, n, c->n_head, c->d_head);
     call.k = prism_tensor_token_major(s->k_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
     call.v = prism_tensor_token_major(s->v_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
     call.pooled = &s->pooled[layer];
@@ -119,90 +101,136 @@ static bool ensure_workspace(lm_session *s, const prism_options *options, const 
     if (bytes <= s->workspace_bytes && s->workspace)
         return true;
     bytes = (bytes + 64) / 64 * 64;
-    free(s->workspace);
-    s->workspace = aligned_alloc(64, bytes);
+    s->backend->ops->release(s->backend, s->workspace);
+    s->workspace = s->backend->ops->allocate(s->backend, bytes);
     s->workspace_bytes = s->workspace ? bytes : 0;
     if (!s->workspace)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for a workspace of %.2f GiB", (double)bytes / 0x1p30);
     return true;
 }
 
-static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)
+/* Counts of a plan on a device are written there, and read when the device is waited for anyway. */
+static bool note_plan(lm_session *s, int32_t layer, lm_error *err)
 {
-    const prism_call call = make_call(s, layer, step->n);
-    if (!step->decode && s->on_call)
-        s->on_call(s->user, layer, &call);
-    prism_stats stats = {.struct_size = sizeof stats};
-    if (!ensure_workspace(s, step->options, &call, err))
-        return false;
-    if (prism_attention(s->ctx, step->options, &call, s->plan, s->workspace, s->workspace_bytes, &stats) != PRISM_OK)
-        return lm_fail(err, LM_ERROR_RUN, "attention of layer %d, tokens %d to %d: %s", layer, s->n_token,
-                       s->n_token + step->n - 1, prism_last_error(s->ctx));
-    if (step->decode)
-        return true;
+    prism_plan_view view = {.struct_size = sizeof view};
     lm_layer_stats *l = &s->layer_stats[layer];
-    l->n_selected += stats.n_selected;
-    l->n_causal += stats.n_causal;
-    l->density = l->n_causal ? (double)l->n_selected / (double)l->n_causal : 0;
-    l->select_seconds += stats.select_seconds;
-    l->attend_seconds += stats.attend_seconds;
-    l->path = stats.path;
+    prism_status status;
+    if (s->backend->on_host) {
+        status = prism_plan_read(s->plan, &view);
+        l->n_selected += (int64_t)(view.density * (double)view.n_causal + 0.5); /* single keys: parts of blocks */
+        l->n_causal += view.n_causal;
+        l->path = view.path;
+    } else {
+        status = prism_cuda_plan_counts(s->ctx, s->plan, &s->counts[s->n_count++].n_selected);
+    }
+    if (status != PRISM_OK)
+        return lm_fail(err, LM_ERROR_RUN, "the plan of layer %d cannot be read: %s", layer, prism_last_error(s->ctx));
     if (s->on_plan)
         s->on_plan(s->user, layer, s->n_token, s->plan);
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------------- logits ---- */
-
-static void logits_of(lm_session *s, const lm_step *step, int32_t first, int32_t n, float *out)
+static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)
 {
-    const lm_weights *w = &s->model->weights;
-    norm_rows(s, s->hidden + (int64_t)first * s->model->config.d_model, w->output_norm, n, s->x);
-    linear(s, step, &w->output, NULL, s->x, first, n, out, false);
+    const prism_call call = make_call(s, layer, step->n);
+    lm_layer_stats *l = &s->layer_stats[layer];
+    if (!step->decode && s->on_call && !lm_session_call_hook(s, layer, &call, err))
+        return false;
+    if (!ensure_workspace(s, step->options, &call, err))
+        return false;
+    const int32_t start = mark(s, step);
+    prism_status status = prism_plan_build(s->ctx, step->options, &call, s->plan, s->workspace, s->workspace_bytes);
+    const int32_t planned = span(s, step, start, &l->select_seconds);
+    if (status == PRISM_OK)
+        status = prism_attend(s->ctx, &call, s->plan, s->workspace, s->workspace_bytes);
+    span(s, step, planned, &l->attend_seconds);
+    if (status != PRISM_OK)
+        return lm_fail(err, LM_ERROR_RUN, "attention of layer %d, tokens %d to %d: %s", layer, s->n_token,
+                       s->n_token + step->n - 1, prism_last_error(s->ctx));
+    return step->decode || note_plan(s, layer, err);
 }
 
+/* ---------------------------------------------------------------------------------------------- logits ---- */
+
+static void logits_of(lm_session *s, int32_t first, int32_t n, float *out)
+{
+    lm_backend *const b = s->backend;
+    b->ops->norm(b, s->hidden + (int64_t)first * s->model->config.d_model, b->weights->output_norm, n, s->x);
+    linear(s, &b->weights->output, NULL, s->x, first, n, out, false);
+}
+
+/* Logits of every row, in tiles: to the hook, or scored where they are made. */
 static bool all_logits(lm_session *s, const lm_step *step, lm_error *err)
 {
-    for (int32_t first = 0; first < step->n; first += LM_LOGIT_TILE) {
-        const int32_t n = step->n - first < LM_LOGIT_TILE ? step->n - first : LM_LOGIT_TILE;
-        logits_of(s, step, first, n, s->logit_tile);
-        if (!s->on_logits(s->user, s->n_token + first, n, s->logit_tile))
+    lm_backend *const b = s->backend;
+    const size_t row_bytes = (size_t)s->model->config.n_vocab * sizeof(float);
+    if (step->nll)
+        b->ops->copy_in(b, s->targets, step->targets, (size_t)step->n * sizeof *s->targets);
+    for (int32_t first = 0; first < step->n; first += b->logit_tile) {
+        const int32_t n = step->n - first < b->logit_tile ? step->n - first : b->logit_tile;
+        logits_of(s, first, n, s->logit_tile);
+        if (step->nll)
+            b->ops->nll(b, s->logit_tile, s->targets + first, n, s->nll + first);
+        if (!s->on_logits)
+            continue;
+        if (!b->on_host)
+            b->ops->copy_out(b, s->host_logit_tile, s->logit_tile, (size_t)n * row_bytes);
+        if (!s->on_logits(s->user, s->n_token + first, n, s->host_logit_tile))
             return lm_fail(err, LM_ERROR_RUN, "stopped at position %d by the reader of the logits", s->n_token + first);
     }
+    if (step->nll)
+        b->ops->copy_out(b, step->nll, s->nll, (size_t)step->n * sizeof *s->nll);
     return true;
 }
 
 /* ------------------------------------------------------------------------------------------------ step ---- */
 
+/* Whether rows other than the last are wanted after the last layer. */
+static bool wants_all_logits(const lm_session *s, const lm_step *step)
+{
+    return (s->on_logits && !step->decode) || step->nll;
+}
+
 static bool run_layer(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)
 {
     const lm_config *c = &s->model->config;
-    for (int32_t first = 0; first < step->n; first += LM_TILE)
-        project(s, step, layer, first, step->n - first < LM_TILE ? step->n - first : LM_TILE);
+    const int32_t tile = s->backend->tile, start = mark(s, step);
+    for (int32_t first = 0; first < step->n; first += tile)
+        project(s, layer, first, step->n - first < tile ? step->n - first : tile);
+    span(s, step, start, &s->stats.linear_seconds);
     if (!attention(s, step, layer, err))
         return false;
     /* After the last layer's attention only the rows whose logits are wanted have anything to say. */
     int32_t first = 0;
-    if (layer == c->n_layer - 1 && !(s->on_logits && !step->decode))
+    if (layer == c->n_layer - 1 && !wants_all_logits(s, step))
         first = step->last ? step->n - 1 : step->n;
-    for (; first < step->n; first += LM_TILE)
-        output(s, step, &s->model->weights.layers[layer], first, step->n - first < LM_TILE ? step->n - first : LM_TILE);
+    const int32_t attended = mark(s, step);
+    for (; first < step->n; first += tile)
+        output(s, &s->backend->weights->layers[layer], first, step->n - first < tile ? step->n - first : tile);
+    span(s, step, attended, &s->stats.linear_seconds);
     return true;
 }
 
 bool lm_forward(lm_session *s, const lm_step *step, lm_error *err)
 {
     const lm_config *c = &s->model->config;
-    lm_linear_rows(&s->model->weights.embedding, step->tokens, step->n, s->hidden);
+    lm_backend *const b = s->backend;
+    if (!b->on_host && prism_cuda_set_stream(s->ctx, b->stream) != PRISM_OK)
+        return lm_fail(err, LM_ERROR_RUN, "the library does not take the runner's stream: %s",
+                       prism_last_error(s->ctx));
+    b->ops->copy_in(b, s->tokens, step->tokens, (size_t)step->n * sizeof *s->tokens);
+    b->ops->embed(b, s->tokens, step->n, s->hidden);
     for (int32_t layer = 0; layer < c->n_layer; layer++) {
         if (!run_layer(s, step, layer, err))
             return false;
         if (step->progress)
             step->progress(step->progress_user, step->done + (int64_t)step->n * (layer + 1) / c->n_layer, step->total);
     }
-    if (s->on_logits && !step->decode && !all_logits(s, step, err))
+    const int32_t start = mark(s, step);
+    if (wants_all_logits(s, step) && !all_logits(s, step, err))
         return false;
     if (step->last)
-        logits_of(s, step, step->n - 1, 1, s->logits);
+        logits_of(s, step->n - 1, 1, s->logits);
+    span(s, step, start, &s->stats.linear_seconds);
     return true;
 }

@@ -6,11 +6,16 @@
  *   lm_session_prefill()       embedding -> layers (attention by libprismattn) -> logits of the last token
  *   lm_session_decode()        one more token, by full attention
  *
+ * A session runs where its prism_ctx does: on the CPU in float32, or on an NVIDIA GPU, with products and attention in
+ * float16 (bfloat16 where the KV cache is asked for so) and everything between them in float32. The GPU's part is a
+ * plug-in, libprismlm_cuda.so beside the program, and wants cuBLAS (libcublas.so.13 or .12).
+ *
  * Families: Qwen3 and Llama 3. Files: a Hugging Face directory, or GGUF with F32, F16, BF16 or Q8_0 tensors.
  *
  * Every function that can fail returns false and fills lm_error (see error.h). Nothing here prints or exits.
  * Threads: a model is immutable and may serve several sessions at once; a session belongs to one thread at a time, and
- * works with the threads of its prism_ctx. Creating a session sets OpenBLAS, process-wide, to one thread per call.
+ * works with the threads, or the GPU, of its prism_ctx. Creating a session on the CPU sets OpenBLAS, process-wide, to
+ * one thread per call.
  */
 #ifndef LM_LM_H
 #define LM_LM_H
@@ -52,7 +57,9 @@ typedef struct lm_session lm_session;
 typedef void lm_progress(void *user, int64_t done, int64_t total);
 /* After the attention of a layer. q_start: position of the chunk's first query. The plan is valid during the call. */
 typedef void lm_on_plan(void *user, int32_t layer, int32_t q_start, const prism_plan *plan);
-/* Before the attention of a layer: post-RoPE q, k, v as the library gets them. Valid during the call. */
+/* Before the attention of a layer: post-RoPE q, k, v as the library gets them. Valid during the call. On a GPU the data
+ * lie on the device and may not be written yet when the hook is called: set calls_on_host to get copies, without o and
+ * pooled keys. */
 typedef void lm_on_call(void *user, int32_t layer, const prism_call *call);
 /* Logits of n consecutive positions, [n][n_vocab]. False stops the prefill (LM_ERROR_RUN). */
 typedef bool lm_on_logits(void *user, int32_t first_position, int32_t n, const float *logits);
@@ -62,13 +69,14 @@ typedef struct lm_session_options {
     int32_t chunk;       /* most tokens per prefill step, 0: the whole prompt. Every step but the last ends on a block
                             boundary (1000 with blocks of 128: steps of 896), so that with causal calibration the plan
                             does not depend on it; less than a block counts as a block */
-    prism_dtype kv_type; /* of the KV cache; F16 by default */
+    prism_dtype kv_type; /* of the KV cache; F16 by default. On a GPU F16 or BF16, and the type of all products too */
     const prism_options *options; /* method and thresholds of the prefill, copied; NULL: the library's defaults. Without
                                      bands, those of lm_model_bands() */
     lm_on_plan *on_plan;          /* hooks; NULL: not wanted */
     lm_on_call *on_call;
     lm_on_logits *on_logits; /* logits at every position of a prefill, in tiles: for perplexity */
     void *user;
+    bool calls_on_host; /* on_call gets data that the host can read; makes a GPU wait at every layer, as on_plan does */
 } lm_session_options;
 
 void lm_session_options_init(lm_session_options *options);
@@ -86,6 +94,10 @@ void lm_session_reset(lm_session *session);
  * USAGE: no tokens, more than n_ctx, or an id outside the vocabulary; RUN: logits that are not finite. */
 bool lm_session_prefill(lm_session *session, const int32_t *tokens, int64_t n, lm_progress *progress, void *user,
                         lm_error *err);
+/* The same, and says how well each token was foretold: nll[i] = -log p(targets[i]) after tokens 0 .. i, natural
+ * logarithm; 0 where targets[i] is negative. targets, nll: [n]. On a GPU only these numbers are copied to the host. */
+bool lm_session_score(lm_session *session, const int32_t *tokens, const int32_t *targets, int64_t n, double *nll,
+                      lm_progress *progress, void *user, lm_error *err);
 /* Appends one token, with full attention. */
 bool lm_session_decode(lm_session *session, int32_t token, lm_error *err);
 
@@ -101,7 +113,8 @@ typedef struct lm_layer_stats {
     prism_path path; /* of the last chunk */
 } lm_layer_stats;
 
-/* Since creation or reset. Blocks and the first four times are those of the prefill. */
+/* Since creation or reset. Blocks and the first four times are those of the prefill; linear: everything but attention,
+ * that is projections and MLP with norms and rotation, and logits. */
 typedef struct lm_session_stats {
     int32_t n_layer;
     const lm_layer_stats *layers; /* [n_layer], the session's */
@@ -110,9 +123,16 @@ typedef struct lm_session_stats {
     double select_seconds, attend_seconds, linear_seconds, total_seconds;
     int64_t n_prefill, n_decode; /* tokens */
     double decode_seconds;
+    size_t device_bytes; /* taken on the GPU: weights, cache, activations, workspace; not plans; 0 on the CPU */
     size_t kv_bytes, scratch_bytes; /* of memory reserved; what a short prompt leaves untouched is never committed */
 } lm_session_stats;
 
 void lm_session_read_stats(const lm_session *session, lm_session_stats *out);
+
+/* --------------------------------------------------------------------------------------------------- GPUs ---- */
+
+/* Whether sessions can run on a GPU: the plug-in and cuBLAS. text: "cuBLAS 13.1" for people; RUN: says what is missing.
+ */
+bool lm_cuda_probe(char *text, size_t n, lm_error *err);
 
 #endif

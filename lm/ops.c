@@ -50,6 +50,17 @@ void lm_swiglu(float *restrict gate, const float *restrict up, int64_t n)
         gate[i] = gate[i] / (1.0f + exp_clamped(-gate[i])) * up[i];
 }
 
+double lm_nll(const float *x, int64_t n, int32_t token)
+{
+    float max = x[0];
+    double sum = 0;
+    for (int64_t i = 1; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (int64_t i = 0; i < n; i++)
+        sum += exp((double)x[i] - (double)max);
+    return log(sum) + (double)max - (double)x[token];
+}
+
 bool lm_all_finite(const float *x, int64_t n)
 {
     uint32_t worst = 0;
@@ -60,4 +71,13 @@ bool lm_all_finite(const float *x, int64_t n)
         worst = bits > worst ? bits : worst;
     }
     return worst < 0x7f800000;
+}
+
+int32_t lm_argmax(const float *x, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return lm_all_finite(x, n) ? (int32_t)best : -1;
 }

@@ -10,5 +10,9 @@ void lm_rms_norm(const float *x, const float *weight, int64_t n, float eps, floa
 /* gate = silu(gate) * up. exp within 2 units in the last place. */
 void lm_swiglu(float *gate, const float *up, int64_t n);
 bool lm_all_finite(const float *x, int64_t n);
+/* -log p of one token of n, p the softmax of x; in double. */
+double lm_nll(const float *x, int64_t n, int32_t token);
+/* The lowest index among the largest of n >= 1 numbers; -1 if one is not finite. */
+int32_t lm_argmax(const float *x, int64_t n);
 
 #endif

@@ -1,15 +1,10 @@
 #include "session.h"
-#include "memory.h"
-#include "ops.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* Sequences below this take the dense plan where the options leave it to us. The runner decides for the prompt as a
- * whole: left to the library, each step would be judged by the keys it sees, and a prompt's first steps would be dense
- * or not depending on how it was cut. */
-#define DEFAULT_MIN_TOKENS 1024 /* the library's own */
+#include <prism_attn/prism_cuda.h>
 
 double lm_seconds(void)
 {
@@ -21,83 +16,6 @@ double lm_seconds(void)
 void lm_session_options_init(lm_session_options *options)
 {
     *options = (lm_session_options){.n_ctx = 4096, .kv_type = PRISM_F16};
-}
-
-/* ---------------------------------------------------------------------------------------------- memory ---- */
-
-/* Everything a session allocates by size, so that it can be counted before it is taken. */
-typedef struct request {
-    void **out;
-    uint64_t n[4]; /* bytes are their product */
-} request;
-
-static bool request_bytes(const request *r, uint64_t *bytes)
-{
-    uint64_t product = 1;
-    for (int i = 0; i < 4; i++)
-        if (__builtin_mul_overflow(product, r->n[i], &product))
-            return false;
-    *bytes = (product + 63) / 64 * 64;
-    return product <= UINT64_MAX - 64;
-}
-
-static bool allocate(const request *requests, size_t n, uint64_t *total, lm_error *err)
-{
-    *total = 0;
-    uint64_t bytes;
-    for (size_t i = 0; i < n; i++)
-        if (!request_bytes(&requests[i], &bytes) || __builtin_add_overflow(*total, bytes, total))
-            return lm_fail(err, LM_ERROR_MEMORY,
-                           "the session would need more bytes than a 64-bit number holds; "
-                           "ask for a shorter context");
-    const uint64_t available = lm_memory_available();
-    if (*total > available || *total > SIZE_MAX / 2)
-        return lm_fail(err, LM_ERROR_MEMORY,
-                       "the session needs %.2f GiB for its KV cache and activations, the machine has %.2f GiB left; "
-                       "shorten the context or prefill in chunks",
-                       (double)*total / 0x1p30, (double)available / 0x1p30);
-    for (size_t i = 0; i < n; i++) {
-        request_bytes(&requests[i], &bytes);
-        *requests[i].out = bytes ? aligned_alloc(64, (size_t)bytes) : NULL;
-        if (bytes && !*requests[i].out)
-            return lm_fail(err, LM_ERROR_MEMORY,
-                           "no memory for %.2f GiB, a part of the %.2f GiB that the session needs; shorten the context "
-                           "or prefill in chunks",
-                           (double)bytes / 0x1p30, (double)*total / 0x1p30);
-    }
-    return true;
-}
-
-static bool allocate_buffers(lm_session *s, size_t pooled_bytes, lm_error *err)
-{
-    const lm_config *c = &s->model->config;
-    const uint64_t step = (uint64_t)s->step, f = sizeof(float), tile = s->step < LM_TILE ? step : LM_TILE;
-    const uint64_t n_layer = (uint64_t)c->n_layer, head = (uint64_t)c->d_head, n_head = (uint64_t)c->n_head;
-    const uint64_t kv = (uint64_t)c->n_kv_head * head, d = (uint64_t)c->d_model, ff = (uint64_t)c->d_ff;
-    const uint64_t element = prism_dtype_bytes(s->kv_type), n_ctx = (uint64_t)s->n_ctx;
-    const uint64_t vocab = (uint64_t)c->n_vocab;
-    const request requests[] = {
-        {(void **)&s->k_cache, {n_layer, n_ctx, kv, element}},
-        {(void **)&s->v_cache, {n_layer, n_ctx, kv, element}},
-        {(void **)&s->pooled_memory, {n_layer, pooled_bytes, 1, 1}},
-        {(void **)&s->hidden, {step, d, f, 1}},
-        {(void **)&s->q, {step, n_head, head, f}},
-        {(void **)&s->o, {step, n_head, head, f}},
-        {(void **)&s->x, {tile, d, f, 1}},
-        {(void **)&s->k, {tile, kv, f, 1}},
-        {(void **)&s->v, {tile, kv, f, 1}},
-        {(void **)&s->gate, {tile, ff, f, 1}},
-        {(void **)&s->up, {tile, ff, f, 1}},
-        {(void **)&s->logits, {vocab, f, 1, 1}},
-        {(void **)&s->logit_tile, {s->on_logits ? LM_LOGIT_TILE : 0, vocab, f, 1}},
-    };
-    uint64_t total;
-    if (!allocate(requests, sizeof requests / sizeof *requests, &total, err))
-        return false;
-    s->layer_bytes = (size_t)(n_ctx * kv * element);
-    s->stats.kv_bytes = 2 * s->layer_bytes * (size_t)c->n_layer;
-    s->stats.scratch_bytes = (size_t)total - s->stats.kv_bytes;
-    return true;
 }
 
 static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
@@ -129,10 +47,10 @@ static bool create_plan(lm_session *s, lm_error *err)
     call.n_kv = s->n_ctx;
     call.n_q = n_q < s->n_ctx ? (int32_t)n_q : s->n_ctx;
     call.q_start = call.n_kv - call.n_q;
-    call.q = prism_tensor_token_major(s->q, PRISM_F32, call.n_q, c->n_head, c->d_head);
+    call.q = prism_tensor_token_major(s->q, s->backend->type, call.n_q, c->n_head, c->d_head);
     call.k = prism_tensor_token_major(s->k_cache, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
     call.v = prism_tensor_token_major(s->v_cache, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
-    call.o = prism_tensor_token_major(s->o, PRISM_F32, call.n_q, c->n_head, c->d_head);
+    call.o = prism_tensor_token_major(s->o, s->backend->type, call.n_q, c->n_head, c->d_head);
     const prism_status status = prism_plan_create(s->ctx, &call, s->options.block_size, 0, &s->plan);
     if (status == PRISM_ERROR_MEMORY)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for a plan of %d queries by %d keys: %s", call.n_q, call.n_kv,
@@ -175,18 +93,26 @@ static bool set_options(lm_session *s, const lm_session_options *o, lm_error *er
     s->kv_type = o->kv_type;
     s->on_plan = o->on_plan;
     s->on_call = o->on_call;
+    s->calls_on_host = o->calls_on_host;
     s->on_logits = o->on_logits;
     s->user = o->user;
     return true;
 }
 
+/* The device is the context's. */
+static bool create_backend(lm_session *s, lm_error *err)
+{
+    const lm_backend_spec spec = {.model = s->model,
+                                  .block_size = s->options.block_size,
+                                  .n_ctx = s->n_ctx,
+                                  .step = s->step,
+                                  .kv_type = s->kv_type};
+    return lm_backend_create(&spec, s->ctx, &s->backend, err);
+}
+
 static bool create(lm_session *s, const lm_session_options *options, lm_error *err)
 {
     const lm_config *c = &s->model->config;
-    prism_info info = {.struct_size = sizeof info};
-    if (prism_get_info(s->ctx, &info) != PRISM_OK)
-        return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
-    s->n_thread = info.n_thread > 0 ? info.n_thread : 1;
     if (!set_options(s, options, err))
         return false;
     size_t pooled_bytes;
@@ -194,12 +120,9 @@ static bool create(lm_session *s, const lm_session_options *options, lm_error *e
         return lm_fail(err, LM_ERROR_USAGE, "blocks of %d tokens in a context of %d cannot be pooled",
                        s->options.block_size, s->n_ctx);
     pooled_bytes = (pooled_bytes + 63) / 64 * 64; /* each layer's share must start aligned */
-    int64_t max_cols = c->d_model > c->d_ff ? c->d_model : c->d_ff;
-    const int64_t q_width = (int64_t)c->n_head * c->d_head;
-    max_cols = max_cols > q_width ? max_cols : q_width;
-    return allocate_buffers(s, pooled_bytes, err) && create_pooled(s, pooled_bytes, err) && create_plan(s, err) &&
-           lm_linear_create(&s->linear, s->n_thread, s->options.block_size, max_cols, err) &&
-           lm_rope_table_create(&s->rope, &s->model->rope, c, LM_TILE, err);
+    return create_backend(s, err) && lm_session_allocate(s, pooled_bytes, err) &&
+           s->backend->ops->reserve_marks(s->backend, s->n_slot, err) && create_pooled(s, pooled_bytes, err) &&
+           create_plan(s, err);
 }
 
 bool lm_session_create(const lm_model *model, prism_ctx *ctx, const lm_session_options *options, lm_session **out,
@@ -210,6 +133,7 @@ bool lm_session_create(const lm_model *model, prism_ctx *ctx, const lm_session_o
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for a session");
     s->model = model;
     s->ctx = ctx;
+    s->best = -1;
     if (!create(s, options, err)) {
         lm_session_destroy(s);
         return false;
@@ -222,14 +146,15 @@ void lm_session_destroy(lm_session *s)
 {
     if (!s)
         return;
-    void *buffers[] = {s->k_cache,     s->v_cache,  s->pooled_memory, s->hidden, s->q,      s->o,          s->x,
-                       s->k,           s->v,        s->gate,          s->up,     s->logits, s->logit_tile, s->pooled,
-                       s->layer_stats, s->workspace};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        free(buffers[i]);
     prism_plan_destroy(s->plan);
-    lm_linear_destroy(&s->linear);
-    lm_rope_table_destroy(&s->rope);
+    lm_session_release(s);
+    free(s->pooled);
+    free(s->layer_stats);
+    if (s->backend) {
+        if (!s->backend->on_host)
+            prism_cuda_set_stream(s->ctx, NULL); /* it ends with the backend */
+        s->backend->ops->destroy(s->backend);
+    }
     free(s);
 }
 
@@ -241,7 +166,8 @@ void lm_session_reset(lm_session *s)
     for (int32_t i = 0; i < s->model->config.n_layer; i++)
         s->pooled[i].n_token = 0;
     s->n_token = 0;
-    s->has_logits = false;
+    s->n_span = s->n_count = 0;
+    s->best = -1;
 }
 
 /* ---------------------------------------------------------------------------------------------- running ---- */
@@ -260,16 +186,52 @@ static bool check_tokens(const lm_session *s, const int32_t *tokens, int64_t n, 
     return true;
 }
 
-static bool check_logits(lm_session *s, lm_error *err)
+/* The logits of the last token, to the host; the device is waited for. */
+static bool take_logits(lm_session *s, lm_error *err)
 {
-    if (!lm_all_finite(s->logits, s->model->config.n_vocab))
+    lm_backend *const b = s->backend;
+    const int32_t best = b->ops->choose(b, s->logits);
+    if (!b->on_host)
+        b->ops->copy_out(b, s->host_logits, s->logits, (size_t)s->model->config.n_vocab * sizeof *s->logits);
+    if (!b->ops->finish(b, err))
+        return false;
+    if (best < 0)
         return lm_fail(
             err, LM_ERROR_RUN,
             "the logits at position %d are not finite: the weights hold NaN or infinite values, or overflow; "
             "check the model file",
             s->n_token - 1);
-    s->has_logits = true;
+    s->best = best;
     return true;
+}
+
+static prism_path path_of(const lm_session *s, const lm_plan_count *count)
+{
+    if (count->overflowed)
+        return PRISM_PATH_DENSE_OVERFLOW;
+    return s->is_short                            ? PRISM_PATH_DENSE_SHORT
+           : count->n_selected == count->n_causal ? PRISM_PATH_DENSE
+                                                  : PRISM_PATH_SPARSE;
+}
+
+bool lm_collect(lm_session *s, lm_error *err)
+{
+    lm_backend *const b = s->backend;
+    const int32_t n_layer = s->model->config.n_layer;
+    if (s->n_count)
+        b->ops->copy_out(b, s->host_counts, s->counts, (size_t)s->n_count * sizeof *s->counts);
+    if (!b->ops->finish(b, err))
+        return false;
+    for (int32_t i = 0; i < s->n_span; i++)
+        *s->spans[i].sum += b->ops->seconds(b, s->spans[i].from, s->spans[i].to);
+    for (int32_t i = 0; i < s->n_count; i++) { /* every step has noted every layer */
+        lm_layer_stats *l = &s->layer_stats[i % n_layer];
+        l->n_selected += s->host_counts[i].n_selected;
+        l->n_causal += s->host_counts[i].n_causal;
+        l->path = path_of(s, &s->host_counts[i]);
+    }
+    s->n_span = s->n_count = 0;
+    return b->ops->reserve_marks(b, s->n_slot, err);
 }
 
 /* Tokens of the next step: up to a block boundary unless it is the last. */
@@ -281,34 +243,60 @@ static int32_t next_step(const lm_session *s, int64_t n_left)
     return end > s->n_token ? (int32_t)(end - s->n_token) : s->step;
 }
 
+static bool prefill(lm_session *s, const lm_step *whole, lm_error *err)
+{
+    const int64_t n = whole->total;
+    const int32_t per_step = LM_SLOTS_PER_STEP(s->model->config.n_layer);
+    const double start = lm_seconds();
+    prism_options options = s->options;
+    /* Decided for the prompt as a whole: left to the library, each step would be judged by the keys it sees, and a
+     * prompt's first steps would be dense or not depending on how it was cut. */
+    const int32_t least = options.min_tokens >= 0 ? options.min_tokens : s->backend->min_tokens;
+    s->is_short = s->n_token + n < least;
+    options.min_tokens = s->is_short ? INT32_MAX : 0;
+    s->best = -1;
+    for (int64_t done = 0; done < n;) {
+        lm_step step = *whole;
+        step.options = &options;
+        step.n = next_step(s, n - done);
+        step.tokens = whole->tokens + done;
+        step.targets = whole->targets ? whole->targets + done : NULL;
+        step.nll = whole->nll ? whole->nll + done : NULL;
+        step.done = done;
+        step.last = done + step.n == n;
+        if (s->n_span + per_step > s->n_slot && !lm_collect(s, err))
+            return false;
+        if (!lm_forward(s, &step, err))
+            return false;
+        s->n_token += step.n;
+        done += step.n;
+    }
+    if (!take_logits(s, err) || !lm_collect(s, err))
+        return false;
+    s->stats.n_prefill += n;
+    s->stats.total_seconds += lm_seconds() - start;
+    return true;
+}
+
 bool lm_session_prefill(lm_session *s, const int32_t *tokens, int64_t n, lm_progress *progress, void *user,
                         lm_error *err)
 {
+    const lm_step whole = {.tokens = tokens, .progress = progress, .progress_user = user, .total = n};
+    return check_tokens(s, tokens, n, err) && prefill(s, &whole, err);
+}
+
+bool lm_session_score(lm_session *s, const int32_t *tokens, const int32_t *targets, int64_t n, double *nll,
+                      lm_progress *progress, void *user, lm_error *err)
+{
+    const lm_step whole = {
+        .tokens = tokens, .targets = targets, .nll = nll, .progress = progress, .progress_user = user, .total = n};
     if (!check_tokens(s, tokens, n, err))
         return false;
-    const double start = lm_seconds();
-    prism_options options = s->options;
-    const int32_t least = options.min_tokens >= 0 ? options.min_tokens : DEFAULT_MIN_TOKENS;
-    options.min_tokens = s->n_token + n < least ? INT32_MAX : 0;
-    s->has_logits = false;
-    for (int64_t done = 0; done < n;) {
-        const int32_t count = next_step(s, n - done);
-        const lm_step step = {.tokens = tokens + done,
-                              .n = count,
-                              .last = done + count == n,
-                              .options = &options,
-                              .progress = progress,
-                              .progress_user = user,
-                              .done = done,
-                              .total = n};
-        if (!lm_forward(s, &step, err))
-            return false;
-        s->n_token += count;
-        done += count;
-    }
-    s->stats.n_prefill += n;
-    s->stats.total_seconds += lm_seconds() - start;
-    return check_logits(s, err);
+    for (int64_t i = 0; i < n; i++)
+        if (targets[i] >= s->model->config.n_vocab)
+            return lm_fail(err, LM_ERROR_USAGE, "target %lld has id %d; the vocabulary ends at %d", (long long)i,
+                           targets[i], s->model->config.n_vocab - 1);
+    return lm_session_allocate_scores(s, err) && prefill(s, &whole, err);
 }
 
 bool lm_session_decode(lm_session *s, int32_t token, lm_error *err)
@@ -317,31 +305,28 @@ bool lm_session_decode(lm_session *s, int32_t token, lm_error *err)
         return false;
     const double start = lm_seconds();
     const lm_step step = {.tokens = &token, .n = 1, .last = true, .decode = true, .options = &s->dense, .total = 1};
-    s->has_logits = false;
+    s->best = -1;
     if (!lm_forward(s, &step, err))
         return false;
     s->n_token++;
+    if (!take_logits(s, err))
+        return false;
     s->stats.n_decode++;
     s->stats.decode_seconds += lm_seconds() - start;
-    return check_logits(s, err);
+    return true;
 }
 
 const float *lm_session_logits(const lm_session *s)
 {
-    return s->has_logits ? s->logits : NULL;
+    return s->best < 0 ? NULL : s->host_logits;
 }
 int32_t lm_session_n_token(const lm_session *s)
 {
     return s->n_token;
 }
-
 int32_t lm_session_argmax(const lm_session *s)
 {
-    int32_t best = s->has_logits ? 0 : -1;
-    for (int32_t i = 1; s->has_logits && i < s->model->config.n_vocab; i++)
-        if (s->logits[i] > s->logits[best])
-            best = i;
-    return best;
+    return s->best;
 }
 
 void lm_session_read_stats(const lm_session *s, lm_session_stats *out)
@@ -350,11 +335,13 @@ void lm_session_read_stats(const lm_session *s, lm_session_stats *out)
     out->n_layer = s->model->config.n_layer;
     out->layers = s->layer_stats;
     for (int32_t i = 0; i < out->n_layer; i++) {
-        const lm_layer_stats *l = &s->layer_stats[i];
+        lm_layer_stats *l = &s->layer_stats[i];
+        l->density = l->n_causal ? (double)l->n_selected / (double)l->n_causal : 0;
         out->n_selected += l->n_selected;
         out->n_causal += l->n_causal;
         out->select_seconds += l->select_seconds;
         out->attend_seconds += l->attend_seconds;
     }
+    out->device_bytes = s->backend->device_bytes;
     out->density = out->n_causal ? (double)out->n_selected / (double)out->n_causal : 0;
 }

@@ -2,20 +2,27 @@
 #ifndef LM_SESSION_H
 #define LM_SESSION_H
 
-#include "linear.h"
-#include "model.h"
-#include "rope.h"
+#include "backend.h"
 
-/* Tokens that go through the projections and the MLP together: enough to pay for widening each weight, few enough that
- * the MLP's activations stay a few megabytes. */
-#define LM_TILE 512
-/* Positions whose logits are handed to on_logits together. */
-#define LM_LOGIT_TILE 64
+/* Time from one mark of the backend to another, and the sum that it belongs to. */
+typedef struct lm_span {
+    int32_t from, to;
+    double *sum;
+} lm_span;
 
+/* What prism_cuda_plan_counts() writes of one plan, later. */
+typedef struct lm_plan_count {
+    int64_t n_selected, n_causal, overflowed, zero;
+} lm_plan_count;
+
+/* Spans, and marks, that a step of lm_forward() takes at most. */
+#define LM_SLOTS_PER_STEP(n_layer) (7 * (n_layer) + 2)
+
+/* Buffers are the backend's memory; "x" stands for the type that it multiplies (lm_backend.type). */
 struct lm_session {
     const lm_model *model;
     prism_ctx *ctx;
-    int32_t n_thread;
+    lm_backend *backend;
     int32_t n_ctx, step;   /* step: most tokens per prefill step */
     prism_options options; /* of the prefill; options.bands points at bands */
     prism_options dense;   /* of the decoding */
@@ -24,45 +31,69 @@ struct lm_session {
     lm_on_call *on_call;
     lm_on_logits *on_logits;
     void *user;
+    bool calls_on_host;
 
     prism_dtype kv_type;
     uint8_t *k_cache, *v_cache; /* [n_layer][n_ctx][n_kv_head][d_head] */
     size_t layer_bytes;         /* of one layer of one of them */
-    prism_pooled *pooled;       /* [n_layer] */
+    prism_pooled *pooled;       /* [n_layer], the host's; their sums are the backend's */
     uint8_t *pooled_memory;
     prism_plan *plan;
     void *workspace;
     size_t workspace_bytes;
 
-    lm_linear linear;
-    lm_rope_table rope;
-    float *hidden;     /* [step][d_model] */
-    float *q, *o;      /* [step][n_head][d_head] */
-    float *x;          /* [tile][d_model] normed */
-    float *k, *v;      /* [tile][n_kv_head][d_head] on their way into the cache */
-    float *gate, *up;  /* [tile][d_ff] */
-    float *logits;     /* [n_vocab] */
-    float *logit_tile; /* [LM_LOGIT_TILE][n_vocab], with on_logits only */
+    int32_t *tokens;        /* [step] */
+    float *hidden;          /* [step][d_model] */
+    uint8_t *q, *o;         /* x [step][n_head][d_head] */
+    void *x;                /* x [tile][d_model] normed */
+    float *q_tile;          /* [tile][n_head][d_head] before rounding; NULL where x is float32: in q itself */
+    float *k, *v;           /* [tile][n_kv_head][d_head] on their way into the cache */
+    float *gate, *up;       /* [tile][d_ff] */
+    void *act;              /* x [tile][d_ff]; where x is float32, gate itself */
+    float *logits;          /* [n_vocab] */
+    float *logit_tile;      /* [logit_tile][n_vocab], with on_logits or after lm_session_score() only */
+    int32_t *targets;       /* [step], after lm_session_score() only */
+    double *nll;            /* [step], likewise */
+    float *host_logits;     /* [n_vocab], the host's: of the last token; where the backend is on the host, logits */
+    float *host_logit_tile; /* likewise */
 
     int32_t n_token;
-    bool has_logits;
+    bool is_short; /* the prompt is below min_tokens */
+    int32_t best;  /* the argmax of logits; -1: there are none */
+    lm_span *spans;
+    lm_plan_count *counts,
+        *host_counts;                /* of the plans since the last collection; where the backend is not on the host */
+    int32_t n_slot, n_span, n_count; /* room in each of the three; used */
     lm_layer_stats *layer_stats;
     lm_session_stats stats;
 };
 
 double lm_seconds(void); /* monotonic */
 
-/* Runs n tokens (n <= step) that follow the session's n_token. Fills logits if last. progress may be NULL. */
+/* Runs n tokens (n <= step) that follow the session's n_token. Fills logits if last. */
 typedef struct lm_step {
     const int32_t *tokens;
+    const int32_t *targets; /* [n], with nll [n] to fill; or both NULL */
+    double *nll;
     int32_t n;
     bool last;   /* of its prefill: logits are wanted */
-    bool decode; /* full attention, no hooks, other statistics */
+    bool decode; /* full attention, no hooks, no statistics */
     const prism_options *options;
-    lm_progress *progress;
+    lm_progress *progress; /* may be NULL */
     void *progress_user;
     int64_t done, total; /* tokens of the prefill before this step, and in all */
 } lm_step;
 bool lm_forward(lm_session *s, const lm_step *step, lm_error *err);
+
+/* Adds the times of all spans and the counts of all plans to their sums: waits for the device. */
+bool lm_collect(lm_session *s, lm_error *err);
+
+/* session_memory.c: everything a session allocates by size. */
+bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err);
+bool lm_session_allocate_scores(lm_session *s, lm_error *err); /* what lm_session_score() wants */
+void lm_session_release(lm_session *s);
+
+/* host_call.c: on_call with copies of q, k, v that the host can read. */
+bool lm_session_call_hook(lm_session *s, int32_t layer, const prism_call *call, lm_error *err);
 
 #endif

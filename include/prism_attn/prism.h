@@ -113,6 +113,7 @@ typedef struct prism_info {
     int32_t n_thread;
     const char *isa_name;     /* "avx512" */
     const char *cpu_features; /* "avx2 avx512 avx512bf16": the tiers this machine runs beside c; owned by ctx */
+    int32_t ordinal;          /* of the GPU, as in prism_config */
 } prism_info;
 
 /* Caller sets info->struct_size = sizeof *info. */

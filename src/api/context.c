@@ -97,6 +97,7 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
     ctx->cpu = cpu;
     ctx->moments = moments;
     ctx->kernels = kernels;
+    ctx->ordinal = c.ordinal;
     ctx->n_thread = c.n_thread ? c.n_thread : omp_get_num_procs();
     const prism_status status = kernels->other ? kernels->other->open(ctx, c.ordinal) : PRISM_OK;
     if (status) {
@@ -129,6 +130,7 @@ prism_status prism_get_info(const prism_ctx *ctx, prism_info *info)
         .n_thread = ctx->n_thread,
         .isa_name = ctx->cpu->name,
         .cpu_features = ctx->cpu_features,
+        .ordinal = ctx->ordinal,
     };
     return PRISM_OK;
 }

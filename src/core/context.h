@@ -18,6 +18,7 @@ struct prism_ctx {
     bool timed;      /* whether moments are to be noted */
     char cpu_features[256];
     char error[512];
+    int32_t ordinal; /* of the GPU */
 };
 
 /* Keeps the sentence, returns status. ctx may be NULL. */

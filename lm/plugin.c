@@ -1,0 +1,85 @@
+/* Which backend a context wants; finds and loads the GPU's part, libprismlm_cuda.so: beside the program, where it is
+ * installed, or by the loader. */
+#include "backend.h"
+
+#include <prism_attn/prism_cuda.h>
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char name[] = "libprismlm_cuda.so";
+
+/* "DIR/" of the program; "" if unknown. */
+static void program_directory(char *out, size_t n)
+{
+    const ssize_t length = readlink("/proc/self/exe", out, n - 1);
+    out[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(out, '/');
+    out[slash ? slash - out + 1 : 0] = '\0';
+}
+
+static void *open_plugin(char *why, size_t n)
+{
+    static const char *const places[] = {"", LM_PLUGIN_DIR "/"};
+    char directory[3072], path[4096];
+    program_directory(directory, sizeof directory);
+    for (size_t i = 0; directory[0] && i < sizeof places / sizeof *places; i++) {
+        snprintf(path, sizeof path, "%s%s%s", directory, places[i], name);
+        if (access(path, R_OK) != 0)
+            continue;
+        void *plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!plugin)
+            snprintf(why, n, "%s", dlerror());
+        return plugin;
+    }
+    void *plugin = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (!plugin)
+        snprintf(why, n, "%s is neither beside the program nor installed; build it with -DPRISM_CUDA=ON", name);
+    return plugin;
+}
+
+static void *find(const char *symbol, lm_error *err)
+{
+    char why[400] = "";
+    void *plugin = open_plugin(why, sizeof why); /* stays: closing would take its CUDA context with it */
+    if (!plugin)
+        return lm_error_set(err, LM_ERROR_RUN, "the runner's part for GPUs cannot be loaded: %s", why), NULL;
+    void *found = dlsym(plugin, symbol);
+    if (!found)
+        lm_error_set(err, LM_ERROR_RUN, "%s is of another build: it has no %s", name, symbol);
+    return found;
+}
+
+bool lm_backend_cuda(const lm_backend_spec *spec, lm_backend **out, lm_error *err)
+{
+    lm_cuda_create_function *create;
+    void *const found = find(LM_CUDA_CREATE, err);
+    memcpy(&create, &found, sizeof create); /* ISO C has no cast from objects to functions */
+    return found && create(spec, out, err);
+}
+
+bool lm_backend_create(const lm_backend_spec *spec, prism_ctx *ctx, lm_backend **out, lm_error *err)
+{
+    prism_info info = {.struct_size = sizeof info};
+    lm_backend_spec full = *spec;
+    if (prism_get_info(ctx, &info) != PRISM_OK)
+        return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
+    full.n_thread = info.n_thread > 0 ? info.n_thread : 1;
+    full.ordinal = info.ordinal;
+    if (info.device == PRISM_DEVICE_CPU)
+        return lm_backend_cpu(&full, out, err);
+    if (!lm_backend_cuda(&full, out, err))
+        return false;
+    prism_cuda_set_stream(ctx, (*out)->stream);
+    return true;
+}
+
+bool lm_cuda_probe(char *text, size_t n, lm_error *err)
+{
+    lm_cuda_probe_function *probe;
+    void *const found = find(LM_CUDA_PROBE, err);
+    memcpy(&probe, &found, sizeof probe);
+    return found && probe(text, n, err);
+}
