@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "bench.h"
+#include "device.h"
 
 /* A method while it is measured. */
 typedef struct runner {
@@ -22,6 +23,7 @@ typedef struct runner {
 typedef struct setting {
     prism_ctx *ctx;
     const bench_attention_spec *spec;
+    lm_backend *device; /* memory and time where ctx computes */
     prism_call call;
     prism_plan *imposed; /* NULL: every method attends over its own plan */
     void *workspace;
@@ -89,17 +91,17 @@ static bool start(setting *s, const bench_tensors *t, lm_error *err)
     if (spec->n_method < 1 || spec->limits.reps < 1 || spec->n_token < 1 || spec->n_token > t->n_token)
         return lm_fail(err, LM_ERROR_USAGE, "no methods, no repetitions, or %d tokens where there are %d",
                        spec->n_token, t->n_token);
-    s->call = bench_tensors_call(t, spec->n_token);
     s->runners = calloc((size_t)spec->n_method, sizeof *s->runners);
     s->samples = malloc((size_t)spec->n_method * 4 * (size_t)spec->limits.reps * sizeof *s->samples);
     if (!s->runners || !s->samples)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for the samples");
-    if (!impose(s, err))
+    if (!bench_device_open(s->ctx, t->dtype, &s->device, err) || !s->device->ops->reserve_marks(s->device, 3, err) ||
+        !bench_device_call(s->device, t, spec->n_token, &s->call, err) || !impose(s, err))
         return false;
     for (int32_t i = 0; i < spec->n_method; i++)
         if (!start_runner(s, t, i, err))
             return false;
-    s->workspace = aligned_alloc(64, (s->workspace_bytes + 63) / 64 * 64);
+    s->workspace = s->device->ops->allocate(s->device, s->workspace_bytes + 64);
     return s->workspace || lm_fail(err, LM_ERROR_MEMORY, "no memory for %zu bytes of workspace", s->workspace_bytes);
 }
 
@@ -110,7 +112,9 @@ static void finish(setting *s)
     prism_plan_destroy(s->imposed);
     free(s->runners);
     free(s->samples);
-    free(s->workspace);
+    if (s->device)
+        s->device->ops->release(s->device, s->workspace);
+    bench_device_close(s->device, s->ctx);
 }
 
 /* ------------------------------------------------------------------------------------------ measurement ---- */
@@ -121,29 +125,50 @@ static bool read_view(const prism_plan *plan, prism_plan_view *view)
     return !prism_plan_read(plan, view);
 }
 
+/* Of the last selection. A GPU is asked by a call of its own: there the clock would stand between the stages. */
+static prism_status pool_seconds(const setting *s, const runner *r, double *out)
+{
+    prism_plan_view view;
+    prism_stats stats = {.struct_size = sizeof stats};
+    if (s->device->on_host) {
+        const bool ok = read_view(r->plan, &view);
+        *out = view.pool_seconds;
+        return ok ? PRISM_OK : PRISM_ERROR_INVALID;
+    }
+    const prism_status status =
+        prism_attention(s->ctx, &r->options, &s->call, r->plan, s->workspace, s->workspace_bytes, &stats);
+    *out = stats.pool_seconds;
+    return status;
+}
+
 static bool run_once(const setting *s, runner *r, lm_error *err)
 {
     const bench_limits *limits = &s->spec->limits;
-    const double begin = bench_now();
+    const lm_backend_ops *device = s->device->ops;
+    if (!device->reserve_marks(s->device, 3, err))
+        return false;
+    const int32_t begin = device->mark(s->device);
     prism_status status = prism_plan_build(s->ctx, &r->options, &s->call, r->plan, s->workspace, s->workspace_bytes);
-    const double planned = bench_now();
+    const int32_t planned = device->mark(s->device);
     if (!status)
         status = prism_attend(s->ctx, &s->call, r->attended, s->workspace, s->workspace_bytes);
-    const double end = bench_now();
+    const int32_t end = device->mark(s->device);
+    if (!device->finish(s->device, err))
+        return false;
+    if (!status)
+        status = pool_seconds(s, r, &r->pool[r->n]);
     if (status)
         return fail(s->ctx, r, status, err);
+    const double select = device->seconds(s->device, begin, planned), call = device->seconds(s->device, begin, end);
     const bool warms_up = !r->warmed;
     r->warmed = true;
-    if (warms_up && end - begin <= limits->seconds)
+    if (warms_up && call <= limits->seconds)
         return true;
     r->warm = !warms_up;
-    prism_plan_view view;
-    read_view(r->plan, &view);
-    r->pool[r->n] = view.pool_seconds;
-    r->select[r->n] = planned - begin;
-    r->attend[r->n] = end - planned;
-    r->call[r->n++] = end - begin;
-    r->spent += end - begin;
+    r->select[r->n] = select;
+    r->attend[r->n] = call - select;
+    r->call[r->n++] = call;
+    r->spent += call;
     r->done = warms_up || r->n == limits->reps || r->spent >= limits->seconds;
     return true;
 }
@@ -170,6 +195,8 @@ static bool run_rounds(const setting *s, lm_error *err)
 static int64_t select_peak(const setting *s, const runner *r)
 {
     prism_plan *plan;
+    if (!s->device->on_host)
+        return -1;
     void *fresh = mmap(NULL, s->workspace_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (fresh == MAP_FAILED)
         return -1;

@@ -62,7 +62,8 @@ typedef struct bench_shape {
  * The caller owns *out: bench_tensors_free(), also after a failure. */
 bool bench_tensors_random(const bench_shape *shape, uint64_t seed, int32_t n_thread, bench_tensors *out, lm_error *err);
 
-/* What `layer` of the model makes of these tokens under full attention, rounded to dtype. A causal model's first n rows
+/* What `layer` of the model makes of these tokens under full attention, rounded to dtype (on a GPU, f16 or bf16, the
+ * type that the model then runs in). A causal model's first n rows
  * are what it makes of the first n tokens alone, so shorter prompts are prefixes. */
 bool bench_tensors_capture(const lm_model *model, prism_ctx *ctx, const int32_t *tokens, int32_t n_token, int32_t layer,
                            prism_dtype dtype, lm_progress *progress, void *user, bench_tensors *out, lm_error *err);
@@ -101,7 +102,8 @@ typedef struct bench_attention_result {
     double speedup;   /* of the median call over the first dense method's; 0 where there is none */
     int64_t n_listed; /* blocks and single keys of the attended plan */
     size_t workspace_bytes, attend_workspace_bytes; /* of the whole call; of attention alone */
-    int64_t select_peak_bytes; /* resident memory that selection added: workspace and plan; -1: not measured */
+    int64_t
+        select_peak_bytes; /* resident memory that selection added: workspace and plan; -1: not measured, as on a GPU */
 } bench_attention_result;
 
 /* results: [n_method] */
@@ -130,8 +132,9 @@ typedef struct bench_peaks {
 } bench_peaks;
 
 /* Every thread's best of many short runs, summed; `seconds` in all. Without all threads to itself for at least
- * moments, a machine looks slower than it is. */
-bool bench_measure_peaks(prism_ctx *ctx, double seconds, bench_peaks *out, lm_error *err);
+ * moments, a machine looks slower than it is. A GPU: the best of a dozen large products of dtype, f16 or bf16, by
+ * cuBLAS, and of copies within its memory. */
+bool bench_measure_peaks(prism_ctx *ctx, prism_dtype dtype, double seconds, bench_peaks *out, lm_error *err);
 
 enum { BENCH_POOL, BENCH_SELECT, BENCH_ATTEND, BENCH_N_STAGE };
 
@@ -168,7 +171,7 @@ typedef struct bench_prefill_result {
     double density;                    /* mean over the layers */
     double work_flop, dense_flop;      /* of attention, all layers: selection included; full attention */
     double speedup, attention_speedup; /* over the first dense method; 0 where there is none */
-    int64_t peak_bytes;                /* of the process during the run */
+    int64_t peak_bytes;                /* of the process during the run; on a GPU what the session took there */
 } bench_prefill_result;
 
 bool bench_prefill(const lm_model *model, prism_ctx *ctx, const bench_prefill_spec *spec, bench_prefill_result *results,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "device.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -268,12 +269,14 @@ static bool measure_memory(double seconds, int32_t n_thread, bench_peaks *out, l
            lm_fail(err, LM_ERROR_MEMORY, "no memory for two buffers of %d MiB for each thread", memory_bytes >> 20);
 }
 
-bool bench_measure_peaks(prism_ctx *ctx, double seconds, bench_peaks *out, lm_error *err)
+bool bench_measure_peaks(prism_ctx *ctx, prism_dtype dtype, double seconds, bench_peaks *out, lm_error *err)
 {
     prism_info info = {.struct_size = sizeof info};
     *out = (bench_peaks){0};
     if (prism_get_info(ctx, &info))
         return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
+    if (info.device != PRISM_DEVICE_CPU)
+        return bench_device_peaks(ctx, dtype, out, err);
     for (int32_t i = 0; i < n_all; i++) {
         const peak_tier *tier = &all_tiers[i];
         if (!runs(tier->isa))

@@ -152,26 +152,31 @@ bool bench_tensors_random(const bench_shape *s, uint64_t seed, int32_t n_thread,
 typedef struct capture {
     bench_tensors *t;
     int32_t layer;
+    prism_dtype from;
     bool captured;
 } capture;
 
 static void copy_rows(void *dst, prism_dtype dtype, const prism_tensor *src, int32_t n_token, int32_t n_head, int32_t d)
 {
+    if (src->dtype == dtype) {
+        memcpy(dst, src->data, (size_t)n_token * (size_t)n_head * (size_t)d * prism_dtype_bytes(dtype));
+        return;
+    }
     for (int64_t i = 0; i < (int64_t)n_token * n_head; i++)
         bench_store((char *)dst + (size_t)(i * d) * prism_dtype_bytes(dtype), dtype,
                     (const float *)src->data + i / n_head * src->stride_token + i % n_head * src->stride_head, d);
 }
 
-/* The session's tensors are float32 and contiguous along a head: Q always, K and V because its cache was asked for so.
- */
+/* The session's tensors are contiguous. On the CPU they are float32: Q always, K and V because its cache was asked for
+ * so. On a GPU they have the type that was asked for already. */
 static void keep_layer(void *user, int32_t layer, const prism_call *call)
 {
     capture *c = user;
     bench_tensors *t = c->t;
     if (layer != c->layer)
         return;
-    c->captured = call->n_q == t->n_token && call->n_kv == t->n_token && call->q.dtype == PRISM_F32 &&
-                  call->k.dtype == PRISM_F32 && call->v.dtype == PRISM_F32;
+    c->captured = call->n_q == t->n_token && call->n_kv == t->n_token && call->q.dtype == c->from &&
+                  call->k.dtype == c->from && call->v.dtype == c->from;
     if (!c->captured)
         return;
     copy_rows(t->q, t->dtype, &call->q, t->n_token, t->n_head, t->d_head);
@@ -190,14 +195,17 @@ bool bench_tensors_capture(const lm_model *model, prism_ctx *ctx, const int32_t 
     if (!create(&shape, out, err))
         return false;
     out->rope = *lm_model_rope(model);
-    capture c = {.t = out, .layer = layer};
+    prism_info info = {.struct_size = sizeof info};
+    prism_get_info(ctx, &info);
+    capture c = {.t = out, .layer = layer, .from = info.device == PRISM_DEVICE_CPU ? PRISM_F32 : dtype};
     prism_options dense;
     prism_options_init(&dense);
     dense.method = PRISM_METHOD_DENSE;
     lm_session_options options;
     lm_session_options_init(&options);
     options.n_ctx = n_token;
-    options.kv_type = PRISM_F32; /* rounded once, to dtype */
+    options.kv_type = c.from; /* rounded once, to dtype */
+    options.calls_on_host = true;
     options.options = &dense;
     options.on_call = keep_layer;
     options.user = &c;
@@ -206,6 +214,5 @@ bool bench_tensors_capture(const lm_model *model, prism_ctx *ctx, const int32_t 
         return false;
     const bool ok = lm_session_prefill(session, tokens, n_token, progress, user, err);
     lm_session_destroy(session);
-    return ok &&
-           (c.captured || lm_fail(err, LM_ERROR_RUN, "layer %d gave no float32 tensors of %d tokens", layer, n_token));
+    return ok && (c.captured || lm_fail(err, LM_ERROR_RUN, "layer %d gave no tensors of %d tokens", layer, n_token));
 }

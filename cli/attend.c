@@ -241,13 +241,11 @@ static int attend_file(const attend_args *args)
     lm_safetensors *st = NULL;
     prism_ctx *ctx = NULL;
     attend_job j = {0};
-    prism_config config;
-    prism_config_init(&config);
-    config.n_thread = args->method.n_thread;
-    const prism_status status = prism_create(&config, &ctx);
-    if (status)
-        return cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
-    int code = EXIT_DONE;
+    if (args->method.device.kind != PRISM_DEVICE_CPU)
+        return cli_fail(EXIT_USAGE, "attend works on the CPU; run, eval and bench take --device cuda");
+    int code = cli_create_context(&args->method.device, args->method.n_thread, &ctx);
+    if (code)
+        return code;
     if (!lm_safetensors_open(args->in, &st, &err) || !load_operand(st, args->in, "q", &j.q, &err) ||
         !load_operand(st, args->in, "k", &j.k, &err) || !load_operand(st, args->in, "v", &j.v, &err) ||
         !check_shapes(&j.q, &j.k, &j.v, args->in, &err))

@@ -79,7 +79,7 @@ static int run_lengths(bench_state *s)
     bench_peaks peaks = {0};
     if (s->args->what == BENCH_STAGES) {
         fprintf(stderr, "peaks of this machine\n");
-        if (!bench_measure_peaks(s->ctx, 2, &peaks, &err))
+        if (!bench_measure_peaks(s->ctx, s->args->dtype, 2, &peaks, &err))
             return cli_fail_lm(&err);
         bench_report_peaks(s, &peaks);
     }

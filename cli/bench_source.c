@@ -104,13 +104,10 @@ static int load_methods(bench_state *s)
 
 int bench_load(bench_state *s)
 {
-    prism_config config;
-    prism_config_init(&config);
-    config.n_thread = s->args->base.n_thread;
+    const cli_method_args *base = &s->args->base;
     int code = load_methods(s);
-    const prism_status status = code ? PRISM_OK : prism_create(&config, &s->ctx);
-    if (status)
-        code = cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
+    if (!code)
+        code = cli_create_context(&base->device, base->n_thread, &s->ctx);
     if (!code && s->args->model)
         code = load_model(s);
     if (!code)

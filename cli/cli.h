@@ -25,10 +25,20 @@ int cli_bad_option(char *const *argv, const char *command);
 
 /* --------------------------------------------------------------------------------------------- arguments ---- */
 
+/* "cpu", "cuda", or "cuda:N" for GPU number N. */
+typedef struct cli_device {
+    prism_device kind;
+    int32_t ordinal;
+} cli_device;
+bool cli_parse_device(const char *text, cli_device *out); /* prints a message and returns false for anything else */
+/* A context on that device; n_thread 0: all processors. EXIT_DONE, or the exit code after a message. */
+int cli_create_context(const cli_device *device, int32_t n_thread, prism_ctx **out);
+
 /* Options that every command with a method takes. */
 typedef struct cli_method_args {
     prism_options options;
     int32_t n_thread;
+    cli_device device;
     bool json;
 } cli_method_args;
 
@@ -38,6 +48,7 @@ enum {
     OPT_BLOCK_SIZE,
     OPT_CALIBRATION,
     OPT_THREADS,
+    OPT_DEVICE,
     OPT_JSON,
     OPT_OWN /* a command's first */
 };
@@ -46,11 +57,16 @@ enum {
     {"method", required_argument, NULL, OPT_METHOD}, {"top-p", required_argument, NULL, OPT_TOP_P},                    \
         {"block-size", required_argument, NULL, OPT_BLOCK_SIZE},                                                       \
         {"calibration", required_argument, NULL, OPT_CALIBRATION}, {"option", required_argument, NULL, 'o'},           \
-        {"threads", required_argument, NULL, OPT_THREADS}, {"json", no_argument, NULL, OPT_JSON},                      \
-        {"help", no_argument, NULL, 'h'},                                                                              \
+        {"threads", required_argument, NULL, OPT_THREADS}, {"device", required_argument, NULL, OPT_DEVICE},            \
+        {"json", no_argument, NULL, OPT_JSON}, {"help", no_argument, NULL, 'h'},                                       \
     {                                                                                                                  \
         NULL, 0, NULL, 0                                                                                               \
     }
+
+#define CLI_DEVICE_HELP                                                                                                \
+    "  --device D             cpu (default), cuda, or cuda:N for GPU number N; 'prism info' says whether there is "    \
+    "one\n"                                                                                                            \
+    "  --threads T            threads of the CPU (all processors)\n"
 
 #define CLI_METHOD_HELP                                                                                                \
     "  --method M             prism (default), dense = full attention, meanpool, minference, flexprefill, "            \
@@ -61,8 +77,7 @@ enum {
     "  --calibration C        causal (plans do not depend on chunks) or global (the paper)\n"                          \
     "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, "           \
     "min_tokens,\n"                                                                                                    \
-    "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n"                        \
-    "  --threads T            threads (all processors)\n"                                                              \
+    "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n" CLI_DEVICE_HELP        \
     "  --json                 one JSON object on stdout, for machines\n"                                               \
     "  -h, --help             this text\n"
 

@@ -10,6 +10,8 @@
 
 #include "cli.h"
 
+#include <prism_attn/prism_cuda.h>
+
 int cli_fail(int exit_code, const char *format, ...)
 {
     va_list args;
@@ -63,6 +65,34 @@ bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max,
     return true;
 }
 
+bool cli_parse_device(const char *text, cli_device *out)
+{
+    const bool numbered = !strncmp(text, "cuda:", 5);
+    *out = (cli_device){strcmp(text, "cpu") ? PRISM_DEVICE_CUDA : PRISM_DEVICE_CPU, 0};
+    if (numbered)
+        return cli_parse_int("--device cuda:", text + 5, 0, 1023, &out->ordinal);
+    if (!strcmp(text, "cpu") || !strcmp(text, "cuda"))
+        return true;
+    cli_fail(EXIT_USAGE, "--device '%s': cpu, cuda or cuda:N", text);
+    return false;
+}
+
+int cli_create_context(const cli_device *device, int32_t n_thread, prism_ctx **out)
+{
+    prism_config config;
+    prism_config_init(&config);
+    config.n_thread = n_thread;
+    config.device = device->kind;
+    config.ordinal = device->ordinal;
+    const prism_status status = prism_create(&config, out);
+    if (!status)
+        return EXIT_DONE;
+    prism_cuda_info info = {.struct_size = sizeof info};
+    if (device->kind == PRISM_DEVICE_CUDA && prism_cuda_describe(device->ordinal, &info))
+        return cli_fail(EXIT_RUN, "no GPU can be used: %s", info.problem);
+    return cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
+}
+
 void cli_method_args_init(cli_method_args *args)
 {
     memset(args, 0, sizeof *args);
@@ -99,6 +129,7 @@ int cli_method_arg(cli_method_args *args, int option, const char *value)
     case OPT_CALIBRATION: return set_option(args, "calibration", value);
     case 'o': return set_named_option(args, value);
     case OPT_THREADS: return cli_parse_int("--threads", value, 1, 1024, &args->n_thread) ? EXIT_DONE : EXIT_USAGE;
+    case OPT_DEVICE: return cli_parse_device(value, &args->device) ? EXIT_DONE : EXIT_USAGE;
     case OPT_JSON: args->json = true; return EXIT_DONE;
     default: return -1;
     }

@@ -24,8 +24,7 @@ static const char help_common[] =
     "was\n"
     "                         stopped, goes on where it was. More methods, lengths and samples may be added later;\n"
     "                         a FILE of another model or other settings is refused\n"
-    "  --chunk N              prefill in steps of at most N tokens (whole prompt)\n"
-    "  --threads T            threads (all processors)\n"
+    "  --chunk N              prefill in steps of at most N tokens (whole prompt)\n" CLI_DEVICE_HELP
     "  --json                 one JSON object on stdout, for machines\n"
     "  -h, --help             this text\n";
 
@@ -259,6 +258,7 @@ static int parse_option(eval_args *a, int o, const char *name)
     case OPT_TEXT: return usage(add_text(optarg, a));
     case OPT_CHUNK: return usage(cli_parse_int("--chunk", optarg, 1, INT32_MAX, &a->chunk));
     case OPT_THREADS: return usage(cli_parse_int("--threads", optarg, 1, 1024, &a->n_thread));
+    case OPT_DEVICE: return usage(cli_parse_device(optarg, &a->device));
     case OPT_JSON: a->json = true; return EXIT_DONE;
     default: return parse_family_option(a, o);
     }
@@ -348,17 +348,14 @@ static int evaluate(const eval_args *args)
     lm_error err;
     eval_bar bar = {.visible = true};
     eval_bench b = {.args = args, .watch = eval_bar_watch(&bar)};
-    prism_config config;
-    prism_config_init(&config);
-    config.n_thread = args->n_thread;
-    const prism_status status = prism_create(&config, &b.ctx);
-    if (status)
-        return cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
+    int code = cli_create_context(&args->device, args->n_thread, &b.ctx);
+    if (code)
+        return code;
     bool ok = prepare(&b, &err);
     for (int32_t i = 0; ok && i < args->n_ctx; i++)
         ok = eval_family_run(&b, args->ctx[i], &err);
     eval_bar_end(&bar);
-    const int code = ok ? report(&b) : cli_fail_lm(&err);
+    code = ok ? report(&b) : cli_fail_lm(&err);
     eval_results_close(b.results);
     eval_bench_free_family(&b);
     eval_methods_free(&b.methods);
@@ -394,6 +391,7 @@ static int parse_args(eval_args *args, int argc, char **argv, bool *helped)
                                             {"ruler-json", 1, NULL, OPT_RULER_JSON},
                                             {"rows", 1, NULL, OPT_ROWS},
                                             {"threads", 1, NULL, OPT_THREADS},
+                                            {"device", 1, NULL, OPT_DEVICE},
                                             {"json", 0, NULL, OPT_JSON},
                                             {"help", 0, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};

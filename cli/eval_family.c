@@ -236,6 +236,8 @@ cJSON *eval_settings(eval_bench *b, lm_error *err)
     else if (fill[b->args->family](b, o, err)) {
         cJSON_AddNumberToObject(o, "chunk", b->args->chunk);
         cJSON_AddStringToObject(o, "chat", eval_chat_form_name(b->chat.form));
+        if (b->args->device.kind == PRISM_DEVICE_CUDA) /* rounds otherwise: samples of the two do not mix */
+            cJSON_AddStringToObject(o, "device", "cuda");
         return o;
     }
     cJSON_Delete(o);

@@ -212,13 +212,9 @@ static int run_command(const run_args *args)
     cli_prompt prompt;
     lm_model *model = NULL;
     prism_ctx *ctx = NULL;
-    int code;
-    prism_config config;
-    prism_config_init(&config);
-    config.n_thread = args->method.n_thread;
-    const prism_status status = prism_create(&config, &ctx);
-    if (status)
-        return cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
+    int code = cli_create_context(&args->method.device, args->method.n_thread, &ctx);
+    if (code)
+        return code;
     if (!load_prompt(args, &prompt, &err) || !lm_model_open(args->model, &model, &err))
         code = cli_fail_lm(&err);
     else

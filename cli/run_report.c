@@ -62,6 +62,9 @@ void run_print_table(const run_result *r, int n_result, int32_t n_prompt, const 
     print_row("  decoding, s", "%.2f", r->stats.decode_seconds, b->stats.decode_seconds, n_result);
     print_row("density", "%.3f", r->stats.density, b->stats.density, n_result);
     print_row("peak memory, MiB", "%.0f", (double)r->peak_bytes / 0x1p20, (double)b->peak_bytes / 0x1p20, n_result);
+    if (r->stats.device_bytes)
+        print_row("GPU memory, MiB", "%.0f", (double)r->stats.device_bytes / 0x1p20,
+                  (double)b->stats.device_bytes / 0x1p20, n_result);
     if (prompt->gold) {
         char text[2][32];
         const char *cells[2] = {text[0], text[1]};
@@ -92,6 +95,8 @@ static cJSON *result_to_json(const run_result *r, const cli_prompt *prompt)
     cJSON_AddNumberToObject(o, "blocks_selected", (double)r->stats.n_selected);
     cJSON_AddNumberToObject(o, "blocks_causal", (double)r->stats.n_causal);
     cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)r->peak_bytes);
+    if (r->stats.device_bytes)
+        cJSON_AddNumberToObject(o, "gpu_memory_bytes", (double)r->stats.device_bytes);
     if (prompt->gold) {
         cJSON_AddNumberToObject(o, "gold_found", r->gold_found);
         cJSON_AddBoolToObject(o, "gold_correct", r->gold_found == cJSON_GetArraySize(prompt->gold));
@@ -120,6 +125,7 @@ cJSON *run_to_json(const run_args *args, const run_result *results, int n_result
     cJSON_AddStringToObject(o, "calibration",
                             args->method.options.calibration == PRISM_CALIBRATION_GLOBAL ? "global" : "causal");
     cJSON_AddNumberToObject(o, "chunk", args->chunk);
+    cJSON_AddStringToObject(o, "device", args->method.device.kind == PRISM_DEVICE_CUDA ? "cuda" : "cpu");
     if (prompt->gold)
         cJSON_AddItemToObject(o, "gold", cJSON_Duplicate(prompt->gold, true));
     cJSON *runs = cJSON_AddArrayToObject(o, "runs");

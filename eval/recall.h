@@ -4,6 +4,8 @@
  *   prompt -> prefill by full attention; before each layer's attention its q, k, v -> plan of each method
  *          -> mass kept, output error, density, the oracle's density
  *
+ * A model on a GPU gives its float16 q, k and v; plans and measures are the CPU's all the same.
+ *
  * All methods see the same q, k and v: those of full attention. Exact masses take time quadratic in the prompt, so that
  * only some query blocks are examined, evenly spaced, the last one among them.
  */

@@ -357,7 +357,7 @@ static void peaks(void **state)
 {
     (void)state;
     bench_peaks p;
-    ok(bench_measure_peaks(ctx, 0.1, &p, &err));
+    ok(bench_measure_peaks(ctx, PRISM_BF16, 0.1, &p, &err));
     assert_true(p.fma_flops > 0 && p.read_bytes_s > 0 && p.copy_bytes_s > 0 && p.n_tier >= 1);
     for (int32_t i = 0; i < p.n_tier; i++)
         assert_true(p.tiers[i].flops > 0 && p.tiers[i].name && p.tiers[i].what);
