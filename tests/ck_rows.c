@@ -56,6 +56,36 @@ static void check_load_add(const prism_cpu_kernels *k, prism_dtype dtype, int n,
     guarded_free(&sum);
 }
 
+/* Blocks of 32: a float16 factor, 32 signed bytes. One product each, rounded once. */
+static void check_q8_0(const prism_cpu_kernels *k, int n_block, rng *r)
+{
+    guarded src = guarded_new((size_t)n_block * 34, 2), dst = guarded_new((size_t)n_block * 128, 4);
+    guarded sum = guarded_new((size_t)n_block * 128, 4);
+    float *y = dst.data, *s = sum.data;
+    char *block = src.data;
+    for (int b = 0; b < n_block; b++) {
+        value_encode(PRISM_F16, ldexp(rng_normal(r), rng_range(r, -20, 5)), block + 34 * b);
+        for (int j = 0; j < 32; j++) {
+            block[34 * b + 2 + j] = (char)rng_range(r, -128, 127);
+            s[32 * b + j] = (float)rng_normal(r);
+        }
+    }
+    k->load_row[PRISM_Q8_0](y, block, 32 * n_block);
+    for (int b = 0; b < n_block; b++)
+        for (int j = 0; j < 32; j++) {
+            const float want =
+                (float)(value_decode(PRISM_F16, block + 34 * b) * (double)(signed char)block[34 * b + 2 + j]);
+            ck_near(y[32 * b + j], want, 0, "%s load_row q8_0 block %d [%d]", k->name, b, j);
+            y[32 * b + j] = s[32 * b + j] + want;
+        }
+    k->add_row[PRISM_Q8_0](s, block, 32 * n_block);
+    for (int j = 0; j < 32 * n_block; j++) /* a multiply-add that rounds once may differ by a unit of the product */
+        ck_near(s[j], y[j], fabs((double)s[j]) * 0x1p-23 + 0x1p-30, "%s add_row q8_0 [%d]", k->name, j);
+    guarded_free(&src);
+    guarded_free(&dst);
+    guarded_free(&sum);
+}
+
 static void check_store(const prism_cpu_kernels *k, prism_dtype dtype, int n, rng *r)
 {
     double value[max_row];
@@ -200,10 +230,12 @@ void ck_rows(void)
         prism_cpu_get_kernels(ck_tiers[tier], &k);
         rng r = ck_rng("rows");
         for (int n = 1; n <= 260; n += n < 70 ? 1 : 19) {
-            for (int dtype = 0; dtype < PRISM_N_DTYPE; dtype++) {
+            for (int dtype = 0; dtype <= PRISM_BF16; dtype++) {
                 check_load_add(&k, (prism_dtype)dtype, n, &r);
                 check_store(&k, (prism_dtype)dtype, n, &r);
             }
+            if (n <= 8)
+                check_q8_0(&k, n, &r);
             check_dot_rows(&k, rng_range(&r, 1, 9), n, n + rng_range(&r, 0, 3), &r);
             check_sum_rows(&k, rng_range(&r, 0, 9), n, n + rng_range(&r, 0, 3), &r);
             for (int repeat = 0; repeat < 8; repeat++) {

@@ -253,7 +253,7 @@ static void test_names(void **state)
     for (int i = -1; i < 9; i++)
         assert_non_null(prism_status_name((prism_status)i));
     assert_string_equal(prism_status_name(PRISM_ERROR_DEVICE), "PRISM_ERROR_DEVICE");
-    assert_int_equal(prism_dtype_bytes((prism_dtype)3), 0);
+    assert_int_equal(prism_dtype_bytes((prism_dtype)4), 0);
     assert_true(prism_dtype_bytes(PRISM_F32) == 4 && prism_dtype_bytes(PRISM_BF16) == 2);
     assert_string_equal(prism_version(), "0.1.0");
     prism_call_init(NULL);

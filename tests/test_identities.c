@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <math.h>
+
 #include "answers.h"
 
 /* ---------------------------------------------------------------------------------------------- full plans ---- */
@@ -150,6 +152,53 @@ static prism_call only(const test_case *c, int s)
         }
     }
     return call;
+}
+
+/* Keys or values of a case, [token][head][d], as blocks of 32: factor 2^-5, values cut to whole numbers of it. The case
+ * takes over what the blocks say. */
+static prism_tensor quantise(test_case *c, char which, int n_token, int n_head, int d, void *blocks)
+{
+    char *block = blocks;
+    const double *x = which == 'k' ? c->seq[0].k : c->seq[0].v; /* [n_head][n_token][d] */
+    for (int t = 0; t < n_token; t++)
+        for (int h = 0; h < n_head; h++)
+            for (int j = 0; j < d; j++) {
+                const double scaled = x[((long)h * n_token + t) * d + j] * 32;
+                const int value = (int)fmax(-128, fmin(127, scaled));
+                if (j % 32 == 0) {
+                    value_encode(PRISM_F16, 1.0 / 32, block);
+                    block += 2;
+                }
+                *block++ = (char)value;
+                case_poke(c, which, 0, h, t, j, value / 32.0);
+            }
+    return prism_tensor_token_major(blocks, PRISM_Q8_0, n_token, n_head, d);
+}
+
+/* A quantised cache gives the bits of the numbers it stands for; few queries too. */
+static void test_q8_0(void **state)
+{
+    prism_ctx *ctx = *state;
+    for (int n_q = 330; n_q > 0; n_q -= 329) {
+        shape s = plain(n_q, 4, 2, 64);
+        s.q_start[0] = 330 - n_q;
+        test_case *c = case_new(&s, 12);
+        const size_t bytes = (size_t)330 * 2 * 64 / 32 * 34;
+        guarded k = guarded_new(bytes, 2), v = guarded_new(bytes, 2);
+        const prism_tensor q8_k = quantise(c, 'k', 330, 2, 64, k.data), q8_v = quantise(c, 'v', 330, 2, 64, v.data);
+        const prism_options o = options_with(c, n_q > 1 ? PRISM_METHOD_PRISM : PRISM_METHOD_DENSE, 0.7f);
+        const prism_path path = n_q > 1 ? PRISM_PATH_SPARSE : PRISM_PATH_DENSE;
+        answer want = attention(ctx, c, &o, path);
+        c->call.k = q8_k;
+        c->call.v = q8_v;
+        answer got = attention(ctx, c, &o, path);
+        assert_same_bits(&want, &got);
+        answer_free(&want);
+        answer_free(&got);
+        guarded_free(&k);
+        guarded_free(&v);
+        case_free(c);
+    }
 }
 
 static void test_ragged_one_by_one(void **state)
@@ -308,7 +357,7 @@ int main(void)
         cmocka_unit_test(test_min_tokens_in_batch), cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_ragged_one_by_one),   cmocka_unit_test(test_empty_sequences),
         cmocka_unit_test(test_permuted_heads),      cmocka_unit_test(test_thread_counts),
-        cmocka_unit_test(test_two_contexts),
+        cmocka_unit_test(test_two_contexts),        cmocka_unit_test(test_q8_0),
     };
     return cmocka_run_group_tests(tests, new_context, drop_context);
 }

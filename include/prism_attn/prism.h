@@ -121,9 +121,16 @@ PRISM_API prism_status prism_get_info(const prism_ctx *ctx, prism_info *info);
 
 /* ----------------------------------------------------------------------------------------------- tensors ---- */
 
-typedef enum prism_dtype { PRISM_F32 = 0, PRISM_F16 = 1, PRISM_BF16 = 2 } prism_dtype;
+typedef enum prism_dtype {
+    PRISM_F32 = 0,
+    PRISM_F16 = 1,
+    PRISM_BF16 = 2,
+    /* Quantised caches, as GGUF has them: every 32 elements are a float16 factor and 32 signed bytes, 34 bytes. Only k
+     * and v, on the CPU; d_head and all strides (elements, as ever) are multiples of 32, stride_dim is 1. */
+    PRISM_Q8_0 = 3
+} prism_dtype;
 
-PRISM_API size_t prism_dtype_bytes(prism_dtype dtype); /* 0 for an unknown value */
+PRISM_API size_t prism_dtype_bytes(prism_dtype dtype); /* of one element; 0 for PRISM_Q8_0 and unknown values */
 
 /*
  * A view of one tensor of a call: element (sequence s, token t, head h, dimension j). The caller owns the data.

@@ -162,10 +162,24 @@ static prism_status check_extent(prism_ctx *ctx, const tensor_use *u, int32_t s,
     return PRISM_OK;
 }
 
+/* Blocks of 32 elements must not be cut. */
+static prism_status check_q8_0(prism_ctx *ctx, const tensor_use *u)
+{
+    const prism_tensor *x = u->x;
+    const int64_t odd = (x->stride_seq | x->stride_token | x->stride_head | x->stride_page | u->d) % PRISM_Q8_0_BLOCK;
+    if (!u->of_keys || ctx->kernels->other)
+        return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: Q8_0 is for k and v, on the CPU", u->name);
+    if (odd || x->stride_dim != 1)
+        return prism_fail(ctx, PRISM_ERROR_INVALID,
+                          "%s: of Q8_0, head size and strides must be multiples of 32, stride_dim 1", u->name);
+    return PRISM_OK;
+}
+
 static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const tensor_use *u)
 {
     const prism_tensor *x = u->x;
-    const size_t bytes = prism_dtype_bytes(x->dtype);
+    const bool q8_0 = x->dtype == PRISM_Q8_0;
+    const size_t bytes = q8_0 ? sizeof(uint16_t) : prism_dtype_bytes(x->dtype);
     if (!x->data || !bytes || (uintptr_t)x->data % bytes)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: %s", u->name,
                           !x->data ? "data is NULL"
@@ -178,6 +192,9 @@ static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const t
     if (x->page_table && (x->page_size < 1 || x->n_page < 1 || x->stride_page < 0 || x->stride_table < 0))
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: paged, with page_size %d and n_page %d", u->name, x->page_size,
                           x->n_page);
+    const prism_status blocks = q8_0 ? check_q8_0(ctx, u) : PRISM_OK;
+    if (blocks)
+        return blocks;
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         const int64_t n_token = u->of_keys ? q.n_kv : q.n_q;

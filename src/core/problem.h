@@ -80,9 +80,17 @@ static inline int64_t prism_tensor_offset(const prism_tensor *x, int32_t s, int3
     return (int64_t)s * x->stride_seq + (int64_t)t * x->stride_token + head;
 }
 
+enum { PRISM_Q8_0_BLOCK = 32, PRISM_Q8_0_BYTES = 34 };
+
+/* Bytes of n elements; of whole blocks where a format has blocks. */
+static inline int64_t prism_bytes_of(prism_dtype dtype, int64_t n)
+{
+    return dtype == PRISM_Q8_0 ? n / PRISM_Q8_0_BLOCK * PRISM_Q8_0_BYTES : n * (dtype == PRISM_F32 ? 4 : 2);
+}
+
 static inline void *prism_tensor_at(const prism_tensor *x, int32_t s, int32_t t, int32_t h)
 {
-    return (char *)x->data + prism_tensor_offset(x, s, t, h) * (x->dtype == PRISM_F32 ? 4 : 2);
+    return (char *)x->data + prism_bytes_of(x->dtype, prism_tensor_offset(x, s, t, h));
 }
 
 #endif

@@ -75,7 +75,7 @@ static inline void prism_load_token(const prism_cpu_kernels *k, const prism_tens
         k->load_row[x->dtype](dst, src, d);
         return;
     }
-    const int64_t step = x->stride_dim * (x->dtype == PRISM_F32 ? 4 : 2);
+    const int64_t step = prism_bytes_of(x->dtype, x->stride_dim);
     for (int32_t j = 0; j < d; j++)
         k->load_row[x->dtype](dst + j, src + j * step, 1);
 }
@@ -88,7 +88,7 @@ static inline void prism_store_token(const prism_cpu_kernels *k, const prism_ten
         k->store_row[x->dtype](dst, src, d, factor);
         return;
     }
-    const int64_t step = x->stride_dim * (x->dtype == PRISM_F32 ? 4 : 2);
+    const int64_t step = prism_bytes_of(x->dtype, x->stride_dim);
     for (int32_t j = 0; j < d; j++)
         k->store_row[x->dtype](dst + j * step, src + j, 1, factor);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/half.h"
+#include "core/problem.h"
 #include "cpu/tier.h"
 
 enum { panel_c = 16 };
@@ -24,6 +25,32 @@ static void load_row_bf16_c(float *dst, const void *src, int32_t n)
     const uint16_t *x = src;
     for (int32_t j = 0; j < n; j++)
         dst[j] = prism_bf16_to_f32(x[j]);
+}
+
+/* A block is a float16 factor and 32 signed bytes; the product is rounded to float32. */
+static void load_row_q8_0_c(float *dst, const void *src, int32_t n)
+{
+    const char *block = src;
+    for (int32_t j = 0; j < n; j += PRISM_Q8_0_BLOCK, block += PRISM_Q8_0_BYTES) {
+        uint16_t half;
+        int8_t value[PRISM_Q8_0_BLOCK];
+        memcpy(&half, block, sizeof half);
+        memcpy(value, block + sizeof half, sizeof value);
+        const float factor = prism_f16_to_f32(half);
+        for (int32_t i = 0; i < PRISM_Q8_0_BLOCK; i++)
+            dst[j + i] = factor * (float)value[i];
+    }
+}
+
+static void add_row_q8_0_c(float *sum, const void *src, int32_t n)
+{
+    const char *block = src;
+    float x[PRISM_Q8_0_BLOCK];
+    for (int32_t j = 0; j < n; j += PRISM_Q8_0_BLOCK, block += PRISM_Q8_0_BYTES) {
+        load_row_q8_0_c(x, block, PRISM_Q8_0_BLOCK);
+        for (int32_t i = 0; i < PRISM_Q8_0_BLOCK; i++)
+            sum[j + i] += x[i];
+    }
 }
 
 static void add_row_f32_c(float *sum, const void *src, int32_t n)
@@ -140,9 +167,9 @@ void prism_cpu_kernels_c(prism_cpu_kernels *k)
 {
     *k = (prism_cpu_kernels){
         .panel = panel_c,
-        .load_row = {load_row_f32_c, load_row_f16_c, load_row_bf16_c},
-        .add_row = {add_row_f32_c, add_row_f16_c, add_row_bf16_c},
-        .store_row = {store_row_f32_c, store_row_f16_c, store_row_bf16_c},
+        .load_row = {load_row_f32_c, load_row_f16_c, load_row_bf16_c, load_row_q8_0_c},
+        .add_row = {add_row_f32_c, add_row_f16_c, add_row_bf16_c, add_row_q8_0_c},
+        .store_row = {store_row_f32_c, store_row_f16_c, store_row_bf16_c, NULL},
         .gemm = gemm_c,
         .dot_rows = dot_rows_c,
         .sum_rows = sum_rows_c,

@@ -13,7 +13,7 @@
 
 #include "prism_attn/prism.h"
 
-enum { PRISM_N_DTYPE = 3, PRISM_MAX_PANEL = 64, PRISM_MAX_BLOCK = 128 };
+enum { PRISM_N_DTYPE = 4, PRISM_MAX_PANEL = 64, PRISM_MAX_BLOCK = 128 };
 
 /* Online softmax of one row, in base 2: max of the logits so far, sum of 2^(logit - max). */
 typedef struct prism_softmax {
@@ -25,10 +25,11 @@ typedef struct prism_cpu_kernels {
     prism_isa isa;
     int32_t panel;
 
-    /* dst[j] = src[j] as float32; sum[j] += src[j]. Rows are contiguous, any alignment. */
+    /* dst[j] = src[j] as float32; sum[j] += src[j]. Rows are contiguous, aligned to their elements; of PRISM_Q8_0 n is
+     * a multiple of 32. */
     void (*load_row[PRISM_N_DTYPE])(float *dst, const void *src, int32_t n);
     void (*add_row[PRISM_N_DTYPE])(float *sum, const void *src, int32_t n);
-    /* dst[j] = src[j] * factor, rounded to nearest even. */
+    /* dst[j] = src[j] * factor, rounded to nearest even; never to PRISM_Q8_0. */
     void (*store_row[PRISM_N_DTYPE])(void *dst, const float *src, int32_t n, float factor);
 
     /* c[i][j] = (alpha ? alpha[i] * c[i][j] : 0) + sum over l < k of a[i][l] * b[l][j], for i < m and j < n.

@@ -66,7 +66,7 @@ static prism_tensor take_tensor(input *in, world *w, int which, const prism_call
     const int64_t n_token = (which == 0 || which == 3 ? c->n_q : c->n_kv) % 65536;
     const int64_t d = c->d_head > 0 ? c->d_head % 65536 : 1;
     const unsigned type = take(in, 64);
-    const prism_dtype dtype = (prism_dtype)(type ? type % 3 : 3);
+    const prism_dtype dtype = (prism_dtype)(type ? type % 4 : 4);
     prism_tensor x = {
         w->memory[which], dtype, n_token * n_head * d % 65536, n_head * d, d, 1, NULL, NULL, 0, 0, 0, 0, 0};
     if (take(in, 2)) {
