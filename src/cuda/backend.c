@@ -34,7 +34,19 @@ prism_cu_shape prism_cuda_shape(const prism_problem *p)
     return s;
 }
 
-static prism_cu_view view_of(const prism_tensor *x)
+/* Tokens that exist: what the copy engine is told, which fills what lies past them with zeros. Where rows are packed
+ * the host cannot see their number, but the caller may have said how far the memory goes; 0: unknown, the engine is not
+ * used.
+ */
+static int64_t tokens_of(const prism_tensor *x, int32_t n_head, int32_t d, int32_t n_token)
+{
+    if (!x->row_start)
+        return n_token;
+    const int64_t last = x->n_element - (n_head - 1) * x->stride_head - d;
+    return x->n_element > 0 && x->stride_token > 0 && last >= 0 ? last / x->stride_token + 1 : 0;
+}
+
+static prism_cu_view view_of(const prism_tensor *x, int32_t n_head, int32_t d, int32_t n_token)
 {
     return (prism_cu_view){.data = x->data,
                            .stride_seq = x->stride_seq,
@@ -46,7 +58,17 @@ static prism_cu_view view_of(const prism_tensor *x)
                            .stride_page = x->stride_page,
                            .page_size = x->page_size,
                            .n_page = x->n_page,
-                           .n_token = x->page_table ? (int64_t)x->n_page * x->page_size : 0};
+                           .n_token = tokens_of(x, n_head, d, n_token)};
+}
+
+static prism_cu_view queries(const prism_problem *p, const prism_tensor *x)
+{
+    return view_of(x, p->call->n_head, p->call->d_head, p->call->n_q);
+}
+
+static prism_cu_view keys(const prism_problem *p, const prism_tensor *x)
+{
+    return view_of(x, p->call->n_kv_head, p->call->d_head, p->call->n_kv);
 }
 
 static void set_bits(uint32_t bits[8], const int16_t *dim, int32_t n)
@@ -130,8 +152,8 @@ static void pool(const prism_ctx *ctx, const prism_pool_job *job)
     prism_cuda_device *device = prism_cuda_of(ctx);
     const prism_problem *p = job->problem;
     prism_cu_pool a = {.shape = prism_cuda_shape(p),
-                       .q = view_of(&p->call->q),
-                       .k = view_of(&p->call->k),
+                       .q = queries(p, &p->call->q),
+                       .k = keys(p, &p->call->k),
                        .q_split = job->q_mean,
                        .k_split = job->k_mean,
                        .q_energy = energies(job->q_mean, p, p->n_row),
@@ -261,10 +283,10 @@ static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_pla
     const prism_call *c = p->call;
     const bool listed = !plan->full || plan->path == PRISM_PATH_DENSE_OVERFLOW;
     const prism_cu_attend a = {.shape = prism_cuda_shape(p),
-                               .q = view_of(&c->q),
-                               .k = view_of(&c->k),
-                               .v = view_of(&c->v),
-                               .o = view_of(&c->o),
+                               .q = queries(p, &c->q),
+                               .k = keys(p, &c->k),
+                               .v = keys(p, &c->v),
+                               .o = queries(p, &c->o),
                                .lse = c->lse.data,
                                .lse_stride_seq = c->lse.stride_seq,
                                .lse_stride_token = c->lse.stride_token,
