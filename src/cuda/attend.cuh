@@ -120,7 +120,7 @@ __device__ __forceinline__ int64_t o_offset(const Job &j, const Row &w)
 __device__ __forceinline__ int64_t lse_offset(const Job &j, const Row &w)
 {
     const prism_cu_attend &a = j.a;
-    return (a.o.row_start ? a.o.row_start[w.seq] * a.lse_stride_token : w.seq * a.lse_stride_seq) +
+    return (a.lse_row_start ? a.lse_row_start[w.seq] * a.lse_stride_token : w.seq * a.lse_stride_seq) +
            first_token(j, w) * a.lse_stride_token + w.head * a.lse_stride_head;
 }
 

@@ -91,6 +91,8 @@ static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const p
     for (int i = 0; i < 4; i++)
         if (x[i]->data && x[i]->stride_dim != 1)
             return "stride_dim must be 1";
+    if (c->lse.data && c->lse.page_table)
+        return "lse must not be paged";
     if (!o || o->method == PRISM_METHOD_DENSE)
         return NULL;
     if (o->method != PRISM_METHOD_PRISM && o->method != PRISM_METHOD_MEANPOOL)
@@ -291,6 +293,7 @@ static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_pla
                                .lse_stride_seq = c->lse.stride_seq,
                                .lse_stride_token = c->lse.stride_token,
                                .lse_stride_head = c->lse.stride_head,
+                               .lse_row_start = c->lse.row_start,
                                .row_ptr = listed ? d->row_ptr : NULL,
                                .index = listed ? d->index : NULL,
                                .work = listed && d->has_work ? d->work : NULL,

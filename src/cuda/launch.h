@@ -45,8 +45,7 @@ typedef struct prism_cu_shape {
 typedef struct prism_cu_attend {
     prism_cu_shape shape;
     prism_cu_view q, k, v, o;
-    float *
-        lse; /* natural logarithm, or NULL; element (sequence, token, head) by the strides of lse_* (and o.row_start) */
+    float *lse; /* natural logarithm, or NULL; element (sequence, token, head) by lse_stride_* and lse_row_start */
     int64_t lse_stride_seq, lse_stride_token, lse_stride_head;
     const int64_t *row_ptr; /* [n_row + 1] */
     const int32_t *index;
@@ -68,6 +67,7 @@ typedef struct prism_cu_attend {
      * GPU. NULL: they are not. */
     void *scratch;
     size_t scratch_bytes;
+    const int32_t *lse_row_start; /* as row_start of a view, for lse and init_lse; NULL: lse_stride_seq */
 } prism_cu_attend;
 
 enum { PRISM_CU_ATTEND_SM90 = 0, PRISM_CU_ATTEND_SM80 = 1, PRISM_CU_ATTEND_ANY = 2 };

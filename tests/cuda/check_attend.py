@@ -80,7 +80,7 @@ class Case:
                 hold(p); views.append(place(p, at))
             a.k, a.v = views
         self.placed = keep[-2:]  # K and V where the kernel reads them (page 0, one sequence: the same rows)
-        a.lse, a.lse_stride_token, a.lse_stride_head = self.lse.data_ptr(), H, 1
+        a.lse, a.lse_stride_token, a.lse_stride_head, a.lse_row_start = self.lse.data_ptr(), H, 1, a.o.row_start
         if listed:
             ptr, index = csr(self.mask)
             if full: ptr = torch.full_like(ptr, 1 << 40)  # an overflowed plan: not to be followed

@@ -14,7 +14,7 @@ class Attend(C.Structure):
                 ("row_ptr", C.c_void_p), ("index", C.c_void_p), ("work", C.c_void_p), ("ticket", C.c_void_p),
                 ("scale", C.c_float), ("block_size", C.c_int32), ("key_ptr", C.c_void_p), ("key_index", C.c_void_p),
                 ("full", C.c_void_p), ("init_o", C.c_void_p), ("init_lse", C.c_void_p), ("scratch", C.c_void_p),
-                ("scratch_bytes", C.c_size_t)]
+                ("scratch_bytes", C.c_size_t), ("lse_row_start", C.c_void_p)]
 B = 128
 DT = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 ptr = lambda t: None if t is None else t.data_ptr()

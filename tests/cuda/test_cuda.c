@@ -239,6 +239,19 @@ static void test_chunks(void **state)
         assert_int_equal(pooled.n_token, at + n);
     }
     f->call = whole;
+    /* Appending alone, and again after nothing is missing. */
+    float *sums = malloc(bytes), *again = malloc(bytes);
+    assert_int_equal(cudaMemcpy(sums, memory, bytes, cudaMemcpyDeviceToHost), cudaSuccess);
+    assert_int_equal(cudaMemset(memory, 0xff, bytes), cudaSuccess);
+    pooled.n_token = 0;
+    f->call.pooled = &pooled;
+    assert_ok(prism_pool_append(f->ctx, &f->call));
+    assert_ok(prism_pool_append(f->ctx, &f->call));
+    f->call.pooled = NULL;
+    assert_int_equal(cudaMemcpy(again, memory, bytes, cudaMemcpyDeviceToHost), cudaSuccess);
+    assert_memory_equal(sums, again, bytes);
+    free(sums);
+    free(again);
     uint16_t *got = output_of(f);
     double error = 0, size = 0;
     for (int i = 0; i < N_Q; i++) {
