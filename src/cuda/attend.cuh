@@ -159,11 +159,11 @@ struct Blend {
 /* max_log2: logarithm of what the weights, whose sum is l, were divided by. lse0: -inf where there is no state. */
 __device__ __forceinline__ Blend blend(float max_log2, float l, float lse0)
 {
+    float own = max_log2 + __log2f(l), init = lse0 * kLog2e, top = fmaxf(own, init);
     if (lse0 == -INFINITY)
-        return {1 / l, 0, (max_log2 + log2f(l)) * kLn2};
-    float own = max_log2 + log2f(l), init = lse0 * kLog2e, top = fmaxf(own, init);
-    float x = own == -INFINITY ? 0 : exp2f(own - top), y = exp2f(init - top), sum = x + y;
-    return {own == -INFINITY ? 0 : x / (l * sum), y / sum, (top + log2f(sum)) * kLn2};
+        return {__fdividef(1, l), 0, own * kLn2};
+    float x = own == -INFINITY ? 0 : exp2_fast(own - top), y = exp2_fast(init - top), sum = x + y;
+    return {own == -INFINITY ? 0 : __fdividef(x, l * sum), __fdividef(y, sum), (top + __log2f(sum)) * kLn2};
 }
 
 /* The query tile of a row without tiles or keys: its initial state, or nothing. */

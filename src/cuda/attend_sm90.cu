@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(Layout<D, B>::kThreads, Layout<D, B>::kPerSm)
     int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) {
-            mbar_init(smem + L::kFullRow + 8 * i, 1);
+            mbar_init(smem + L::kFullRow + 8 * i, 32);
             mbar_init(smem + L::kFullQ + 8 * i, 1);
             mbar_init(smem + L::kFirstV + 8 * i, 1);
             mbar_init(smem + L::kEmptyQ + 8 * i, 4 * L::kConsumers);

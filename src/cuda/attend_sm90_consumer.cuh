@@ -135,25 +135,25 @@ template <int D, int B, class T> struct Consumer {
     /* ------------------------------------------------------------------------------------------ finish ---- */
 
     /* Normalises O and adds the initial state; log-sum-exp out. */
-    __device__ __forceinline__ void normalise()
+    __device__ __forceinline__ void normalise(const RowInfo &w)
     {
         const prism_cu_attend &a = p.j.a;
-        const RowInfo &w = row();
         int r0 = group * 64 + warp * 16 + lane / 4;
         if (w.bad)
             add_nonfinite<D, T>(o, a.v, w.seq, w.kv_head, w.key, w.diagonal ? r0 : B, w.n_key_tile);
+        bool init = a.init_lse && w.lead;
+        float *lse = w.slot >= 0 ? p.j.part_lse + (int64_t)w.slot * B : a.lse ? a.lse + w.lse : nullptr;
+        int64_t stride = w.slot >= 0 ? 1 : a.lse_stride_token;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             l[h] += __shfl_xor_sync(~0u, l[h], 1);
             l[h] += __shfl_xor_sync(~0u, l[h], 2);
             int r = r0 + 8 * h;
-            bool there = r >= w.lo && r < w.hi, init = a.init_lse && w.lead && there;
-            int64_t lse = w.lse + r * a.lse_stride_token;
-            Blend b = blend(m[h] * p.j.scale_log2, l[h], init ? a.init_lse[lse] : -INFINITY);
-            if (there && lane % 4 == 0 && w.slot >= 0)
-                p.j.part_lse[(int64_t)w.slot * B + r] = b.lse;
-            else if (there && lane % 4 == 0 && a.lse)
-                a.lse[lse] = b.lse;
+            bool there = r >= w.lo && r < w.hi;
+            Blend b = blend(m[h] * p.j.scale_log2, l[h],
+                            init && there ? a.init_lse[w.lse + r * a.lse_stride_token] : -INFINITY);
+            if (lse && there && lane % 4 == 0)
+                lse[r * stride] = b.lse;
 #pragma unroll
             for (int j = 0; j < D / 8; j++)
                 o[4 * j + 2 * h] *= b.own, o[4 * j + 2 * h + 1] *= b.own;
@@ -167,25 +167,19 @@ template <int D, int B, class T> struct Consumer {
             }
         }
     }
-    __device__ __forceinline__ void write_part()
+    __device__ __forceinline__ void write_part(const RowInfo &w)
     {
-        const RowInfo &w = row();
         int r0 = group * 64 + warp * 16 + lane / 4;
+        float *out = p.j.part_o + ((int64_t)w.slot * B + r0) * D + lane % 4 * 2;
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            int r = r0 + 8 * h;
-            if (r < w.lo || r >= w.hi)
-                continue;
-            float *out = p.j.part_o + ((int64_t)w.slot * B + r) * D + lane % 4 * 2;
-#pragma unroll
-            for (int j = 0; j < D / 8; j++)
-                *(float2 *)(out + 8 * j) = make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
+        for (int j = 0; j < D / 8; j++) { /* rows without a query are nobody's: no harm */
+            *(float2 *)(out + 8 * j) = make_float2(o[4 * j], o[4 * j + 1]);
+            *(float2 *)(out + 8 * D + 8 * j) = make_float2(o[4 * j + 2], o[4 * j + 3]);
         }
     }
     /* O goes to this warp's 16 rows of the Q tile, which nobody needs any more, and from there out in whole rows. */
-    __device__ __forceinline__ void write()
+    __device__ __forceinline__ void write(const RowInfo &w)
     {
-        const RowInfo &w = row();
         int r0 = group * 64 + warp * 16;
         uint32_t tile = smem + L::kQ + q.slot * L::kTile + r0 * 128;
         int sr = lane % 16;
@@ -207,15 +201,15 @@ template <int D, int B, class T> struct Consumer {
                 *(uint4 *)(out + (r0 + r) * p.j.a.o.stride_token + c * 8) = x;
         }
         fence_async_proxy();
-        __syncwarp();
     }
     __device__ __forceinline__ void finish()
     {
-        normalise();
-        if (row().slot >= 0)
-            write_part();
+        const RowInfo w = row(); /* a copy: one trip to shared memory */
+        normalise(w);
+        if (w.slot >= 0)
+            write_part(w);
         else
-            write();
+            write(w);
         __syncwarp();
         release(smem + L::kEmptyQ + 8 * q.slot);
         q.next();

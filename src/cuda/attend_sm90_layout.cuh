@@ -16,7 +16,7 @@ struct RowInfo {
     int32_t slot, lead;        /* as in Row */
     int32_t seq, kv_head, key; /* first key of the first tile */
     int64_t o, lse;            /* element offsets of local row 0 */
-    int32_t bad, pad;          /* from the guard: the first tile of V holds what is not finite */
+    int64_t bad;               /* from the guard: the first tile of V holds what is not finite */
 };
 
 /* A row as the scout found it. */

@@ -60,11 +60,8 @@ template <int D, int B> struct Producer {
     __device__ __forceinline__ void load_q(const Found &f, const Ring<2> &q, char *base)
     {
         mbar_wait(smem + L::kEmptyQ + 8 * q.slot, q.phase ^ 1);
-        constexpr int kWords = offsetof(RowInfo, bad) / 4;
-        if (lane < kWords)
-            ((int32_t *)(base + L::kInfo + q.slot * sizeof(RowInfo)))[lane] = ((const int32_t *)&f.info)[lane];
-        __syncwarp();
         if (lane == 0) {
+            ((RowInfo *)(base + L::kInfo))[q.slot] = f.info;
             const prism_cu_view &t = p.j.a.q;
             int at = first_token(p.j, f.w);
             uint32_t bar = smem + L::kFullQ + 8 * q.slot;

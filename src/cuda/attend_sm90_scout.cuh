@@ -48,6 +48,7 @@ template <int D, int B, class T> struct Scout {
         info.seq = w.seq, info.kv_head = w.head / (p.j.a.shape.n_head / p.j.a.shape.n_kv_head), info.key = first * B;
         info.o = o_offset(p.j, w);
         info.lse = lse_offset(p.j, w);
+        info.bad = 0;
         return info;
     }
 
@@ -68,9 +69,7 @@ template <int D, int B, class T> struct Scout {
             } else if (lane == 0) {
                 f.info.n_tile = 0;
             }
-            __syncwarp();
-            if (lane == 0)
-                mbar_arrive(smem + L::kFullRow + 8 * r.slot);
+            mbar_arrive(smem + L::kFullRow + 8 * r.slot); /* every lane for what it wrote */
         }
         if (lane == 0) {
             int32_t *ticket = p.j.a.ticket;

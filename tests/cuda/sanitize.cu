@@ -85,11 +85,11 @@ static void run(int n_q, int n_kv, int d, int page)
     a.scratch_bytes = prism_attend_scratch_bytes(&s, 128), a.scratch = make<char>(a.scratch_bytes + 1);
     expect(prism_attend_sm90(&a, 0), "attend_sm90");
     expect(prism_attend_sm80(&a, 0), "attend_sm80");
-    expect(prism_attend_any(&a, 0), "attend_any");
+    if (n_q < 500) /* slow, and many shared-memory accesses: racecheck would take minutes */
+        expect(prism_attend_any(&a, 0), "attend_any");
     a.index = nullptr, a.work = nullptr, a.init_o = random_bf16((size_t)n_q * H * d), a.init_lse = a.lse;
     expect(prism_attend_sm90(&a, 0), "attend_sm90 dense");
     expect(prism_attend_sm80(&a, 0), "attend_sm80 dense");
-    expect(prism_attend_any(&a, 0), "attend_any dense");
 }
 
 int main(int argc, char **argv)
@@ -99,7 +99,7 @@ int main(int argc, char **argv)
     } else {
         run(1000, 1000, 128, 0);
         run(300, 1111, 64, 0);
-        run(100, 4000, 128, 0); /* rows that are split */
+        run(100, 2100, 128, 0); /* rows that are split */
         run(515, 777, 128, 16);
         run(1, 1, 128, 0);
     }
