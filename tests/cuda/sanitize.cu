@@ -69,7 +69,7 @@ static void run(int n_q, int n_kv, int d, int page)
     expect(prism_pool_cuda(&p, 0), "pool");
     prism_cu_select e = {s, p.q_split, p.k_split, p.q_energy, p.k_energy};
     e.block_size = 128, e.n_band = 2, e.causal_calibration = page == 0, e.keep_sink = e.keep_own = 1,
-    e.top_p[0] = e.top_p[1] = .9f;
+    e.top_p[0] = e.top_p[1] = .9f, e.scale = .1f;
     memcpy(e.high, p.high, sizeof e.high), memcpy(e.low, p.low, sizeof e.low);
     e.factor = make<float>(2 * n_row), e.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
     e.count = make<int32_t>(n_row);
