@@ -25,6 +25,7 @@ static const char help_common[] =
     "                         stopped, goes on where it was. More methods, lengths and samples may be added later;\n"
     "                         a FILE of another model or other settings is refused\n"
     "  --chunk N              prefill in steps of at most N tokens (whole prompt)\n" CLI_DEVICE_HELP
+    "  --plan-on-cpu          with --device cuda: the CPU makes the plans of methods that the GPU has no kernels for\n"
     "  --json                 one JSON object on stdout, for machines\n"
     "  -h, --help             this text\n";
 
@@ -85,6 +86,7 @@ enum {
     OPT_CTX,
     OPT_RESULTS,
     OPT_CHUNK,
+    OPT_PLAN_ON_CPU,
     OPT_TEXT,
     OPT_MAX_TOKENS,
     OPT_BY_POSITION,
@@ -111,11 +113,27 @@ enum { P = 1 << EVAL_PPL, N = 1 << EVAL_NEEDLE, R = 1 << EVAL_RULER, L = 1 << EV
 static const struct {
     int option, families;
 } taken_by[] = {
-    {OPT_TEXT, P | N | R | C}, {OPT_MAX_TOKENS, P},      {OPT_BY_POSITION, P}, {OPT_PLOT, P | N | C},
-    {OPT_HAYSTACK, N},         {OPT_DEPTHS, N},          {OPT_KEYS, N},        {OPT_KEY_TYPE, N},
-    {OPT_VALUE_TYPE, N},       {OPT_SAMPLES, N | R | L}, {OPT_SEED, N | R},    {OPT_TASKS, R | L},
-    {OPT_FOLDER, R | L},       {OPT_SQUAD, R},           {OPT_HOTPOT, R},      {OPT_NO_CHAT, N | R | L},
-    {OPT_TRUNCATION, L},       {OPT_RULER_JSON, C},      {OPT_ROWS, C},        {OPT_CHUNK, P | N | R | L},
+    {OPT_TEXT, P | N | R | C},
+    {OPT_MAX_TOKENS, P},
+    {OPT_BY_POSITION, P},
+    {OPT_PLOT, P | N | C},
+    {OPT_HAYSTACK, N},
+    {OPT_DEPTHS, N},
+    {OPT_KEYS, N},
+    {OPT_KEY_TYPE, N},
+    {OPT_VALUE_TYPE, N},
+    {OPT_SAMPLES, N | R | L},
+    {OPT_SEED, N | R},
+    {OPT_TASKS, R | L},
+    {OPT_FOLDER, R | L},
+    {OPT_SQUAD, R},
+    {OPT_HOTPOT, R},
+    {OPT_NO_CHAT, N | R | L},
+    {OPT_TRUNCATION, L},
+    {OPT_RULER_JSON, C},
+    {OPT_ROWS, C},
+    {OPT_CHUNK, P | N | R | L},
+    {OPT_PLAN_ON_CPU, P | N | R | L},
 };
 
 /* ----------------------------------------------------------------------------------------------- values ---- */
@@ -259,6 +277,7 @@ static int parse_option(eval_args *a, int o, const char *name)
     case OPT_CHUNK: return usage(cli_parse_int("--chunk", optarg, 1, INT32_MAX, &a->chunk));
     case OPT_THREADS: return usage(cli_parse_int("--threads", optarg, 1, 1024, &a->n_thread));
     case OPT_DEVICE: return usage(cli_parse_device(optarg, &a->device));
+    case OPT_PLAN_ON_CPU: a->plan_on_cpu = true; return EXIT_DONE;
     case OPT_JSON: a->json = true; return EXIT_DONE;
     default: return parse_family_option(a, o);
     }
@@ -392,6 +411,7 @@ static int parse_args(eval_args *args, int argc, char **argv, bool *helped)
                                             {"rows", 1, NULL, OPT_ROWS},
                                             {"threads", 1, NULL, OPT_THREADS},
                                             {"device", 1, NULL, OPT_DEVICE},
+                                            {"plan-on-cpu", 0, NULL, OPT_PLAN_ON_CPU},
                                             {"json", 0, NULL, OPT_JSON},
                                             {"help", 0, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};

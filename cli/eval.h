@@ -21,7 +21,7 @@ typedef struct eval_args {
     const char *ruler_json;           /* recall: a prompt */
     int32_t n_text, ctx[EVAL_MAX_CTX], n_ctx, n_sample, n_thread, chunk, max_tokens, n_row, seed;
     cli_device device;
-    bool json, by_position, no_chat;
+    bool json, by_position, no_chat, plan_on_cpu;
     eval_haystack haystacks[3];
     double depths[EVAL_MAX_DEPTH];
     int32_t n_haystack, n_depth, n_key;

@@ -79,7 +79,7 @@ static bool settings_ppl(eval_bench *b, cJSON *o, lm_error *err)
 
 static bool run_ppl(eval_bench *b, int32_t n_ctx, lm_error *err)
 {
-    const eval_run_options options = {.n_ctx = n_ctx, .chunk = b->args->chunk};
+    const eval_run_options options = {.n_ctx = n_ctx, .chunk = b->args->chunk, .plan_on_host = b->args->plan_on_cpu};
     return eval_ppl_run(b->model, b->ctx, b->texts, b->args->n_text ? b->args->n_text : 1, &b->methods, &options,
                         b->results, &b->watch, err);
 }
@@ -170,8 +170,11 @@ static bool run_tasks(eval_bench *b, int32_t n_ctx, lm_error *err)
     int32_t n_task = 0;
     if (!open_tasks(b, n_ctx, &tasks, &n_task, err))
         return false;
-    const eval_run_options options = {
-        .n_ctx = n_ctx, .n_sample = b->args->n_sample, .chunk = b->args->chunk, .chat = &b->chat};
+    const eval_run_options options = {.n_ctx = n_ctx,
+                                      .n_sample = b->args->n_sample,
+                                      .chunk = b->args->chunk,
+                                      .plan_on_host = b->args->plan_on_cpu,
+                                      .chat = &b->chat};
     const bool ok = eval_run(b->model, b->ctx, tasks, n_task, &b->methods, &options, b->results, &b->watch, err);
     for (int32_t i = 0; i < n_task; i++)
         tasks[i].close(&tasks[i]);

@@ -185,6 +185,7 @@ static bool ensure_session(runner *r, prism_ctx *ctx, lm_error *err)
     lm_session_options_init(&so);
     so.n_ctx = r->options->n_ctx;
     so.chunk = r->options->chunk;
+    so.plan_on_host = r->options->plan_on_host;
     so.options = &r->method->options;
     so.on_call = eval_work_on_call;
     so.on_plan = eval_work_on_plan;

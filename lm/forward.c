@@ -136,10 +136,15 @@ static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_erro
     lm_layer_stats *l = &s->layer_stats[layer];
     if (!step->decode && s->on_call && !lm_session_call_hook(s, layer, &call, err))
         return false;
-    if (!ensure_workspace(s, step->options, &call, err))
+    const bool on_host = s->host_planner && !step->decode;
+    if (!ensure_workspace(s, on_host ? &s->dense : step->options, &call, err))
         return false;
     const int32_t start = mark(s, step);
-    prism_status status = prism_plan_build(s->ctx, step->options, &call, s->plan, s->workspace, s->workspace_bytes);
+    prism_status status = PRISM_OK;
+    if (!on_host)
+        status = prism_plan_build(s->ctx, step->options, &call, s->plan, s->workspace, s->workspace_bytes);
+    else if (!lm_host_planner_build(s, step->options, &call, err))
+        return false;
     const int32_t planned = span(s, step, start, &l->select_seconds);
     if (status == PRISM_OK)
         status = prism_attend(s->ctx, &call, s->plan, s->workspace, s->workspace_bytes);

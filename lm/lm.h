@@ -76,6 +76,8 @@ typedef struct lm_session_options {
     lm_on_call *on_call;
     lm_on_logits *on_logits; /* logits at every position of a prefill, in tiles: for perplexity */
     void *user;
+    bool plan_on_host;  /* on a GPU that has no kernels for the method, let the CPU make the plans: far slower, for
+                           comparisons of accuracy. The GPU waits at every layer. Off: such a method is an error */
     bool calls_on_host; /* on_call gets data that the host can read; makes a GPU wait at every layer, as on_plan does */
 } lm_session_options;
 

@@ -52,6 +52,10 @@ static bool create_plan(lm_session *s, lm_error *err)
     call.v = prism_tensor_token_major(s->v_cache, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
     call.o = prism_tensor_token_major(s->o, s->backend->type, call.n_q, c->n_head, c->d_head);
     const prism_status status = prism_plan_create(s->ctx, &call, s->options.block_size, 0, &s->plan);
+    size_t bytes;
+    if (status == PRISM_OK && s->plan_on_host && !s->backend->on_host &&
+        prism_workspace_bytes(s->ctx, &s->options, &call, &bytes) == PRISM_ERROR_UNSUPPORTED)
+        return lm_host_planner_create(&call, s->options.block_size, &s->host_planner, err);
     if (status == PRISM_ERROR_MEMORY)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for a plan of %d queries by %d keys: %s", call.n_q, call.n_kv,
                        prism_last_error(s->ctx));
@@ -94,6 +98,7 @@ static bool set_options(lm_session *s, const lm_session_options *o, lm_error *er
     s->on_plan = o->on_plan;
     s->on_call = o->on_call;
     s->calls_on_host = o->calls_on_host;
+    s->plan_on_host = o->plan_on_host;
     s->on_logits = o->on_logits;
     s->user = o->user;
     return true;
@@ -147,6 +152,7 @@ void lm_session_destroy(lm_session *s)
     if (!s)
         return;
     prism_plan_destroy(s->plan);
+    lm_host_planner_destroy(s->host_planner);
     lm_session_release(s);
     free(s->pooled);
     free(s->layer_stats);

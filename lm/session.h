@@ -31,7 +31,7 @@ struct lm_session {
     lm_on_call *on_call;
     lm_on_logits *on_logits;
     void *user;
-    bool calls_on_host;
+    bool calls_on_host, plan_on_host;
 
     prism_dtype kv_type;
     uint8_t *k_cache, *v_cache; /* [n_layer][n_ctx][n_kv_head][d_head] */
@@ -39,6 +39,7 @@ struct lm_session {
     prism_pooled *pooled;       /* [n_layer], the host's; their sums are the backend's */
     uint8_t *pooled_memory;
     prism_plan *plan;
+    struct lm_host_planner *host_planner; /* NULL: the session's device plans by itself */
     void *workspace;
     size_t workspace_bytes;
 
@@ -93,7 +94,12 @@ bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err);
 bool lm_session_allocate_scores(lm_session *s, lm_error *err); /* what lm_session_score() wants */
 void lm_session_release(lm_session *s);
 
-/* host_call.c: on_call with copies of q, k, v that the host can read. */
+/* host_call.c: on_call with copies of q, k, v that the host can read; and plans made on the CPU for a device. */
 bool lm_session_call_hook(lm_session *s, int32_t layer, const prism_call *call, lm_error *err);
+typedef struct lm_host_planner lm_host_planner;
+bool lm_host_planner_create(const prism_call *largest, int32_t block_size, lm_host_planner **out, lm_error *err);
+void lm_host_planner_destroy(lm_host_planner *planner); /* NULL is allowed */
+/* Into s->plan; waits for the device. */
+bool lm_host_planner_build(lm_session *s, const prism_options *options, const prism_call *call, lm_error *err);
 
 #endif
