@@ -244,7 +244,11 @@ static void test_hooks(void **state)
         hook_calls h = {.logits = malloc(N_VOCAB * sizeof(float)), .on_host = on_host};
         lm_session *s;
         lm_session_options o;
+        prism_options p;
+        prism_options_init(&p);
+        p.min_tokens = 0;
         lm_session_options_init(&o);
+        o.options = &p;
         o.on_call = on_call;
         o.on_plan = on_plan;
         o.on_logits = on_logits;
@@ -269,7 +273,7 @@ static void test_misuse(void **state)
     o.kv_type = PRISM_F32;
     refused(lm_session_create(f->model, f->gpu, &o, &s, &err), LM_ERROR_UNSUPPORTED, "float32");
     o.kv_type = PRISM_F16;
-    o.n_ctx = 1 << 30;
+    o.n_ctx = 1 << 27; /* a terabyte of keys and values */
     refused(lm_session_create(f->model, f->gpu, &o, &s, &err), LM_ERROR_MEMORY, "GPU");
 }
 

@@ -3,6 +3,7 @@
 
 #include "lm/convert.h"
 #include "lm/lm.h"
+#include "lm/ops.h"
 #include "lm/safetensors.h"
 
 #include <math.h>
@@ -181,6 +182,53 @@ static void test_chunks(void **state)
     free(tokens);
 }
 
+enum { N_SCORED = 200 };
+
+typedef struct losses {
+    const int32_t *tokens;
+    double nll[N_SCORED];
+} losses;
+
+static bool note_losses(void *user, int32_t first, int32_t n, const float *logits)
+{
+    losses *l = user;
+    for (int32_t i = first; i < first + n && i + 1 < N_SCORED; i++)
+        l->nll[i] = lm_nll(logits + (int64_t)(i - first) * 8192, 8192, l->tokens[i + 1]);
+    return true;
+}
+
+/* Losses are those of the logits that the hook sees, whatever the chunks; what is not asked for is 0. */
+static void test_score(void **state)
+{
+    const fixture *f = *state;
+    int32_t tokens[N_SCORED], targets[N_SCORED];
+    double nll[N_SCORED];
+    for (int i = 0; i < N_SCORED; i++)
+        tokens[i] = i == 0 ? 0 : 260 + i * 7 % 800;
+    for (int i = 0; i < N_SCORED; i++)
+        targets[i] = i < 10 || i + 1 == N_SCORED ? -1 : tokens[i + 1];
+    losses hooked = {.tokens = tokens};
+    lm_session_options o;
+    lm_session_options_init(&o);
+    o.chunk = 128;
+    o.on_logits = note_losses;
+    o.user = &hooked;
+    lm_session *s;
+    ok(lm_session_create(f->model, f->ctx, &o, &s, &err));
+    ok(lm_session_score(s, tokens, targets, N_SCORED, nll, NULL, NULL, &err));
+    assert_int_equal(lm_session_n_token(s), N_SCORED);
+    assert_non_null(lm_session_logits(s));
+    for (int i = 0; i < N_SCORED; i++) {
+        assert_true(nll[i] == (targets[i] < 0 ? 0 : hooked.nll[i]));
+        assert_true(targets[i] < 0 || (nll[i] > 0 && nll[i] < 100));
+    }
+    lm_session_reset(s);
+    targets[3] = 8192;
+    refused(lm_session_score(s, tokens, targets, N_SCORED, nll, NULL, NULL, &err), LM_ERROR_USAGE,
+            "target 3 has id 8192");
+    lm_session_destroy(s);
+}
+
 /* A copy of a small model with one weight replaced. */
 static void test_nan_weights(void **state)
 {
@@ -244,8 +292,9 @@ static void test_open_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_misuse), cmocka_unit_test(test_too_large),   cmocka_unit_test(test_encode),
-        cmocka_unit_test(test_chunks), cmocka_unit_test(test_nan_weights), cmocka_unit_test(test_open_errors),
+        cmocka_unit_test(test_misuse),      cmocka_unit_test(test_too_large), cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_score),     cmocka_unit_test(test_nan_weights),
+        cmocka_unit_test(test_open_errors),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
