@@ -1,13 +1,19 @@
 /* prism bench: tables and JSON. Rows are flat, so that a row of JSON is a line of CSV. */
 #include "bench.h"
 
+#include <prism_attn/prism_cuda.h>
+
 #include <string.h>
 
 static const char *const dtype_names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16", [PRISM_BF16] = "bf16"};
 
 static const char *path_name(prism_path path)
 {
-    return path == PRISM_PATH_SPARSE ? "sparse" : path == PRISM_PATH_DENSE ? "dense" : "dense_short";
+    static const char *const names[] = {[PRISM_PATH_SPARSE] = "sparse",
+                                        [PRISM_PATH_DENSE] = "dense",
+                                        [PRISM_PATH_DENSE_SHORT] = "dense_short",
+                                        [PRISM_PATH_DENSE_OVERFLOW] = "dense_overflow"};
+    return names[path];
 }
 
 static const char *base_name(const char *path)
@@ -65,6 +71,16 @@ static void cpu_name(char *name, size_t n)
         fclose(f);
 }
 
+/* The processor that computes, and in what way. */
+static void machine_name(const prism_info *info, const char *cpu, char *text, size_t n)
+{
+    prism_cuda_info gpu = {.struct_size = sizeof gpu};
+    if (info->device == PRISM_DEVICE_CPU)
+        snprintf(text, n, "%s, %s, %d threads", cpu, info->isa_name, info->n_thread);
+    else
+        snprintf(text, n, "%s", prism_cuda_describe(info->ordinal, &gpu) ? "a GPU" : gpu.name);
+}
+
 static void add_machine(cJSON *o, const prism_info *info, const char *cpu)
 {
     cJSON *machine = cJSON_AddObjectToObject(o, "machine");
@@ -73,6 +89,12 @@ static void add_machine(cJSON *o, const prism_info *info, const char *cpu)
     cJSON_AddNumberToObject(machine, "threads", info->n_thread);
     cJSON_AddStringToObject(machine, "cpu_features", info->cpu_features);
     cJSON_AddStringToObject(machine, "version", prism_version());
+    cJSON_AddStringToObject(machine, "device", info->device == PRISM_DEVICE_CPU ? "cpu" : "cuda");
+    if (info->device != PRISM_DEVICE_CPU) {
+        char gpu[128];
+        machine_name(info, cpu, gpu, sizeof gpu);
+        cJSON_AddStringToObject(machine, "gpu", gpu);
+    }
 }
 
 static void add_source(cJSON *o, const bench_state *s)
@@ -104,7 +126,8 @@ static void add_subtitle(cJSON *o, const bench_state *s, const prism_info *info,
 {
     char text[512];
     const bench_tensors *t = &s->tensors;
-    int n = snprintf(text, sizeof text, "%s, %s, %d threads", cpu, info->isa_name, info->n_thread);
+    machine_name(info, cpu, text, sizeof text);
+    int n = (int)strlen(text);
     if (s->args->what == BENCH_PREFILL)
         n += snprintf(text + n, sizeof text - (size_t)n, "; %s", base_name(s->args->model));
     else
@@ -194,6 +217,8 @@ static void add_attention(const bench_state *s, const bench_attention_result *r)
     cJSON_AddNumberToObject(row, "select_workspace_bytes", extra_workspace(r));
     add_number_if(row, "select_peak_bytes", (double)r->select_peak_bytes, r->select_peak_bytes >= 0);
     cJSON_AddStringToObject(row, "path", path_name(r->path));
+    if (prism_cuda_attend_kernel(s->ctx)[0])
+        cJSON_AddStringToObject(row, "kernel", prism_cuda_attend_kernel(s->ctx));
 }
 
 void bench_report_attention(bench_state *s, const bench_attention_result *results)
@@ -211,9 +236,9 @@ void bench_report_attention(bench_state *s, const bench_attention_result *result
         if (!shown)
             continue;
         print_name(r->label);
-        print_cell("%.2f", r->select.median * 1e3, true);
-        print_cell("%.1f", r->attend.median * 1e3, true);
-        print_cell("%.1f", r->call.median * 1e3, true);
+        print_cell("%.3f", r->select.median * 1e3, true);
+        print_cell("%.3f", r->attend.median * 1e3, true);
+        print_cell("%.3f", r->call.median * 1e3, true);
         print_cell("%.2fx", r->speedup, r->speedup > 0);
         print_cell("%.3f", r->density, true);
         print_cell("%.3f", work_share(r), true);
@@ -222,6 +247,9 @@ void bench_report_attention(bench_state *s, const bench_attention_result *result
         print_cell("%.2f", (double)r->select_peak_bytes / 0x1p20, r->select_peak_bytes >= 0);
         printf("%s%s\n", r->call.warm ? "" : "  cold", r->path == PRISM_PATH_DENSE_SHORT ? "  short: dense" : "");
     }
+    const char *kernel = prism_cuda_attend_kernel(s->ctx);
+    if (shown && kernel[0])
+        printf("  attention on the GPU by kernel %s\n", kernel);
     fflush(stdout);
 }
 
@@ -247,7 +275,9 @@ void bench_report_peaks(bench_state *s, const bench_peaks *peaks)
         return;
     prism_info info = {.struct_size = sizeof info};
     prism_get_info(s->ctx, &info);
-    printf("peaks, %d threads\n", info.n_thread);
+    char name[256];
+    machine_name(&info, "CPU", name, sizeof name);
+    printf("peaks, %s\n", name);
     for (int32_t i = 0; i < peaks->n_tier; i++)
         printf(
             "  %-10s %-18s%10.1f GFLOP/s%s\n", peaks->tiers[i].name, peaks->tiers[i].what, peaks->tiers[i].flops * 1e-9,

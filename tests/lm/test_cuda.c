@@ -3,8 +3,8 @@
  *
  * The GPU rounds what goes into products and attention to float16 (2^-12 of each number on average), the CPU computes
  * in float32. Such errors are independent and add up like a random walk: each layer adds seven products' worth to a
- * residual stream of which it is a part, so the logits end up with a few 2^-11 of their size. A mistake of any kind (a
- * weight, a frequency, a token of causality) costs more than a tenth.
+ * residual stream of which it is a part, so the logits end up with a few 2^-12 of their size: 4e-4 to 7e-4 of it on an
+ * H200. A mistake of any kind (a weight, a frequency, a token of causality) costs more than a tenth.
  */
 #include "lm_test.h"
 
@@ -120,7 +120,7 @@ static void test_logits(void **state)
             s = start(f, true, PRISM_METHOD_DENSE, 0, bf16 ? PRISM_BF16 : PRISM_F16);
             got = prefill(s, f->tokens.ids, lengths[i]);
             snprintf(what, sizeof what, "%d tokens, %s", lengths[i], bf16 ? "bf16" : "f16");
-            compare(what, got, want, bf16 ? 3.2e-2 : 4e-3);
+            compare(what, got, want, bf16 ? 1.6e-2 : 2e-3);
             free(got);
             lm_session_destroy(s);
         }
@@ -150,7 +150,7 @@ static void test_chunks(void **state)
         }
         char what[64];
         snprintf(what, sizeof what, "chunks of %d, density %.4f and %.4f", chunks[i], stats.density, density);
-        compare(what, got, whole, 1e-2);
+        compare(what, got, whole, 2e-3);
         assert_true(fabs(stats.density - density) < 0.005 * density);
         free(got);
     }
@@ -167,7 +167,7 @@ static void test_decode(void **state)
     got = prefill(s, f->tokens.ids, HALF);
     for (int32_t t = HALF; t < N; t++)
         ok(lm_session_decode(s, f->tokens.ids[t], &err));
-    compare("decoded", lm_session_logits(s), whole, 4e-3);
+    compare("decoded", lm_session_logits(s), whole, 2e-3);
     lm_session_destroy(s);
     free(got);
     free(whole);
