@@ -80,4 +80,12 @@ fi
     [ $? = 1 ]
 ) || { echo "FAILED: a file size limit"; failed=1; }
 ls limited.json* >/dev/null 2>&1 && { echo "FAILED: a partial file was left"; failed=1; }
+# A GPU: what is wrong with the request, and, where there is none, that there is none.
+expect 2 "cpu, cuda or cuda:N" "$prism" run -m "$model" -p hello --device tpu
+expect 2 "a whole number" "$prism" eval ppl -m "$model" --device cuda:one
+expect 2 "attend works on the CPU" "$prism" attend --in "$golden" --device cuda
+if "$prism" info | grep -q "GPU .*none: "; then
+    expect 1 "no GPU can be used: " "$prism" run -m "$model" -p hello --device cuda
+    expect 1 "no GPU can be used: " "$prism" bench attention --lengths 1K --device cuda
+fi
 exit $failed
