@@ -19,6 +19,28 @@ static size_t layout(prism_cuda_plan *d, const prism_plan *plan)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
+/*
+ * Zeroed memory, whether or not a graph is being captured: a caller may meet a new shape there, and allocating is no
+ * part of its graph. A stream of its own, because the default one does not wait for, nor hold up, the caller's.
+ */
+static cudaError_t take_zeroed(void **memory, size_t bytes, size_t bytes_zero)
+{
+    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaStream_t stream = NULL;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    cudaError_t error = cudaMalloc(memory, bytes);
+    if (error == cudaSuccess)
+        error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (error == cudaSuccess)
+        error = cudaMemsetAsync(*memory, 0, bytes_zero, stream);
+    if (error == cudaSuccess)
+        error = cudaStreamSynchronize(stream);
+    if (stream)
+        cudaStreamDestroy(stream);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    return error;
+}
+
 prism_status prism_cuda_plan_create(prism_ctx *ctx, prism_plan *plan)
 {
     prism_cuda_device *device = prism_cuda_of(ctx);
@@ -29,9 +51,9 @@ prism_status prism_cuda_plan_create(prism_ctx *ctx, prism_plan *plan)
     d->ordinal = device->ordinal;
     const size_t bytes = layout(d, plan);
     const int before = prism_cuda_enter(d->ordinal);
-    cudaError_t error = bytes == SIZE_MAX ? cudaErrorMemoryAllocation : cudaMalloc(&d->memory, bytes);
-    if (error == cudaSuccess)
-        error = cudaMemset(d->memory, 0, bytes < 4096 ? bytes : bytes - (size_t)plan->n_index_max * sizeof *d->index);
+    const size_t bytes_zero = bytes < 4096 ? bytes : bytes - (size_t)plan->n_index_max * sizeof *d->index;
+    const cudaError_t error =
+        bytes == SIZE_MAX ? cudaErrorMemoryAllocation : take_zeroed(&d->memory, bytes, bytes_zero);
     prism_cuda_leave(before, d->ordinal);
     if (error != cudaSuccess) {
         cudaGetLastError();
@@ -47,7 +69,10 @@ void prism_cuda_plan_destroy(prism_plan *plan)
 {
     prism_cuda_plan *d = plan->device;
     const int before = prism_cuda_enter(d->ordinal);
+    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed; /* garbage collectors run at any time */
+    cudaThreadExchangeStreamCaptureMode(&mode);
     cudaFree(d->memory);
+    cudaThreadExchangeStreamCaptureMode(&mode);
     prism_cuda_leave(before, d->ordinal);
     free(d);
 }
