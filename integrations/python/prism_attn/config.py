@@ -1,0 +1,92 @@
+"""A method and its options, as one string: what operators carry, what caches are keyed by."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import lru_cache
+
+from . import _abi
+from ._abi import lib
+from .rope import Bands, Rope
+
+
+def methods() -> list[str]:
+    """Names that `method=` takes."""
+    return [lib.prism_method_name(i).decode() for i in range(lib.prism_method_count())]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options ready for a call. `options` borrows `_bands`; both live as long as this object, and neither changes."""
+
+    text: str
+    options: _abi.Options
+    block_size: int
+    note: str  # why the plan is what it is, for statistics: "sinks"
+    _bands: _abi.Bands | None
+
+
+def make_config(
+    method: str = "prism",
+    rope: Rope | float | None = None,
+    bands: Bands | None = None,
+    d_head: int = 0,
+    note: str = "",
+    **options,
+) -> str:
+    """The string of a method, its options by the library's names ("top_p", "min_tokens", ...), and the bands.
+
+    rope: a Rope, or the base of a full half-split rotation of d_head dimensions; bands follow from it. Methods without
+    bands (all but prism) ignore both. note: added to the path that stats() shows.
+    """
+    if bands is None and rope is not None:
+        block_size = int(options.get("block_size", 128))
+        bands = _bands_of(rope, block_size) if isinstance(rope, Rope) else _bands_of_base(rope, d_head, block_size)
+    return _join(method, tuple(sorted(options.items())), bands, note)
+
+
+@lru_cache(maxsize=256)
+def _bands_of(rope: Rope, block_size: int) -> Bands:
+    return rope.bands(block_size)
+
+
+@lru_cache(maxsize=256)
+def _bands_of_base(base: float, d_head: int, block_size: int) -> Bands:
+    return Rope.half_split(d_head, base).bands(block_size)
+
+
+@lru_cache(maxsize=256)
+def _join(method: str, options: tuple[tuple[str, object], ...], bands: Bands | None, note: str) -> str:
+    fields = [("method", method), *((k, int(v) if isinstance(v, bool) else v) for k, v in options)]
+    if bands is not None:
+        fields.append(("bands", bands.text))
+    if note:
+        fields.append(("note", note))
+    text = ";".join(f"{name}={value}" for name, value in fields)
+    parse_config(text)  # a mistake shows where it was made
+    return text
+
+
+@lru_cache(maxsize=256)
+def parse_config(text: str) -> Config:
+    """The options of a string; ValueError if the library does not know a name or a value."""
+    options, bands, note = _abi.Options(), None, ""
+    lib.prism_options_init(ctypes.byref(options))
+    for name, value in (field.split("=", 1) for field in text.split(";")):
+        if name == "bands":
+            bands = Bands.parse(value).to_c()
+            options.bands = ctypes.pointer(bands)
+        elif name == "note":
+            note = value
+        else:
+            _set(options, name, value)
+    return Config(text, options, options.block_size, note, bands)
+
+
+def _set(options: _abi.Options, name: str, value: str) -> None:
+    if lib.prism_options_set(ctypes.byref(options), name.encode(), value.encode()) == 0:
+        return
+    if name == "method":
+        raise ValueError(f"unknown method {value!r}; there are {', '.join(methods())}")
+    raise ValueError(f"option {name}={value}: unknown name, or out of range")

@@ -1,0 +1,29 @@
+"""`python -m prism_attn.info`: the library, its kernels, the GPUs it can use."""
+
+from __future__ import annotations
+
+import ctypes
+
+from . import _abi
+from ._abi import CPU, CUDA, PrismError, lib
+from .config import methods
+from .engine import Context
+
+
+def main() -> None:
+    """Prints it."""
+    print(f"library  {_abi.lib._name}, version {lib.prism_version().decode()}")
+    print(f"methods  {', '.join(methods())}")
+    info, context = _abi.Info(struct_size=ctypes.sizeof(_abi.Info)), Context(CPU, 0, 0)
+    _abi.check(lib.prism_get_info(context.handle, ctypes.byref(info)), context.handle)
+    print(f"CPU      {info.isa_name.decode()} kernels, {info.n_thread} threads; has {info.cpu_features.decode()}")
+    try:
+        Context(CUDA, 0, 0)
+    except PrismError:
+        print(f"GPU      none usable: {_abi.gpu_problem(0)}")
+    else:
+        print("GPU      usable")
+
+
+if __name__ == "__main__":
+    main()
