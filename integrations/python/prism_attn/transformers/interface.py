@@ -1,0 +1,181 @@
+"""The attention function that transformers calls in every layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .. import counting, torch_ops
+from .._abi import PrismError
+from ..config import make_config
+from ..rope import Rope
+from .dense import dense_attention
+from .mask import is_lengths
+from .rotary import NoRotation, length_regime, rotation_of
+
+BLOCK_FIELDS = ("n_high", "n_low")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A method and its options, for the layers they were enabled for.
+
+    n_high, n_low: sizes of the two bands in dimensions; None: chosen from the frequencies (64 and 96 of 128, as in the
+    paper, for the bases of today's models).
+    """
+
+    method: str = "prism"
+    options: tuple[tuple[str, object], ...] = ()
+    n_high: int | None = None
+    n_low: int | None = None
+
+    @classmethod
+    def of(cls, method: str = "prism", **options: object) -> Settings:
+        """Raises ValueError for options that the library does not know."""
+        own = {name: options.pop(name) for name in BLOCK_FIELDS if name in options}
+        make_config(method, **options)
+        return cls(method, tuple(sorted(options.items())), **own)
+
+    def config(self, rope: Rope | None) -> str:
+        """The configuration for layers with this rotation."""
+        options = dict(self.options)
+        if rope is None:
+            return make_config(self.method, **options)
+        block_size = int(options.get("block_size", 128))
+        return make_config(self.method, bands=rope.bands(block_size, self.n_high, self.n_low), **options)
+
+
+_op = torch.ops.prism_attn.attention
+SINKS_CONFIG = make_config("dense", note="sinks")
+default_settings = Settings.of()
+
+
+def set_default_settings(settings: Settings) -> None:
+    """For layers without settings of their own."""
+    global default_settings
+    default_settings = settings
+
+
+class _LayerState:
+    """What was found out about one attention layer: configurations by (settings, prompt-length regime)."""
+
+    def __init__(self) -> None:
+        self.configs: dict[tuple[Settings, int], tuple[str, str]] = {}
+
+
+@torch.compiler.assume_constant_result
+def layer_config(module: nn.Module, n_token: int) -> tuple[str, str]:
+    """(configuration, ""), or ("", why this layer cannot be sparse)."""
+    settings = getattr(module, "_prism_settings", None) or default_settings
+    state = module.__dict__.get("_prism_state")
+    if state is None:
+        state = module.__dict__["_prism_state"] = _LayerState()
+    regime = length_regime(module, n_token)
+    found = state.configs.get((settings, regime))
+    if found is None:
+        found = state.configs[settings, regime] = _find_config(module, settings, n_token)
+    return found
+
+
+def _find_config(module: nn.Module, settings: Settings, n_token: int) -> tuple[str, str]:
+    rope = None
+    if settings.method not in ("dense", "meanpool"):
+        try:
+            rope = rotation_of(module, n_token)
+        except NoRotation as why:
+            if settings.method == "prism":
+                return "", str(why)
+    return settings.config(rope), ""
+
+
+def _why_not(module: nn.Module, query, key, value, mask, dropout: float, kwargs: dict) -> str:
+    """The reason why PyTorch computes this call; "" if the library can."""
+    if query.shape[2] == 1:
+        return "one query"
+    if not kwargs.get("is_causal", True) or not getattr(module, "is_causal", True):
+        return "not causal"
+    if kwargs.get("sliding_window") is not None and key.shape[2] > kwargs["sliding_window"]:
+        return "sliding window"
+    if mask is not None and not is_lengths(mask):
+        return "mask is not causal with padding"
+    if kwargs.get("softcap") is not None:
+        return "softcap"
+    if kwargs.get("position_bias") is not None or kwargs.get("cache") is not None:
+        return "position bias or paged cache of transformers"
+    if dropout:
+        return "dropout"
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        return "gradients wanted"
+    if not query.dtype == key.dtype == value.dtype or query.dtype not in torch_ops.DTYPES:
+        return f"types {query.dtype}, {key.dtype}, {value.dtype}"
+    if key.shape != value.shape or query.shape[-1] != key.shape[-1] or key.shape[-1] > 256:
+        return f"head of {query.shape[-1]} and {value.shape[-1]} dimensions"
+    if query.shape[1] % key.shape[1]:
+        return "query heads are no multiple of KV heads"
+    if query.is_cuda and query.dtype is torch.float32:
+        return "float32 on a GPU, where the library has no tensor cores for it"
+    if query.device.type not in ("cpu", "cuda"):
+        return f"device {query.device.type}"
+    return ""
+
+
+def prism_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """query [B, n_head, n_q, d], key and value [B, n_kv_head, n_kv, d], after rotation and cache; returns
+    ([B, n_q, n_head, d], None)."""
+    layer = getattr(module, "layer_idx", None)
+    layer = -1 if layer is None else layer
+    why = _why_not(module, query, key, value, attention_mask, dropout, kwargs)
+    sinks = kwargs.get("s_aux")
+    config = ""
+    if not why:
+        if sinks is not None:  # exact, by the library's full plan: the sink's share is known from the denominator
+            config = SINKS_CONFIG
+        else:
+            config, why = layer_config(module, key.shape[2])
+    if why:
+        _count(layer, f"dense: {why}", query.shape[0] * query.shape[2])
+        return dense_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
+    lengths = attention_mask
+    n_seq, n_head, n_q, d = query.shape
+    make = torch.zeros if lengths is not None else torch.empty
+    out = make((n_seq, n_q, n_head, d), dtype=query.dtype, device=query.device)
+    lse = torch.empty((n_seq, n_head, n_q), dtype=torch.float32, device=query.device) if sinks is not None else None
+    where = (scaling or 0.0, -1, lengths, None, 0, 0, layer)
+    try:
+        _op(query, key, value, out.transpose(1, 2), lse, config, "bhnd", "bhnd", *where)
+    except PrismError as refused:
+        if refused.status != "PRISM_ERROR_UNSUPPORTED":
+            raise
+        _count(layer, f"dense: {refused}", n_seq * n_q)
+        return dense_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
+    if sinks is not None:
+        share = torch.sigmoid(lse.transpose(1, 2) - sinks.float())  # of the keys in the denominator with the sink
+        out = (out * share[..., None]).to(out.dtype)
+    return out, None
+
+
+def _count(layer: int, path: str, n_query: int) -> None:
+    if torch.compiler.is_compiling():
+        _count_traced(layer, path + " (compiled: counted once)")
+    else:
+        counting.record(layer, path, n_query)
+
+
+@torch.compiler.assume_constant_result
+def _count_traced(layer: int, path: str) -> int:
+    counting.record(layer, path, 0)
+    return 0
+
+
+__all__ = ["Settings", "layer_config", "prism_attention", "set_default_settings"]
