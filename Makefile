@@ -3,7 +3,7 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 MODEL := models/prism-testbed-32m-q8_0.gguf
 
-.PHONY: all cuda demo test test-release test-sanitize test-fuzz test-aarch64 test-cuda-build test-gpu install clean help
+.PHONY: all cuda demo test test-release test-sanitize test-fuzz test-aarch64 test-cuda-build test-python test-gpu install clean help
 
 all: ## build build/prism and the library
 	@tools/install-deps.sh build
@@ -24,9 +24,9 @@ ggml: ## build/libggml-prism.so, the llama.cpp plug-in: docs/llamacpp.md (needs 
 	@echo "$(abspath $(BUILD))/libggml-prism.so"
 .PHONY: ggml
 
-test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator
+test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator, the Python package
 	@tools/install-deps.sh test
-	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz test-aarch64 test-cuda-build
+	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz test-aarch64 test-cuda-build test-python
 
 test-release:
 	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
@@ -57,6 +57,10 @@ test-cuda-build: ## compile the CUDA backend, and see that it says so where ther
 	    cmake -S . -B build-cuda -DPRISM_CUDA=ON >/dev/null && cmake --build build-cuda -j $(JOBS) && \
 	    cd build-cuda && ctest -L cuda --output-on-failure; \
 	else echo "nvcc is not installed: the CUDA backend was not compiled"; fi
+
+test-python: ## build the Python wheel, install it into a clean environment, run its tests (downloads 450 MB once)
+	@[ -x build-test/prism ] || $(MAKE) --no-print-directory all
+	@tools/test-python.sh build-python $$(ls build-test/prism build/prism 2>/dev/null | head -n 1)
 
 test-gpu: ## run the tests of the CUDA backend (needs an NVIDIA GPU)
 	@tools/install-deps.sh test

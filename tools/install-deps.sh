@@ -47,6 +47,7 @@ if [ "$what" = test ]; then
     need_library cmocka libcmocka-dev
     need_command clang clang
     need_command python3 python3 # writes the fuzzers' seeds
+    python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv" # where the Python package is tested
     if [ "$(uname -m)" = x86_64 ]; then # other machines, emulated: old ones, and AArch64
         need_command qemu-x86_64 qemu-user
         need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
