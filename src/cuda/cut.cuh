@@ -146,7 +146,7 @@ __device__ __forceinline__ void select_row(Team<W> &team, float *logit, int n, f
         top = kNone;
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            if (!finite(e[i]))
+            if (i * 32 * W < n - first && !finite(e[i])) /* past the row's end is another row */
                 logit[i * 32 * W + first] = NAN, e[i] = kNone;
             top = fmaxf(top, e[i]);
         }
