@@ -18,6 +18,12 @@ void lm_session_options_init(lm_session_options *options)
     *options = (lm_session_options){.n_ctx = 4096, .kv_type = PRISM_F16};
 }
 
+/* Method moments and every correction read more of a block than the mean of its keys. */
+static bool keeps_moments(const lm_session *s)
+{
+    return s->options.method == PRISM_METHOD_MOMENTS || s->options.correct > PRISM_CORRECTION_NONE;
+}
+
 static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
 {
     const lm_config *c = &s->model->config;
@@ -26,8 +32,9 @@ static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
     if (!s->pooled || !s->layer_stats)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for the state of %d layers", c->n_layer);
     for (int32_t i = 0; i < c->n_layer; i++)
-        if (prism_pooled_init(&s->pooled[i], c->n_kv_head, c->d_head, s->options.block_size, s->n_ctx,
-                              s->pooled_memory + (size_t)i * pooled_bytes, pooled_bytes) != PRISM_OK)
+        if ((keeps_moments(s) ? prism_pooled_moments_init : prism_pooled_init)(
+                &s->pooled[i], c->n_kv_head, c->d_head, s->options.block_size, s->n_ctx,
+                s->pooled_memory + (size_t)i * pooled_bytes, pooled_bytes) != PRISM_OK)
             return lm_fail(err, LM_ERROR_RUN, "the pooled keys of layer %d cannot be set up", i);
     return true;
 }
@@ -121,7 +128,8 @@ static bool create(lm_session *s, const lm_session_options *options, lm_error *e
     if (!set_options(s, options, err))
         return false;
     size_t pooled_bytes;
-    if (prism_pooled_bytes(c->n_kv_head, c->d_head, s->options.block_size, s->n_ctx, &pooled_bytes) != PRISM_OK)
+    if ((keeps_moments(s) ? prism_pooled_moments_bytes : prism_pooled_bytes)(
+            c->n_kv_head, c->d_head, s->options.block_size, s->n_ctx, &pooled_bytes) != PRISM_OK)
         return lm_fail(err, LM_ERROR_USAGE, "blocks of %d tokens in a context of %d cannot be pooled",
                        s->options.block_size, s->n_ctx);
     pooled_bytes = (pooled_bytes + 63) / 64 * 64; /* each layer's share must start aligned */

@@ -14,6 +14,11 @@
  *   select_strided            Q, K -> bitmaps from antidiagonal sums                            [O(n^2 / stride)]
  *   select_tokens             Q, means -> bitmaps from query tokens                             [O(n^2 / block)]
  *
+ * and past the paper (docs/moments.md):
+ *
+ *   select_moments            Q, K, means, variances -> bitmaps from query tokens                      [O(n^2 / block)]
+ *   attend_corrected          attend, and what the pruned blocks contribute through their moments
+ *
  * All arguments were checked at the API's door; the scratch has the size that the _bytes function gave. Means and
  * bitmaps are the backend's own formats: means_bytes() and bits_bytes() say how large.
  *
@@ -35,6 +40,9 @@ typedef struct prism_pool_job {
     prism_pooled *pooled;     /* [n_seq], what it lacks is appended; NULL: nothing is kept */
     void *q_mean;             /* out, [n_row][d_head]; NULL: not wanted */
     void *k_mean;             /* out, [n_seq][n_kv_head][n_kblk][d_head]; NULL: not wanted */
+    void *k_var;              /* out, [n_seq][n_kv_head][n_kblk][n_group]: variances of groups of dimensions */
+    void *v_mean;             /* out, as k_mean, of the values. NULL: not wanted; both only with k_mean, and with pooled
+                                 only of states that keep moments */
 } prism_pool_job;
 
 enum { PRISM_MAX_BAND = 2 };
@@ -117,8 +125,7 @@ typedef struct prism_strided_job {
     void *scratch;
 } prism_strided_job;
 
-/* Query tokens against pooled keys. The mass of a block is summed over a query block's rows; a variance of the keys
- * beside k_mean, and masses normalised row by row, would be further fields of this job. */
+/* Query tokens against pooled keys. The mass of a block is summed over a query block's rows. */
 typedef struct prism_tokens_job {
     const prism_problem *problem;
     int32_t min_tokens;
@@ -127,6 +134,25 @@ typedef struct prism_tokens_job {
     uint64_t *bits; /* out, [n_row][n_word], overwritten */
     void *scratch;
 } prism_tokens_job;
+
+/* Query tokens against mean and variance of the keys of the blocks before their own: core/moments.h. */
+typedef struct prism_moments_job {
+    const prism_problem *problem;
+    int32_t min_tokens;
+    const void *k_mean, *k_var; /* of pool */
+    float error;                /* at least this: kept */
+    bool keep_sink, keep_own;
+    void *bits; /* out, overwritten */
+    void *scratch;
+} prism_moments_job;
+
+/* attend, each row's softmax starting from the blocks before its own that the plan does not list. */
+typedef struct prism_correct_job {
+    const prism_problem *problem;
+    const prism_plan *plan;              /* without single keys */
+    const void *k_mean, *k_var, *v_mean; /* of pool; k_var NULL: PRISM_CORRECTION_MEAN */
+    void *scratch;
+} prism_correct_job;
 
 typedef enum prism_moment {
     PRISM_MOMENT_START,
@@ -191,6 +217,11 @@ typedef struct prism_kernels {
     void (*select_strided)(const prism_ctx *ctx, const prism_strided_job *job);
     size_t (*select_tokens_bytes)(const prism_ctx *ctx, const prism_problem *p);
     void (*select_tokens)(const prism_ctx *ctx, const prism_tokens_job *job);
+    size_t (*select_moments_bytes)(const prism_ctx *ctx, const prism_problem *p);
+    void (*select_moments)(const prism_ctx *ctx, const prism_moments_job *job);
+    size_t (*variances_bytes)(const prism_problem *p, int64_t n_mean); /* of a k_var; with either stage of moments */
+    size_t (*attend_corrected_bytes)(const prism_ctx *ctx, const prism_problem *p);
+    void (*attend_corrected)(const prism_ctx *ctx, const prism_correct_job *job);
 
     /* Time passes at the device: mark notes a moment, seconds says how long it was between two, waiting for them. */
     void (*mark)(const prism_ctx *ctx, prism_moment moment);

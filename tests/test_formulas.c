@@ -111,7 +111,8 @@ static stage_result run_stages(prism_ctx *ctx, int n, prism_calibration mode)
     call.q = prism_tensor_token_major(qf, PRISM_F32, n, 1, D);
     call.k = prism_tensor_token_major(kf, PRISM_F32, n, 1, D);
     const prism_problem p = {&call, B, 1, N_BLK, N_BLK, N_BLK, 1, 1 / sqrtf(D), false};
-    prism_pooled pooled = {sizeof pooled, 1, D, B, 0, n, sum};
+    prism_pooled pooled = {
+        .struct_size = sizeof pooled, .n_kv_head = 1, .d_head = D, .block_size = B, .n_token_max = n, .key_sum = sum};
     const prism_bands bands = {.d_head = D, .n_high = 4, .n_low = 6, .high = {0, 1, 4, 5}, .low = {1, 2, 3, 5, 6, 7}};
     stage_result r;
     assert_true(ctx->kernels->select_bytes(ctx, &p) <= sizeof scratch);
@@ -124,7 +125,9 @@ static stage_result run_stages(prism_ctx *ctx, int n, prism_calibration mode)
                                   .bits = r.bits,
                                   .scratch = scratch};
     prism_energy k_upto[N_BLK];
-    ctx->kernels->pool(ctx, &(prism_pool_job){&p, &bands, &pooled, r.q_mean, r.k_mean});
+    ctx->kernels->pool(
+        ctx,
+        &(prism_pool_job){.problem = &p, .bands = &bands, .pooled = &pooled, .q_mean = r.q_mean, .k_mean = r.k_mean});
     prism_calibrate_cpu(&job, r.factor, k_upto);
     ctx->kernels->select(ctx, &job);
     return r;
@@ -202,10 +205,16 @@ static void check_white(double base, double tau_h, double tau_l)
     static float q_mean[n_block_white * d_white], k_mean[n_block_white * d_white], sum[n_block_white * d_white];
     static float factor[n_block_white * PRISM_MAX_BAND];
     static prism_energy k_upto[n_block_white];
-    prism_pooled pooled = {sizeof pooled, 1, d_white, block_white, 0, call.n_q, sum};
+    prism_pooled pooled = {.struct_size = sizeof pooled,
+                           .n_kv_head = 1,
+                           .d_head = d_white,
+                           .block_size = block_white,
+                           .n_token_max = call.n_q,
+                           .key_sum = sum};
     prism_ctx *ctx;
     assert_ok(prism_create(NULL, &ctx));
-    ctx->kernels->pool(ctx, &(prism_pool_job){&p, &bands, &pooled, q_mean, k_mean});
+    ctx->kernels->pool(
+        ctx, &(prism_pool_job){.problem = &p, .bands = &bands, .pooled = &pooled, .q_mean = q_mean, .k_mean = k_mean});
     prism_calibrate_cpu(&(prism_select_job){.problem = &p, .q_mean = q_mean, .k_mean = k_mean, .bands = &bands}, factor,
                         k_upto);
     /* The prediction is for infinitely many blocks; 512 of 128 dimensions leave about 0.6 %. */

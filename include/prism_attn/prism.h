@@ -234,11 +234,22 @@ typedef enum prism_method {
     PRISM_METHOD_DENSE = 1,    /* full attention: the plan lists every causal block */
     PRISM_METHOD_MEANPOOL = 2, /* one band of all dimensions, uncalibrated: the paper's strawman */
     /* Rivals, from their papers and code; docs/methods.md has sources, parameters and what was left out. */
-    PRISM_METHOD_MINFERENCE = 3,  /* vertical and slash lines found by the last queries; lists single keys too */
-    PRISM_METHOD_FLEXPREFILL = 4, /* the same by blocks, with budgets that reach a mass; or pooled scores, per head */
-    PRISM_METHOD_XATTENTION = 5,  /* antidiagonal sums of strided queries and keys */
-    PRISM_METHOD_FLASHPREFILL = 6 /* query tokens against block means of keys, relative threshold */
+    PRISM_METHOD_MINFERENCE = 3,   /* vertical and slash lines found by the last queries; lists single keys too */
+    PRISM_METHOD_FLEXPREFILL = 4,  /* the same by blocks, with budgets that reach a mass; or pooled scores, per head */
+    PRISM_METHOD_XATTENTION = 5,   /* antidiagonal sums of strided queries and keys */
+    PRISM_METHOD_FLASHPREFILL = 6, /* query tokens against block means of keys, relative threshold */
+    /* Past the paper (docs/moments.md): query tokens against mean and variance of the keys of a block; a row keeps the
+       blocks that their moments cannot stand for, and the others contribute through their moments. */
+    PRISM_METHOD_MOMENTS = 7
 } prism_method;
+
+/* What a block that a row prunes contributes to its softmax. Any method that lists whole blocks. Values are frozen. */
+typedef enum prism_correction {
+    PRISM_CORRECTION_DEFAULT = 0, /* MOMENTS with method moments, else NONE */
+    PRISM_CORRECTION_NONE = 1,    /* nothing */
+    PRISM_CORRECTION_MEAN = 2,    /* its mean value, at the weight of its keys' mean */
+    PRISM_CORRECTION_MOMENTS = 3  /* the same, at the weight that mean and variance of its keys foretell */
+} prism_correction;
 
 typedef enum prism_calibration {
     PRISM_CALIBRATION_GLOBAL = 0, /* band energies over all blocks of the call (paper) */
@@ -273,6 +284,8 @@ typedef struct prism_options {
     int32_t flash_sink;      /* first blocks that every row keeps */
     int32_t flash_window;    /* blocks up to a row's own that it keeps, its own included; at least 1 */
     int32_t flash_last;      /* query blocks at the call's end that keep everything */
+    prism_correction correct;
+    float moments_error; /* method moments: blocks of at least this error are kept; 0 is dense */
 } prism_options;
 
 PRISM_API void prism_options_init(prism_options *options);
@@ -290,14 +303,17 @@ PRISM_API int32_t prism_method_count(void);
 
 /*
  * Pooled keys of one sequence: per block and KV head the sum of its keys, so that appending is exact. The memory is
- * the caller's: 1/block_size of a float32 key cache.
+ * the caller's: 1/block_size of a float32 key cache. With moments, for method moments and for corrections, three times
+ * that: the squares of the keys' deviations from their mean, and the sum of the values, are kept, too.
  */
 typedef struct prism_pooled {
     size_t struct_size;
     int32_t n_kv_head, d_head, block_size;
     int32_t n_token; /* keys pooled so far */
     int32_t n_token_max;
-    float *key_sum; /* [block][n_kv_head][d_head] */
+    float *key_sum;   /* [block][n_kv_head][d_head] */
+    float *key_m2;    /* the same shape: sum over the block's keys of (key - their mean)^2; NULL: without moments */
+    float *value_sum; /* the same; NULL with key_m2 */
 } prism_pooled;
 
 PRISM_API prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
@@ -305,6 +321,12 @@ PRISM_API prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int
 /* memory: at least prism_pooled_bytes() of them, aligned to 64; borrowed until the caller stops using *pooled. */
 PRISM_API prism_status prism_pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
                                          int32_t n_token_max, void *memory, size_t bytes);
+/* The same with moments. Values are then read while keys are pooled: call->v must be there wherever keys are missing.
+ */
+PRISM_API prism_status prism_pooled_moments_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size,
+                                                  int32_t n_token_max, size_t *bytes);
+PRISM_API prism_status prism_pooled_moments_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head,
+                                                 int32_t block_size, int32_t n_token_max, void *memory, size_t bytes);
 
 /*
  * One call: n_seq independent sequences of one layer. n_q, n_kv and q_start hold for every sequence; where the arrays
@@ -355,8 +377,8 @@ PRISM_API prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call,
                                          prism_plan **out);
 PRISM_API void prism_plan_destroy(prism_plan *plan); /* NULL is allowed */
 
-/* pool -> score -> select. Reads q, k (or pooled), never v. CAPACITY if the plan is too small, for blocks or for
- * single keys; the sentence says by how much. */
+/* pool -> score -> select. Reads q, k (or pooled); v only where call->pooled keeps moments. CAPACITY if the plan is too
+ * small, for blocks or for single keys; the sentence says by how much. */
 PRISM_API prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, const prism_call *call,
                                         prism_plan *plan, void *workspace, size_t workspace_bytes);
 
@@ -387,8 +409,10 @@ typedef struct prism_plan_view {
     const int64_t *key_ptr;   /* [n_row + 1] */
     const int32_t *key_index; /* [key_ptr[n_row]] */
     int64_t n_key_selected;
-    double select_flop;  /* operations spent on choosing, as prism_stats counts them; 0 for a plan of your own */
+    double select_flop;  /* operations beside attention over what is listed: choosing, correcting; as prism_stats counts
+                            them; 0 for a plan of your own */
     double pool_seconds; /* of choosing, the part that pooled queries and keys */
+    prism_correction correct; /* what blocks that are not listed contribute; never PRISM_CORRECTION_DEFAULT */
 } prism_plan_view;
 
 /* Caller sets view->struct_size. Pointers stay valid until the plan is built again or destroyed. */
@@ -400,8 +424,9 @@ PRISM_API prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, si
 
 /* --------------------------------------------------------------------------------------------- attention ---- */
 
-/* Exact attention of each query over the listed blocks and keys, causal by position. The plan must have been built for
- * this shape. Writes call->o, and call->lse if wanted. */
+/* Exact attention of each query over the listed blocks and keys, causal by position, and what the plan's correction
+ * adds for the others. The plan must have been built for this shape. Writes call->o, and call->lse if wanted. A
+ * correction pools what call->pooled lacks, without one all keys and values. */
 PRISM_API prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_plan *plan, void *workspace,
                                     size_t workspace_bytes);
 
@@ -414,7 +439,7 @@ typedef struct prism_stats {
     prism_path path;
     /* Work, in floating-point operations: 2 for a multiply-add of a matrix product, 1 for an addition in pooling;
      * exponentials, comparisons and sorting do not count. src/core/work.h has the formulas. */
-    double work_flop;    /* this call: selection, and attention over what is listed */
+    double work_flop;    /* this call: selection, correction, and attention over what is listed */
     double dense_flop;   /* attention over every causal block */
     double pool_seconds; /* of select_seconds, the part that pooled */
 } prism_stats;

@@ -20,16 +20,39 @@ void prism_call_init(prism_call *call)
     call->q_start = -1;
 }
 
-prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
-                                size_t *bytes)
+/* One array of the state. */
+static prism_status pooled_array_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
+                                       size_t *bytes)
 {
     if (n_kv_head < 1 || d_head < 1 || d_head > PRISM_MAX_D_HEAD || (block_size != 64 && block_size != 128) ||
         n_token_max < 1 || !bytes)
         return PRISM_ERROR_INVALID;
     const size_t n_block = ((size_t)n_token_max + (size_t)block_size - 1) / (size_t)block_size;
-    if (__builtin_mul_overflow(n_block, (size_t)n_kv_head * (size_t)d_head * sizeof(float), bytes))
+    if (__builtin_mul_overflow(n_block, (size_t)n_kv_head * (size_t)d_head * sizeof(float), bytes) ||
+        *bytes > SIZE_MAX / 4)
         return PRISM_ERROR_INVALID;
     return PRISM_OK;
+}
+
+/* Arrays of the state follow each other, each aligned. */
+static size_t next_array(size_t bytes)
+{
+    return (bytes + PRISM_ALIGN - 1) / PRISM_ALIGN * PRISM_ALIGN;
+}
+
+prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
+                                size_t *bytes)
+{
+    return pooled_array_bytes(n_kv_head, d_head, block_size, n_token_max, bytes);
+}
+
+prism_status prism_pooled_moments_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
+                                        size_t *bytes)
+{
+    const prism_status status = pooled_array_bytes(n_kv_head, d_head, block_size, n_token_max, bytes);
+    if (!status)
+        *bytes += 2 * next_array(*bytes);
+    return status;
 }
 
 prism_status prism_pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
@@ -50,19 +73,63 @@ prism_status prism_pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t 
     return PRISM_OK;
 }
 
+prism_status prism_pooled_moments_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
+                                       int32_t n_token_max, void *memory, size_t bytes)
+{
+    size_t one, all;
+    prism_status status = prism_pooled_moments_bytes(n_kv_head, d_head, block_size, n_token_max, &all);
+    if (!status && bytes < all)
+        return PRISM_ERROR_CAPACITY;
+    if (!status)
+        status = prism_pooled_init(pooled, n_kv_head, d_head, block_size, n_token_max, memory, bytes);
+    if (!status)
+        status = pooled_array_bytes(n_kv_head, d_head, block_size, n_token_max, &one);
+    if (status)
+        return status;
+    pooled->key_m2 = (float *)((char *)memory + next_array(one));
+    pooled->value_sum = (float *)((char *)memory + 2 * next_array(one));
+    return PRISM_OK;
+}
+
 /* --------------------------------------------------------------------------------------------- workspace ---- */
 
-static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, prism_arena *a,
-                            prism_plan_job *job)
+/* Which moments of blocks a call computes. */
+typedef struct moments {
+    bool mean, variance, value;
+} moments;
+
+/* attends: the plan is attended in the same call, which needs what pruned blocks contribute. */
+static moments moments_of(const prism_options *o, bool attends)
 {
-    const prism_call *c = p->call;
+    const prism_method_impl *m = prism_method_get(o->method);
+    const prism_correction correct = attends ? prism_options_correction(o) : PRISM_CORRECTION_NONE;
+    const bool corrects = correct != PRISM_CORRECTION_NONE;
+    return (moments){m->pools || corrects, m->needs_variances || correct == PRISM_CORRECTION_MOMENTS, corrects};
+}
+
+static moments moments_of_plan(const prism_plan *plan)
+{
+    return (moments){true, plan->correct == PRISM_CORRECTION_MOMENTS, true};
+}
+
+static void layout_moments(const prism_ctx *ctx, const prism_problem *p, moments wanted, prism_arena *a,
+                           prism_plan_job *job)
+{
+    const prism_kernels *k = ctx->kernels;
+    const int64_t n_key = (int64_t)prism_arena_count(a, p->call->n_seq, p->call->n_kv_head, p->n_kblk, 1);
+    job->k_mean = wanted.mean ? prism_arena_take(a, k->means_bytes(p, n_key), 1) : NULL;
+    job->v_mean = wanted.value ? prism_arena_take(a, k->means_bytes(p, n_key), 1) : NULL;
+    job->k_var = wanted.variance ? prism_arena_take(a, k->variances_bytes(p, n_key), 1) : NULL;
+}
+
+static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, bool attends,
+                            prism_arena *a, prism_plan_job *job)
+{
     const prism_kernels *k = ctx->kernels;
     const prism_method_impl *m = prism_method_get(o->method);
-    if (m->pools) {
-        const int64_t n_key = (int64_t)prism_arena_count(a, c->n_seq, c->n_kv_head, p->n_kblk, 1);
+    layout_moments(ctx, p, moments_of(o, attends), a, job);
+    if (m->pools)
         job->q_mean = prism_arena_take(a, k->means_bytes(p, p->n_row), 1);
-        job->k_mean = prism_arena_take(a, k->means_bytes(p, n_key), 1);
-    }
     if (m->list) {
         job->n_block = prism_arena_take(a, (size_t)p->n_row, sizeof *job->n_block);
         job->n_key = prism_arena_take(a, (size_t)p->n_row, sizeof *job->n_key);
@@ -75,16 +142,35 @@ static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const 
 static bool is_full(const prism_options *o)
 {
     const prism_method_impl *m = prism_method_get(o->method);
-    return !m->select ||
+    return !m->select || (o->method == PRISM_METHOD_MOMENTS && o->moments_error == 0) ||
            (m->uses_top_p && (prism_options_top_p(o, o->top_p_high) >= 1 || prism_options_top_p(o, o->top_p_low) >= 1));
 }
 
-static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, bool attends)
 {
     prism_arena a = {0};
     prism_plan_job job;
     if (!is_full(o))
-        layout_plan_job(ctx, p, o, &a, &job);
+        layout_plan_job(ctx, p, o, attends, &a, &job);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+/* Scratch of attending, and before it the moments that a correction reads. */
+static void *layout_attend(const prism_ctx *ctx, const prism_problem *p, moments wanted, prism_arena *a,
+                           prism_plan_job *job)
+{
+    const prism_kernels *k = ctx->kernels;
+    if (!wanted.value)
+        return prism_arena_take(a, k->attend_bytes(ctx, p), 1);
+    layout_moments(ctx, p, wanted, a, job);
+    return prism_arena_take(a, k->attend_corrected_bytes(ctx, p), 1);
+}
+
+static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, moments wanted)
+{
+    prism_arena a = {0};
+    prism_plan_job job;
+    layout_attend(ctx, p, wanted, &a, &job);
     return a.overflow ? SIZE_MAX : a.used;
 }
 
@@ -102,7 +188,7 @@ prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options,
         status = prism_check_backend(ctx, &p, options);
     if (status)
         return status;
-    const size_t plan = plan_bytes(ctx, &p, options), attend = ctx->kernels->attend_bytes(ctx, &p);
+    const size_t plan = plan_bytes(ctx, &p, options, true), attend = attend_bytes(ctx, &p, moments_of(options, true));
     const size_t need = plan > attend ? plan : attend;
     if (need == SIZE_MAX)
         return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "this shape's workspace overflows");
@@ -142,14 +228,24 @@ static prism_status fill_plan(prism_ctx *ctx, const prism_method_impl *m, const 
                                    : prism_plan_no_room(ctx, plan, job->problem, n_selected);
 }
 
+/* Choosing, and what a correction takes. */
 static double select_flop(const prism_method_impl *m, const prism_plan_job *job)
 {
     const prism_problem *p = job->problem;
+    const prism_correction correct = prism_options_correction(job->options);
     double flop = 0;
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
-        if (q.n_q > 0 && q.n_kv >= job->min_tokens)
-            flop += m->flop(p, job->options, &q, p->call->pooled ? p->call->pooled[s].n_token : 0);
+        const int32_t n_pooled = p->call->pooled ? p->call->pooled[s].n_token : 0;
+        if (q.n_q == 0 || q.n_kv < job->min_tokens)
+            continue;
+        flop += m->flop(p, job->options, &q, n_pooled);
+        if (correct == PRISM_CORRECTION_NONE)
+            continue;
+        const bool variances = correct == PRISM_CORRECTION_MOMENTS;
+        flop += prism_work_correct(p, &q, variances) +
+                prism_work_pool_moments(p, &q, n_pooled, variances && !m->needs_variances, true) +
+                (m->pools ? 0 : prism_work_pool_keys(p, &q, n_pooled));
     }
     return flop;
 }
@@ -191,8 +287,25 @@ static double pool_seconds(const prism_ctx *ctx)
     return ctx->kernels->seconds(ctx, PRISM_MOMENT_POOL, PRISM_MOMENT_POOLED);
 }
 
+/* What the method has not pooled: a correction's moments, the keys that the caller's state lacks. */
+static void pool_rest(const prism_plan_job *job, bool pools)
+{
+    if (!pools && job->k_mean)
+        prism_pool(job, false, NULL);
+    else if (!pools)
+        append_keys(job->ctx, job->problem);
+}
+
+/* Values are read where the caller's state keeps their sums. */
+static prism_status check_pooled_values(prism_ctx *ctx, const prism_call *call, int32_t block_size)
+{
+    prism_problem p;
+    return call->pooled && call->pooled[0].value_sum ? prism_check_call(ctx, call, block_size, PRISM_CHECK_V, &p)
+                                                     : PRISM_OK;
+}
+
 static prism_status plan_build(prism_ctx *ctx, const prism_options *options, const prism_call *call, prism_plan *plan,
-                               void *workspace, size_t workspace_bytes)
+                               bool attends, void *workspace, size_t workspace_bytes)
 {
     prism_problem p;
     if (!ctx || !plan)
@@ -207,9 +320,11 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     if (!status)
         status = prism_check_backend(ctx, &p, options);
     if (!status)
-        status = prism_check_pooled(ctx, &p);
+        status = prism_check_pooled(ctx, &p, moments_of(options, true).variance || moments_of(options, true).value);
+    if (!status)
+        status = check_pooled_values(ctx, call, options->block_size);
     if (!status && !is_full(options))
-        status = prism_check_workspace(ctx, workspace, workspace_bytes, plan_bytes(ctx, &p, options));
+        status = prism_check_workspace(ctx, workspace, workspace_bytes, plan_bytes(ctx, &p, options, attends));
     if (status)
         return status;
 
@@ -224,7 +339,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     const prism_method_impl *m = prism_method_get(options->method);
     prism_arena arena = {.base = workspace};
     prism_plan_job job = {.ctx = ctx, .problem = &p, .options = options, .min_tokens = min_tokens};
-    layout_plan_job(ctx, &p, options, &arena, &job);
+    layout_plan_job(ctx, &p, options, attends, &arena, &job);
     const double flop = select_flop(m, &job);
     if (ctx->kernels->other && !begin_on_device(ctx, &p, plan))
         return prism_plan_no_room(ctx, plan, &p, 0);
@@ -234,8 +349,8 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
         plan->select_flop = flop;
         plan->pools = m->pools && ctx->timed;
         plan->pool_seconds = plan->pools && !ctx->kernels->other ? pool_seconds(ctx) : 0;
-        if (!m->pools) /* as promised: what is missing is appended */
-            append_keys(ctx, &p);
+        plan->correct = prism_options_correction(options);
+        pool_rest(&job, m->pools);
     }
     return status ? status : prism_device_status(ctx);
 }
@@ -245,7 +360,7 @@ prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, cons
 {
     if (ctx)
         ctx->timed = !ctx->kernels->other; /* on the CPU the clock costs nothing, and prism_plan_view reports it */
-    return plan_build(ctx, options, call, plan, workspace, workspace_bytes);
+    return plan_build(ctx, options, call, plan, false, workspace, workspace_bytes);
 }
 
 /* ------------------------------------------------------------------------------------------------ attend ---- */
@@ -259,11 +374,36 @@ prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call)
     if (!status)
         status = prism_check_backend(ctx, &p, NULL);
     if (!status)
-        status = prism_check_pooled(ctx, &p);
+        status = prism_check_pooled(ctx, &p, false);
+    if (!status)
+        status = check_pooled_values(ctx, call, p.block_size);
     if (status)
         return status;
     append_keys(ctx, &p);
     return prism_device_status(ctx);
+}
+
+/* pooled: the moments stand in the workspace already. */
+static void attend(prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, moments wanted, bool pooled,
+                   void *workspace)
+{
+    prism_arena a = {.base = workspace};
+    prism_plan_job job = {.ctx = ctx, .problem = p};
+    if (plan->correct == PRISM_CORRECTION_NONE) {
+        ctx->kernels->attend(ctx, p, plan, workspace);
+        return;
+    }
+    void *scratch = layout_attend(ctx, p, wanted, &a, &job);
+    if (!pooled)
+        prism_pool(&job, false, NULL);
+    ctx->kernels->attend_corrected(ctx, &(prism_correct_job){
+                                            .problem = p,
+                                            .plan = plan,
+                                            .k_mean = job.k_mean,
+                                            .k_var = plan->correct == PRISM_CORRECTION_MOMENTS ? job.k_var : NULL,
+                                            .v_mean = job.v_mean,
+                                            .scratch = scratch,
+                                        });
 }
 
 prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_plan *plan, void *workspace,
@@ -284,10 +424,16 @@ prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_pl
         return status;
     if (!prism_plan_matches(plan, &p))
         return prism_fail(ctx, PRISM_ERROR_INVALID, "the plan was built for another shape");
-    status = prism_check_workspace(ctx, workspace, workspace_bytes, ctx->kernels->attend_bytes(ctx, &p));
+    const bool corrects = plan->correct != PRISM_CORRECTION_NONE;
+    const moments wanted = corrects ? moments_of_plan(plan) : (moments){0};
+    if (corrects)
+        status = prism_check_pooled(ctx, &p, true);
+    if (!status)
+        status = prism_check_workspace(ctx, workspace, workspace_bytes, attend_bytes(ctx, &p, wanted));
     if (status)
         return status;
-    ctx->kernels->attend(ctx, &p, plan, workspace);
+    ctx->timed = false;
+    attend(ctx, &p, plan, wanted, false, workspace);
     return prism_device_status(ctx);
 }
 
@@ -329,17 +475,22 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
         status = prism_check_call(ctx, call, options->block_size,
                                   PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
     if (!status)
-        status = prism_check_workspace(ctx, workspace, workspace_bytes, ctx->kernels->attend_bytes(ctx, &p));
+        status = prism_check_options(ctx, options, call->d_head);
+    if (!status)
+        status = prism_check_backend(ctx, &p, options);
+    if (!status)
+        status =
+            prism_check_workspace(ctx, workspace, workspace_bytes, attend_bytes(ctx, &p, moments_of(options, true)));
     if (status)
         return status;
     ctx->timed = stats != NULL;
     if (stats)
         ctx->kernels->mark(ctx, PRISM_MOMENT_START);
-    status = plan_build(ctx, options, call, plan, workspace, workspace_bytes);
+    status = plan_build(ctx, options, call, plan, true, workspace, workspace_bytes);
     if (status)
         return status;
     if (stats)
         ctx->kernels->mark(ctx, PRISM_MOMENT_PLANNED);
-    ctx->kernels->attend(ctx, &p, plan, workspace);
+    attend(ctx, &p, plan, moments_of(options, true), true, workspace);
     return stats ? read_stats(ctx, &p, plan, stats) : prism_device_status(ctx);
 }

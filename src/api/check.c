@@ -287,7 +287,7 @@ prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, i
     return PRISM_OK;
 }
 
-prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem)
+prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem, bool moments)
 {
     const prism_call *c = problem->call;
     if (c->pooled && problem->device_lengths)
@@ -298,6 +298,14 @@ prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem)
         if (x->struct_size < sizeof *x || !x->key_sum || x->n_kv_head != c->n_kv_head || x->d_head != c->d_head ||
             x->block_size != problem->block_size)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] was not initialised for this shape", s);
+        if (!x->key_m2 != !x->value_sum || !x->key_m2 != !c->pooled[0].key_m2)
+            return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] keeps a part of the moments, or not what others do",
+                              s);
+        if (moments && !x->key_m2)
+            return prism_fail(ctx, PRISM_ERROR_INVALID,
+                              "pooled[%d] keeps no moments, which the method or the correction needs: use "
+                              "prism_pooled_moments_init()",
+                              s);
         if (x->n_token < 0 || x->n_token > n_kv)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] holds %d keys, past the last query's %d", s,
                               x->n_token, n_kv);
@@ -310,7 +318,10 @@ prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem)
 
 prism_status prism_check_backend(prism_ctx *ctx, const prism_problem *problem, const prism_options *options)
 {
-    const char *sentence = ctx->kernels->refuses ? ctx->kernels->refuses(ctx, problem, options) : NULL;
+    const prism_kernels *k = ctx->kernels;
+    const char *sentence = k->refuses ? k->refuses(ctx, problem, options) : NULL;
+    if (!sentence && options && !k->attend_corrected && prism_options_correction(options) != PRISM_CORRECTION_NONE)
+        sentence = "pruned blocks cannot be corrected";
     return sentence ? prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: %s", ctx->kernels->name, sentence) : PRISM_OK;
 }
 

@@ -20,7 +20,8 @@ prism_status prism_check_call(prism_ctx *ctx, const prism_call *call, int32_t bl
 /* Options in two steps: whether the struct can be read at all, before anything reads it; what it says. */
 prism_status prism_check_options_struct(prism_ctx *ctx, const prism_options *options);
 prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, int32_t d_head);
-prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem);
+/* moments: states without them will not do. */
+prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem, bool moments);
 /* What this context's backend does not compute. options NULL: only attention is wanted. */
 prism_status prism_check_backend(prism_ctx *ctx, const prism_problem *problem, const prism_options *options);
 /* CAPACITY: the plan lacks room for n_index blocks of this call, or for its rows. */

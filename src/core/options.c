@@ -1,7 +1,10 @@
 /* Options: defaults, and setting a field by its name. */
 #include "core/options.h"
 
+#include <float.h>
 #include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +32,7 @@ void prism_options_init(prism_options *options)
     options->flash_sink = 2;
     options->flash_window = 4;
     options->flash_last = 2;
+    options->moments_error = 0.05f;
 }
 
 /* Each option once: where it lives, what it may hold. */
@@ -69,6 +73,8 @@ static const option_field fields[] = {
     INT(flash_sink, 0, INT32_MAX),
     INT(flash_window, 1, INT32_MAX),
     INT(flash_last, 0, INT32_MAX),
+    INT(correct, 0, 3),
+    FLOAT(moments_error, 0, FLT_MAX),
 };
 #undef INT
 #undef FLOAT
@@ -80,6 +86,12 @@ static double field_value(const prism_options *options, const option_field *f)
     if (f->kind == field_float)
         return (double)*(const float *)at;
     return (double)*(const int32_t *)at; /* enums are int-sized */
+}
+
+/* A correction that a method cannot have: it stands for whole blocks. */
+static bool corrects_lines(const prism_options *options)
+{
+    return options->method == PRISM_METHOD_MINFERENCE && options->correct > PRISM_CORRECTION_NONE;
 }
 
 static const char *field_problem(const option_field *f, double value)
@@ -102,18 +114,31 @@ const char *prism_options_problem(const prism_options *options)
         if (problem)
             return problem;
     }
+    if (corrects_lines(options))
+        return "correct";
     return prism_method_name(options->method) ? NULL : "method";
 }
 
-static prism_status set_calibration(prism_options *options, const char *value)
+/* Options whose values have names: a name's place is its value. */
+typedef struct named_option {
+    const char *name;
+    size_t offset;
+    const char *value[4];
+} named_option;
+
+static const named_option named[] = {
+    {"calibration", offsetof(prism_options, calibration), {"global", "causal"}},
+    {"correct", offsetof(prism_options, correct), {"default", "none", "mean", "moments"}},
+};
+
+static prism_status set_named(prism_options *options, const named_option *n, const char *value)
 {
-    if (!strcmp(value, "global"))
-        options->calibration = PRISM_CALIBRATION_GLOBAL;
-    else if (!strcmp(value, "causal"))
-        options->calibration = PRISM_CALIBRATION_CAUSAL;
-    else
-        return PRISM_ERROR_INVALID;
-    return PRISM_OK;
+    for (int32_t i = 0; i < 4 && n->value[i]; i++)
+        if (!strcmp(value, n->value[i])) {
+            *(int32_t *)((char *)options + n->offset) = i; /* enums are int-sized */
+            return PRISM_OK;
+        }
+    return PRISM_ERROR_INVALID;
 }
 
 prism_status prism_options_set(prism_options *options, const char *name, const char *value)
@@ -122,8 +147,9 @@ prism_status prism_options_set(prism_options *options, const char *name, const c
         return PRISM_ERROR_INVALID;
     if (!strcmp(name, "method"))
         return prism_method_find(value, &options->method);
-    if (!strcmp(name, "calibration"))
-        return set_calibration(options, value);
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++)
+        if (!strcmp(name, named[i].name))
+            return set_named(options, &named[i], value);
     for (int i = 0; i < n_field; i++) {
         const option_field *f = &fields[i];
         if (strcmp(name, f->name))

@@ -61,6 +61,13 @@ static inline prism_range prism_seq_rows(const prism_seq *s, int32_t i, int32_t 
     return (prism_range){(int32_t)(lo > 0 ? lo : 0), (int32_t)(hi < s->n_q ? hi : s->n_q)};
 }
 
+/* Keys that block b has. */
+static inline int32_t prism_seq_keys(const prism_seq *s, int32_t b, int32_t block_size)
+{
+    const int32_t left = s->n_kv - b * block_size;
+    return left < block_size ? left : block_size;
+}
+
 /* Causal blocks of one head of a sequence. */
 static inline int64_t prism_seq_causal_blocks(const prism_seq *s)
 {

@@ -6,6 +6,7 @@
 #ifndef PRISM_CORE_WORK_H
 #define PRISM_CORE_WORK_H
 
+#include "core/moments.h"
 #include "core/plan.h"
 #include "core/problem.h"
 
@@ -45,6 +46,51 @@ static inline double prism_work_pool_queries(const prism_problem *p, const prism
 static inline double prism_work_pool_keys(const prism_problem *p, const prism_seq *q, int32_t n_pooled)
 {
     return (double)p->call->d_head * p->call->n_kv_head * (q->n_kv > n_pooled ? q->n_kv - n_pooled : 0);
+}
+
+/* What moments add for those keys: squared deviations (a subtraction and two multiply-adds an element), values. */
+static inline double prism_work_pool_moments(const prism_problem *p, const prism_seq *q, int32_t n_pooled,
+                                             bool variances, bool values)
+{
+    return prism_work_pool_keys(p, q, n_pooled) * ((variances ? 5 : 0) + (values ? 1 : 0));
+}
+
+/* Mean and variance of an entry, and its value: operations for one query token. */
+static inline double prism_work_entry(const prism_problem *p, bool variances, bool value)
+{
+    const int32_t d = p->call->d_head;
+    return 2.0 * (d + (variances ? prism_moment_groups(d) : 0) + (value ? d : 0));
+}
+
+static inline int32_t prism_work_entries(const prism_seq *q, int32_t i)
+{
+    const int32_t own = q->first_qblk + i;
+    return own > 0 ? own + PRISM_MOMENT_SINGLE : 0;
+}
+
+/* Asking tokens against the entries before their block, and their own block's keys. */
+static inline double prism_work_ask(const prism_problem *p, const prism_seq *q)
+{
+    double flop = 0;
+    for (int32_t i = 0; i < q->n_qblk; i++) {
+        const prism_range r = prism_seq_rows(q, i, p->block_size);
+        const int32_t n_entry = prism_work_entries(q, i);
+        for (int32_t t = r.begin; t < r.end; t++)
+            if (n_entry && prism_moment_asks(q->q_start + t, q->q_start + r.end - 1))
+                flop += prism_work_entry(p, true, false) * n_entry + 2.0 * p->call->d_head * p->block_size;
+    }
+    return flop * p->call->n_head;
+}
+
+/* Every query token against the entries before its block, listed or not, and their values. */
+static inline double prism_work_correct(const prism_problem *p, const prism_seq *q, bool variances)
+{
+    double pairs = 0;
+    for (int32_t i = 0; i < q->n_qblk; i++) {
+        const prism_range r = prism_seq_rows(q, i, p->block_size);
+        pairs += (double)(r.end - r.begin) * prism_work_entries(q, i);
+    }
+    return pairs * p->call->n_head * prism_work_entry(p, variances, true);
 }
 
 /* Every causal pair of blocks, once, over n_dim dimensions. */

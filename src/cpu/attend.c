@@ -3,21 +3,23 @@
  *
  * Keys and values of one KV head are packed once into the layout that the products read (operand.h); then every (query
  * head, query block) is a work item, longest first. An item walks its list: logits = Q K^T, online softmax,
- * O = alpha O + P V. Single keys come last: gathered and packed a block's worth at a time, then treated alike.
+ * O = alpha O + P V. Single keys come last: gathered and packed a block's worth at a time, then treated alike. With a
+ * correction the walk starts from what the blocks that are not listed contribute (correct.h).
  */
 #include <math.h>
 #include <string.h>
 
-#include "cpu/operand.h"
+#include "cpu/correct.h"
 
 static const float ln_2 = 0.69314718f;
 
 typedef struct attend_scratch {
-    void *key;       /* [n_kblk][depth x block, panels of keys] */
-    void *value;     /* [n_kblk][block x d_pad, panels of dimensions] */
-    uint8_t *finite; /* [n_kblk] all values of the block are */
-    int32_t *order;  /* [group * n_qblk] work items, longest first */
-    int32_t *count;  /* [n_kblk + 2] */
+    void *key;             /* [n_kblk][depth x block, panels of keys] */
+    void *value;           /* [n_kblk][block x d_pad, panels of dimensions] */
+    uint8_t *finite;       /* [n_kblk] all values of the block are */
+    int32_t *order;        /* [group * n_qblk] work items, longest first */
+    int32_t *count;        /* [n_kblk + 2] */
+    prism_entries entries; /* of what the blocks that are not listed contribute */
     char *thread;
     size_t thread_bytes;
 } attend_scratch;
@@ -29,9 +31,10 @@ typedef struct thread_scratch {
     float *output;     /* [block][d_pad] */
     void *stage;       /* [block][depth]: rows on their way into panels */
     void *key, *value; /* a block's worth of single keys, packed as in attend_scratch */
+    prism_correct_tile correct;
 } thread_scratch;
 
-static thread_scratch layout_thread(const prism_problem *p, const prism_operand *op, prism_arena *a)
+static thread_scratch layout_thread(const prism_problem *p, const prism_operand *op, bool corrects, prism_arena *a)
 {
     const size_t block = (size_t)p->block_size, depth = (size_t)op->depth, d_pad = (size_t)op->d_pad;
     thread_scratch t;
@@ -42,10 +45,13 @@ static thread_scratch layout_thread(const prism_problem *p, const prism_operand 
     t.stage = prism_arena_take(a, block * depth, op->bytes);
     t.key = prism_arena_take(a, block * depth, op->bytes);
     t.value = prism_arena_take(a, block * d_pad, op->bytes);
+    if (corrects)
+        t.correct = prism_correct_layout(p, a);
     return t;
 }
 
-static attend_scratch layout(const prism_ctx *ctx, const prism_problem *p, const prism_operand *op, prism_arena *a)
+static attend_scratch layout(const prism_ctx *ctx, const prism_problem *p, const prism_operand *op, bool corrects,
+                             prism_arena *a)
 {
     const size_t n_kblk = (size_t)p->n_kblk, block = (size_t)p->block_size;
     attend_scratch s;
@@ -54,30 +60,42 @@ static attend_scratch layout(const prism_ctx *ctx, const prism_problem *p, const
     s.finite = prism_arena_take(a, n_kblk, 1);
     s.order = prism_arena_take(a, (size_t)p->group * (size_t)p->n_qblk, sizeof *s.order);
     s.count = prism_arena_take(a, n_kblk + 2, sizeof *s.count);
+    if (corrects)
+        s.entries = prism_entries_layout(p, true, a);
     prism_arena one = {0};
-    layout_thread(p, op, &one);
+    layout_thread(p, op, corrects, &one);
     s.thread_bytes = one.used;
     s.thread = prism_arena_take(a, (size_t)ctx->n_thread, s.thread_bytes);
     return s;
 }
 
-static size_t blocks_bytes(const prism_ctx *ctx, const prism_problem *p, bool bf16)
+static size_t blocks_bytes(const prism_ctx *ctx, const prism_problem *p, bool bf16, bool corrects)
 {
     const prism_operand op = prism_operand_make(ctx->cpu, p, bf16);
     prism_arena a = {0};
-    layout(ctx, p, &op, &a);
+    layout(ctx, p, &op, corrects, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 
 /* Of every way that a call of this shape may take, whatever its types. */
-size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, bool corrects)
 {
     size_t bytes = prism_attend_few_bytes(ctx, p);
     for (int bf16 = 0; bf16 <= (ctx->cpu->gemm_bf16 != NULL); bf16++) {
-        const size_t of_blocks = blocks_bytes(ctx, p, bf16);
+        const size_t of_blocks = blocks_bytes(ctx, p, bf16, corrects);
         bytes = of_blocks > bytes ? of_blocks : bytes;
     }
     return bytes;
+}
+
+size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+{
+    return attend_bytes(ctx, p, false);
+}
+
+size_t prism_attend_corrected_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+{
+    return attend_bytes(ctx, p, true);
 }
 
 /* ------------------------------------------------------------------------------------------------- pack ---- */
@@ -99,6 +117,7 @@ static void pack_block(const prism_operand *op, const prism_problem *p, const pr
 typedef struct attend_item {
     const prism_problem *p;
     const prism_plan *plan;
+    const prism_correct_job *correct; /* NULL: none */
     const prism_operand *op;
     const attend_scratch *a;
     prism_seq q;
@@ -204,6 +223,9 @@ static void attend_tile(const attend_item *it, const thread_scratch *t)
     }
     load_queries(it, rows, t->query);
     memset(t->output, 0, (size_t)m * (size_t)op->d_pad * sizeof(float));
+    if (it->correct)
+        prism_correct_start(op->k, it->correct, it->s, it->h, rows, own, list, &it->a->entries, &t->correct, state,
+                            t->output);
     for (int64_t n = 0; n < list.n; n++) {
         const int32_t v = list.index ? list.index[n] : (int32_t)n;
         const int32_t *n_valid = v == own ? n_own : n_before;
@@ -257,38 +279,59 @@ static void sort_items(const prism_problem *p, const prism_plan *plan, const pri
     }
 }
 
-static void attend_kv_head(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
-                           const prism_operand *op, int32_t s, int32_t h_kv, const attend_scratch *a)
+static void attend_kv_head(const prism_ctx *ctx, const attend_item *of, int32_t h_kv)
 {
-    const prism_seq q = prism_problem_seq(p, s);
-    sort_items(p, plan, &q, s, h_kv, a);
+    const prism_problem *p = of->p;
+    const prism_seq *q = &of->q;
+    const attend_scratch *a = of->a;
+    const int32_t n_strip =
+        of->correct && q->n_kblk > 1 ? prism_entry_strips(p) : 0; /* one block has nobody before it */
+    sort_items(p, of->plan, q, of->s, h_kv, a);
 #pragma omp parallel num_threads(ctx->n_thread)
     {
         prism_arena arena = {.base = a->thread + (size_t)prism_thread_index() * a->thread_bytes};
-        const thread_scratch t = layout_thread(p, op, &arena);
+        const thread_scratch t = layout_thread(p, of->op, of->correct != NULL, &arena);
 #pragma omp for schedule(static)
-        for (int32_t v = 0; v < q.n_kblk; v++)
-            pack_block(op, p, &q, s, h_kv, v, a, t.stage);
+        for (int32_t v = 0; v < q->n_kblk; v++)
+            pack_block(of->op, p, q, of->s, h_kv, v, a, t.stage);
+#pragma omp for schedule(static)
+        for (int32_t strip = 0; strip < n_strip; strip++)
+            prism_entries_pack(ctx->cpu, p, of->correct->k_mean, of->correct->k_var, of->correct->v_mean, of->s, h_kv,
+                               strip, &a->entries, t.correct.stage);
 #pragma omp for schedule(dynamic, 1)
-        for (int32_t n = 0; n < p->group * q.n_qblk; n++) {
-            const int32_t item = a->order[n];
-            const attend_item it = {p, plan, op, a, q, s, h_kv * p->group + item / q.n_qblk, item % q.n_qblk};
+        for (int32_t n = 0; n < p->group * q->n_qblk; n++) {
+            attend_item it = *of;
+            it.h = h_kv * p->group + a->order[n] / q->n_qblk;
+            it.i = a->order[n] % q->n_qblk;
             attend_tile(&it, &t);
         }
     }
 }
 
-void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
+static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
+                   const prism_correct_job *correct, void *scratch)
 {
     prism_arena arena = {.base = scratch};
     const prism_operand op = prism_operand_make(ctx->cpu, p, prism_operand_fits_bf16(ctx->cpu, p->call));
-    const attend_scratch a = layout(ctx, p, &op, &arena);
+    const attend_scratch a = layout(ctx, p, &op, correct != NULL, &arena);
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
+        const attend_item of = {
+            .p = p, .plan = plan, .correct = plan->full ? NULL : correct, .op = &op, .a = &a, .q = q, .s = s};
         if (prism_attend_few_fits(p, &q, plan))
             prism_attend_few(ctx, p, s, scratch);
         else
             for (int32_t h_kv = 0; h_kv < p->call->n_kv_head && q.n_q > 0; h_kv++)
-                attend_kv_head(ctx, p, plan, &op, s, h_kv, &a);
+                attend_kv_head(ctx, &of, h_kv);
     }
+}
+
+void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
+{
+    attend(ctx, p, plan, NULL, scratch);
+}
+
+void prism_attend_corrected_cpu(const prism_ctx *ctx, const prism_correct_job *job)
+{
+    attend(ctx, job->problem, job->plan, job, job->scratch);
 }

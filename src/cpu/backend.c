@@ -42,6 +42,11 @@ const prism_kernels prism_kernels_cpu = {
     .select_strided = prism_select_strided_cpu,
     .select_tokens_bytes = prism_select_tokens_bytes_cpu,
     .select_tokens = prism_select_tokens_cpu,
+    .select_moments_bytes = prism_select_moments_bytes_cpu,
+    .select_moments = prism_select_moments_cpu,
+    .variances_bytes = prism_variances_bytes_cpu,
+    .attend_corrected_bytes = prism_attend_corrected_bytes_cpu,
+    .attend_corrected = prism_attend_corrected_cpu,
     .mark = mark,
     .seconds = seconds,
 };

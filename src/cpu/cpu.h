@@ -10,6 +10,7 @@
 #include "kernels.h"
 
 size_t prism_means_bytes_cpu(const prism_problem *p, int64_t n_mean);
+size_t prism_variances_bytes_cpu(const prism_problem *p, int64_t n_mean);
 void prism_pool_cpu(const prism_ctx *ctx, const prism_pool_job *job);
 size_t prism_bits_bytes_cpu(const prism_problem *p);
 size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
@@ -27,6 +28,10 @@ size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_problem *
 void prism_select_tokens_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
 size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
 void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
+size_t prism_select_moments_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_select_moments_cpu(const prism_ctx *ctx, const prism_moments_job *job);
+size_t prism_attend_corrected_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+void prism_attend_corrected_cpu(const prism_ctx *ctx, const prism_correct_job *job);
 
 /*
  * Energies of pooled queries and keys -> the factor of every row and band (core/calibrate.h).

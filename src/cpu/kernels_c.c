@@ -74,6 +74,17 @@ static void add_row_bf16_c(float *sum, const void *src, int32_t n)
         sum[j] += prism_bf16_to_f32(x[j]);
 }
 
+static void add_deviation_c(float *sum, float *m2, const float *x, int32_t n, int32_t n_before)
+{
+    const float inverse = n_before ? 1.0f / (float)n_before : 0.0f;
+    const float weight = (float)n_before / ((float)n_before + 1.0f);
+    for (int32_t j = 0; j < n; j++) {
+        const float delta = x[j] - sum[j] * inverse;
+        m2[j] += delta * delta * weight;
+        sum[j] += x[j];
+    }
+}
+
 static void store_row_f32_c(void *dst, const float *src, int32_t n, float factor)
 {
     float *y = dst;
@@ -163,12 +174,25 @@ static void exp_row_c(float *x, int32_t n, float max)
         x[j] = expf(x[j] - max);
 }
 
+static void add_spread_c(float *x, const float *spread, const float *bias, int32_t n, float half, float cap)
+{
+    for (int32_t j = 0; j < n; j++)
+        x[j] += bias[j] + (spread ? fminf(half * spread[j], cap) : 0.0f); /* fminf() passes over a NaN */
+}
+
+static void add_error_c(float *sum, const float *a, const float *b, int32_t n, float factor)
+{
+    for (int32_t j = 0; j < n; j++)
+        sum[j] += factor * a[j] * (b[j] * sqrtf(b[j]));
+}
+
 void prism_cpu_kernels_c(prism_cpu_kernels *k)
 {
     *k = (prism_cpu_kernels){
         .panel = panel_c,
         .load_row = {load_row_f32_c, load_row_f16_c, load_row_bf16_c, load_row_q8_0_c},
         .add_row = {add_row_f32_c, add_row_f16_c, add_row_bf16_c, add_row_q8_0_c},
+        .add_deviation = add_deviation_c,
         .store_row = {store_row_f32_c, store_row_f16_c, store_row_bf16_c, NULL},
         .gemm = gemm_c,
         .dot_rows = dot_rows_c,
@@ -176,5 +200,7 @@ void prism_cpu_kernels_c(prism_cpu_kernels *k)
         .softmax = softmax_c,
         .scale_max = scale_max_c,
         .exp_row = exp_row_c,
+        .add_spread = add_spread_c,
+        .add_error = add_error_c,
     };
 }

@@ -41,6 +41,9 @@ typedef struct prism_cpu_kernels {
      * a multiple of 32. */
     void (*load_row[PRISM_N_DTYPE])(float *dst, const void *src, int32_t n);
     void (*add_row[PRISM_N_DTYPE])(float *sum, const void *src, int32_t n);
+    /* x joins n_before rows: m2 += (x - their mean)^2 * n_before / (n_before + 1), sum += x. Welford's update, so that
+     * m2 is the sum of squared deviations from the mean, without the cancellation of a sum of squares. */
+    void (*add_deviation)(float *sum, float *m2, const float *x, int32_t n, int32_t n_before);
     /* dst[j] = src[j] * factor, rounded to nearest even; never to PRISM_Q8_0. */
     void (*store_row[PRISM_N_DTYPE])(void *dst, const float *src, int32_t n, float factor);
 
@@ -75,6 +78,11 @@ typedef struct prism_cpu_kernels {
     float (*scale_max)(float *x, int32_t n, float factor, bool *finite);
     /* x[j] = e^(x[j] - max) */
     void (*exp_row)(float *x, int32_t n, float max);
+
+    /* x[j] += bias[j] + min(half * spread[j], cap), and cap where spread[j] is NaN. spread NULL: only the bias.
+     * sum[j] += factor * a[j] * b[j]^1.5, b not negative. n a multiple of panel. */
+    void (*add_spread)(float *x, const float *spread, const float *bias, int32_t n, float half, float cap);
+    void (*add_error)(float *sum, const float *a, const float *b, int32_t n, float factor);
 } prism_cpu_kernels;
 
 void prism_cpu_kernels_c(prism_cpu_kernels *k);

@@ -13,6 +13,7 @@ static const prism_method_impl *const methods[] = {
     [PRISM_METHOD_FLEXPREFILL] = &prism_method_flexprefill,
     [PRISM_METHOD_XATTENTION] = &prism_method_xattention,
     [PRISM_METHOD_FLASHPREFILL] = &prism_method_flashprefill,
+    [PRISM_METHOD_MOMENTS] = &prism_method_moments,
 };
 enum { n_method = sizeof methods / sizeof methods[0] };
 
@@ -30,7 +31,9 @@ void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *band
                                         .bands = bands,
                                         .pooled = job->problem->call->pooled,
                                         .q_mean = queries ? job->q_mean : NULL,
-                                        .k_mean = job->k_mean});
+                                        .k_mean = job->k_mean,
+                                        .k_var = job->k_var,
+                                        .v_mean = job->v_mean});
     if (job->ctx->timed)
         k->mark(job->ctx, PRISM_MOMENT_POOLED);
 }

@@ -49,6 +49,8 @@ static void test_options(void **state)
         {"flash_sink", "0", {"-1", "1.5", "a"}},
         {"flash_window", "1", {"0", "-1", "1.5"}},
         {"flash_last", "0", {"-1", "1.5", "a"}},
+        {"correct", "mean", {"1", "", "moment"}},
+        {"moments_error", "0", {"-0.1", "nan", "a"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         prism_options o, before;
@@ -65,7 +67,7 @@ static void test_options(void **state)
         assert_ok(prism_method_find(prism_method_name(rivals[m]), &found));
         assert_int_equal(found, rivals[m]);
     }
-    assert_int_equal(prism_method_count(), 7);
+    assert_int_equal(prism_method_count(), 8);
 }
 
 static const rival_case one = {NULL, 2, 1, 64, 128, 1, {1100}, {0}, 21};
@@ -83,7 +85,7 @@ static void test_fields_are_checked(void **state)
     o.flash_alpha = NAN;
     assert_int_equal(prism_workspace_bytes(f->ctx, &o, &f->call, &bytes), PRISM_ERROR_INVALID);
     o.flash_alpha = 0.1f;
-    o.method = (prism_method)7;
+    o.method = (prism_method)prism_method_count();
     assert_int_equal(prism_workspace_bytes(f->ctx, &o, &f->call, &bytes), PRISM_ERROR_INVALID);
     fixture_free(f);
 }

@@ -1,0 +1,42 @@
+/*
+ * What query tokens score in the place of blocks: some tokens of block 0, each by itself, and the moments of every
+ * block (docs/moments.md, "entries"), packed like keys and values. The first PRISM_MOMENT_SINGLE entries are the single
+ * tokens; entry PRISM_MOMENT_SINGLE + b is block b, block 0 without those tokens.
+ */
+#ifndef PRISM_CPU_ENTRIES_H
+#define PRISM_CPU_ENTRIES_H
+
+#include "core/moments.h"
+#include "cpu/operand.h"
+
+enum { PRISM_STRIP = PRISM_MAX_PANEL }; /* entries that are packed and taken together */
+
+/* Of one KV head. */
+typedef struct prism_entries {
+    float *key;      /* [strip][d x PRISM_STRIP, panels of entries] */
+    float *spread;   /* [strip][n_group x PRISM_STRIP, panels]: variances */
+    float *value;    /* [strip][PRISM_STRIP x d_pad, panels of dimensions]; NULL: not wanted */
+    float *bias;     /* [strip x PRISM_STRIP]: log2 of the count; -inf past the last entry and where not usable */
+    uint8_t *usable; /* [strip x PRISM_STRIP]: its mean key and mean value are finite */
+} prism_entries;
+
+static inline int32_t prism_entry_strips(const prism_problem *p)
+{
+    return (PRISM_MOMENT_SINGLE + p->n_kblk - 1) / PRISM_STRIP + 1;
+}
+
+prism_entries prism_entries_layout(const prism_problem *p, bool values, prism_arena *a);
+
+/* Floats of scratch that packing a strip takes. */
+size_t prism_entries_stage(const prism_problem *p);
+
+/* k_var NULL: no spread. v_mean is read if values were laid out. Of a sequence with at least one whole block. */
+void prism_entries_pack(const prism_cpu_kernels *k, const prism_problem *p, const float *k_mean, const float *k_var,
+                        const float *v_mean, int32_t s, int32_t h_kv, int32_t strip, const prism_entries *out,
+                        float *stage);
+
+/* A query token as entries read it: q * scale * log2 e, and the sums of its squares over groups. */
+void prism_entries_query(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t t, int32_t h,
+                         float *query, float *square);
+
+#endif
