@@ -179,18 +179,7 @@ static bool run_window(runner *r, const eval_ppl_text *text, int32_t i, lm_error
 
 static bool ensure_session(runner *r, prism_ctx *ctx, lm_error *err)
 {
-    lm_session_options so;
-    if (r->session)
-        return true;
-    lm_session_options_init(&so);
-    so.n_ctx = r->options->n_ctx;
-    so.chunk = r->options->chunk;
-    so.plan_on_host = r->options->plan_on_host;
-    so.options = &r->method->options;
-    so.on_call = eval_work_on_call;
-    so.on_plan = eval_work_on_plan;
-    so.user = &r->work;
-    return lm_session_create(r->model, ctx, &so, &r->session, err);
+    return r->session || eval_create_session(r->model, ctx, r->method, r->options, &r->work, &r->session, err);
 }
 
 static bool run_method(runner *r, prism_ctx *ctx, const eval_ppl_text *texts, int32_t n_text, int64_t *done,

@@ -1,6 +1,5 @@
 #include "eval/run.h"
 
-#include "eval/work.h"
 #include "lm/json.h"
 
 #include <ctype.h>
@@ -28,6 +27,21 @@ typedef struct runner {
     eval_work work;
 } runner;
 
+bool eval_create_session(const lm_model *model, prism_ctx *ctx, const eval_method *method,
+                         const eval_run_options *options, eval_work *work, lm_session **out, lm_error *err)
+{
+    lm_session_options so;
+    lm_session_options_init(&so);
+    so.n_ctx = options->n_ctx;
+    so.chunk = options->chunk;
+    so.plan_on_host = options->plan_on_host;
+    so.options = &method->options;
+    so.on_call = eval_work_on_call;
+    so.on_plan = eval_work_on_plan;
+    so.user = work;
+    return lm_session_create(model, ctx, &so, out, err);
+}
+
 static bool ensure_session(runner *r, lm_error *err)
 {
     r->work = (eval_work){0};
@@ -35,16 +49,7 @@ static bool ensure_session(runner *r, lm_error *err)
         lm_session_reset(r->session);
         return true;
     }
-    lm_session_options so;
-    lm_session_options_init(&so);
-    so.n_ctx = r->options->n_ctx;
-    so.chunk = r->options->chunk;
-    so.plan_on_host = r->options->plan_on_host;
-    so.options = &r->method->options;
-    so.on_call = eval_work_on_call;
-    so.on_plan = eval_work_on_plan;
-    so.user = &r->work;
-    return lm_session_create(r->model, r->ctx, &so, &r->session, err);
+    return eval_create_session(r->model, r->ctx, r->method, r->options, &r->work, &r->session, err);
 }
 
 /* ----------------------------------------------------------------------------------------------- answer ---- */

@@ -13,6 +13,7 @@
 #include "eval/methods.h"
 #include "eval/results.h"
 #include "eval/task.h"
+#include "eval/work.h"
 
 /* What a run tells whoever watches. Any member may be NULL. */
 typedef struct eval_watch {
@@ -29,6 +30,10 @@ typedef struct eval_run_options {
     bool plan_on_host;     /* as lm_session_options.plan_on_host */
     const eval_chat *chat; /* NULL: plain text */
 } eval_run_options;
+
+/* A session of one method, whose work is summed in *work (the session points at it). */
+bool eval_create_session(const lm_model *model, prism_ctx *ctx, const eval_method *method,
+                         const eval_run_options *options, eval_work *work, lm_session **out, lm_error *err);
 
 /* Runs what is not in results yet, and adds it there. Stops at the first error; what was finished stays. */
 bool eval_run(const lm_model *model, prism_ctx *ctx, const eval_task *tasks, int32_t n_task,

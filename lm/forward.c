@@ -126,7 +126,7 @@ static bool note_plan(lm_session *s, int32_t layer, lm_error *err)
     if (status != PRISM_OK)
         return lm_fail(err, LM_ERROR_RUN, "the plan of layer %d cannot be read: %s", layer, prism_last_error(s->ctx));
     if (s->on_plan)
-        s->on_plan(s->user, layer, s->n_token, s->plan);
+        s->on_plan(s->user, layer, s->n_token, lm_host_plan(s));
     return true;
 }
 

@@ -129,3 +129,8 @@ bool lm_host_planner_build(lm_session *s, const prism_options *options, const pr
         return lm_fail(err, LM_ERROR_RUN, "a plan from the CPU: %s", prism_last_error(s->ctx));
     return true;
 }
+
+const prism_plan *lm_host_plan(const lm_session *s)
+{
+    return s->host_planner ? s->host_planner->plan : s->plan;
+}

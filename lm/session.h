@@ -99,6 +99,8 @@ bool lm_session_call_hook(lm_session *s, int32_t layer, const prism_call *call, 
 typedef struct lm_host_planner lm_host_planner;
 bool lm_host_planner_create(const prism_call *largest, int32_t block_size, lm_host_planner **out, lm_error *err);
 void lm_host_planner_destroy(lm_host_planner *planner); /* NULL is allowed */
+/* The plan of the last layer where the host made it, with what choosing cost; else the session's own. */
+const prism_plan *lm_host_plan(const lm_session *s);
 /* Into s->plan; waits for the device. */
 bool lm_host_planner_build(lm_session *s, const prism_options *options, const prism_call *call, lm_error *err);
 
