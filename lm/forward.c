@@ -88,7 +88,8 @@ static prism_call make_call(lm_session *s, int32_t layer, int32_t n)
     call.o = prism_tensor_token_major(s->o, type, n, c->n_head, c->d_head);
     call.k = prism_tensor_token_major(s->k_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
     call.v = prism_tensor_token_major(s->v_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
-    call.pooled = &s->pooled[layer];
+    if (s->options.method != PRISM_METHOD_DENSE) /* else nobody will ever choose by them */
+        call.pooled = &s->pooled[layer];
     return call;
 }
 

@@ -53,7 +53,7 @@ bool lm_model_encode(const lm_model *model, const char *text, size_t n_bytes, bo
 
 typedef struct lm_session lm_session;
 
-/* done tokens of total, counting a token as done layer by layer. */
+/* done tokens of total, counting a token as done layer by layer; on a GPU, of the work that was handed to it. */
 typedef void lm_progress(void *user, int64_t done, int64_t total);
 /* After the attention of a layer. q_start: position of the chunk's first query. The plan is valid during the call. */
 typedef void lm_on_plan(void *user, int32_t layer, int32_t q_start, const prism_plan *plan);

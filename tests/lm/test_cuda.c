@@ -8,6 +8,7 @@
  */
 #include "lm_test.h"
 
+#include "lm/convert.h"
 #include "lm/file.h"
 #include "lm/lm.h"
 #include "lm/ops.h"
@@ -17,8 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { N_TOKEN = 6000, N_VOCAB = 8192 };
+enum { N_TOKEN = 6000, N_VOCAB = 8192 /* of the bundled model */ };
 
 typedef struct fixture {
     lm_model *model;
@@ -88,10 +90,10 @@ static float *prefill(lm_session *s, const int32_t *tokens, int32_t n)
 }
 
 /* |a - b| / |b|, Euclidean. */
-static double distance(const float *a, const float *b)
+static double distance(const float *a, const float *b, int32_t n_vocab)
 {
     double d = 0, n = 0;
-    for (int i = 0; i < N_VOCAB; i++) {
+    for (int32_t i = 0; i < n_vocab; i++) {
         d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
         n += (double)b[i] * (double)b[i];
     }
@@ -100,7 +102,7 @@ static double distance(const float *a, const float *b)
 
 static void compare(const char *what, const float *a, const float *b, double bound)
 {
-    const double d = distance(a, b);
+    const double d = distance(a, b, N_VOCAB);
     print_message("%-44s %.1e of the logits\n", what, d);
     if (!(d <= bound))
         fail_msg("%s: off by %g, %g allowed", what, d, bound);
@@ -125,6 +127,63 @@ static void test_logits(void **state)
             lm_session_destroy(s);
         }
         free(want);
+    }
+}
+
+/* The last logits of a random prompt, dense, for the caller to free. */
+static float *read_random(const lm_model *model, prism_ctx *ctx, prism_dtype type)
+{
+    enum { N = 300 };
+    const int32_t n_vocab = lm_model_config(model)->n_vocab;
+    int32_t tokens[N];
+    uint32_t random = 1;
+    for (int i = 0; i < N; i++) {
+        random = random * 1664525u + 1013904223u;
+        tokens[i] = (int32_t)(random >> 8) % n_vocab;
+    }
+    lm_session *s;
+    lm_session_options o;
+    prism_options dense;
+    prism_options_init(&dense);
+    dense.method = PRISM_METHOD_DENSE;
+    lm_session_options_init(&o);
+    o.kv_type = type;
+    o.options = &dense;
+    ok(lm_session_create(model, ctx, &o, &s, &err));
+    ok(lm_session_prefill(s, tokens, N, NULL, NULL, &err));
+    float *logits = malloc((size_t)n_vocab * sizeof *logits);
+    memcpy(logits, lm_session_logits(s), (size_t)n_vocab * sizeof *logits);
+    lm_session_destroy(s);
+    return logits;
+}
+
+static void compare_family(const fixture *f, const char *path, const char *name)
+{
+    lm_model *model;
+    ok(lm_model_open(path, &model, &err));
+    float *want = read_random(model, f->cpu, PRISM_F32), *got = read_random(model, f->gpu, PRISM_F16);
+    const double d = distance(got, want, lm_model_config(model)->n_vocab);
+    print_message("%-44s %.1e of the logits\n", name, d);
+    assert_true(d < 5e-3);
+    free(want);
+    free(got);
+    lm_model_close(model);
+}
+
+/* What the bundled model lacks: biases, no head norm, scaled frequencies, interleaved pairs (in converted files of
+ * Llama), other head dimensions. Weights are random, so logits are sums that cancel, and feel roundings more. */
+static void test_families(void **state)
+{
+    static const char *const names[] = {"llama3", "llama-plain", "qwen3-yarn", "qwen3-linear"};
+    const lm_convert_options f32 = {.type = LM_F32};
+    for (int i = 0; i < 4; i++) {
+        char dir[512], gguf[] = "/tmp/lm-cuda-XXXXXX";
+        snprintf(dir, sizeof dir, "%s/%s", LM_TEST_DATA, names[i]);
+        compare_family(*state, dir, names[i]);
+        close(mkstemp(gguf));
+        ok(lm_convert(dir, gguf, &f32, &err));
+        compare_family(*state, gguf, "  converted");
+        unlink(gguf);
     }
 }
 
@@ -280,8 +339,9 @@ static void test_misuse(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits), cmocka_unit_test(test_chunks), cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_losses), cmocka_unit_test(test_hooks),  cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_logits), cmocka_unit_test(test_families), cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_decode), cmocka_unit_test(test_losses),   cmocka_unit_test(test_hooks),
+        cmocka_unit_test(test_misuse),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
