@@ -14,9 +14,10 @@
 namespace prism
 {
 
-constexpr int kItemsPerSm = 4; /* work items that keep the last ones of unequal length from standing out */
+/* Work items that keep the last ones of unequal length from standing out; parts that a merge can hold weights of. */
+constexpr int kItemsPerSm = 3, kMaxParts = 128;
 
-/* Parts of a row, at most. */
+/* Parts of a row, at most. Rows that fill nine tenths of the GPU's turns are left whole: a merge is not free. */
 static cudaError_t max_parts(const prism_cu_shape &s, int block_size, int *n_part)
 {
     int64_t n_row = (int64_t)s.n_seq * s.n_head * s.n_qblk, longest = (int64_t)s.n_kblk * block_size / kPartKeys;
@@ -26,8 +27,9 @@ static cudaError_t max_parts(const prism_cu_shape &s, int block_size, int *n_par
         e = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
     if (e)
         return e;
-    int64_t n = n_row > 0 ? kItemsPerSm * n_sm / n_row : 1;
+    int64_t turns = (n_row + n_sm - 1) / n_sm, n = 10 * n_row >= 9 * turns * n_sm ? 1 : kItemsPerSm * n_sm / n_row;
     n = n < longest ? n : longest;
+    n = n < kMaxParts ? n : kMaxParts;
     *n_part = n > 1 ? (int)n : 1;
     return cudaSuccess;
 }
@@ -71,53 +73,75 @@ cudaError_t make_job(Job *j, const prism_cu_attend *a, int q_tile, int k_tile)
     return cudaSuccess;
 }
 
-constexpr int kMergeThreads = 256;
+constexpr int kMergeWarps = 8; /* queries of a CTA */
 
-/* A CTA a query tile, a warp a query. */
-template <class T> __global__ void __launch_bounds__(kMergeThreads) merge(const __grid_constant__ Job j)
+/* V: columns of one load. */
+template <int V, class T> __global__ void __launch_bounds__(32 * kMergeWarps) merge(const __grid_constant__ Job j)
 {
+    __shared__ float weight[kMergeWarps][kMaxParts];
     const prism_cu_attend &a = j.a;
-    Row w = row_of(j, is_dense(a), blockIdx.x * j.n_part);
-    if (w.slot < 0)
+    int per = j.q_tile / kMergeWarps, warp = threadIdx.x / 32, lane = threadIdx.x % 32, d = a.shape.d_head;
+    Row w = row_of(j, is_dense(a), blockIdx.x / per * j.n_part);
+    int r = blockIdx.x % per * kMergeWarps + warp, token = first_token(j, w) + r;
+    if (w.slot < 0 || token < 0 || token >= w.n_q)
         return;
-    int d = a.shape.d_head, lane = threadIdx.x % 32, at = first_token(j, w), n_part = 1;
-    while (n_part < j.n_part && row_of(j, w.dense, blockIdx.x * j.n_part + n_part).slot >= 0)
-        n_part++;
-    for (int r = threadIdx.x / 32; r < j.q_tile; r += kMergeThreads / 32) {
-        int token = at + r;
-        if (token < 0 || token >= w.n_q)
-            continue;
-        const float *lse = j.part_lse + (int64_t)w.slot * j.q_tile + r;
-        const float *o = j.part_o + ((int64_t)w.slot * j.q_tile + r) * d;
-        float top = -INFINITY, sum = 0;
-        for (int i = 0; i < n_part; i++)
-            top = fmaxf(top, lse[i * j.q_tile]);
-        for (int i = 0; i < n_part; i++)
-            sum += lse[i * j.q_tile] == -INFINITY ? 0 : expf(lse[i * j.q_tile] - top);
-        T *out = (T *)a.o.data + token_offset(a.o, w.seq, token) + w.head * a.o.stride_head;
-        for (int c = lane; c < d; c += 32) {
-            float x = 0;
-            for (int i = 0; i < n_part; i++)
-                if (lse[i * j.q_tile] != -INFINITY) /* else o is 0 / 0 */
-                    x += o[(int64_t)i * j.q_tile * d + c] * expf(lse[i * j.q_tile] - top);
-            out[c] = T(x / sum);
-        }
-        if (a.lse && lane == 0)
-            a.lse[lse_offset(j, w) + r * a.lse_stride_token] = top + logf(sum);
+    const float *lse = j.part_lse + (int64_t)w.slot * j.q_tile + r;
+    const float *o = j.part_o + ((int64_t)w.slot * j.q_tile + r) * d;
+    float top = -INFINITY, sum = 0;
+    for (int i = lane; i < w.n_part; i += 32)
+        top = fmaxf(top, lse[i * j.q_tile]);
+    for (int b = 16; b; b /= 2)
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, b));
+    for (int i = lane; i < w.n_part; i += 32) {
+        float x = lse[i * j.q_tile], y = expf(x - top);
+        weight[warp][i] = x == -INFINITY ? -1 : y; /* nothing there: o is 0 / 0 */
+        sum += x == -INFINITY ? 0 : y;
     }
+    for (int b = 16; b; b /= 2)
+        sum += __shfl_xor_sync(~0u, sum, b);
+    __syncwarp();
+    T *out = (T *)a.o.data + token_offset(a.o, w.seq, token) + w.head * a.o.stride_head;
+    for (int c = lane * V; c < d; c += 32 * V) {
+        float x[V] = {};
+#pragma unroll 4
+        for (int i = 0; i < w.n_part; i++) {
+            float part[V], y = weight[warp][i];
+            const float *from = o + (int64_t)i * j.q_tile * d + c;
+            if (V == 4)
+                *(float4 *)part = *(const float4 *)from;
+            else
+                part[0] = *from;
+#pragma unroll
+            for (int v = 0; v < V; v++)
+                x[v] += y < 0 ? 0 : y * part[v];
+        }
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            out[c + v] = T(x[v] / sum);
+    }
+    if (a.lse && lane == 0)
+        a.lse[lse_offset(j, w) + r * a.lse_stride_token] = top + logf(sum);
+}
+
+template <class T> static cudaError_t launch_merge(const Job &j, cudaStream_t stream)
+{
+    unsigned n = (unsigned)(j.n_item / j.n_part * (j.q_tile / kMergeWarps));
+    if (j.a.shape.d_head % 4 == 0)
+        merge<4, T><<<n, 32 * kMergeWarps, 0, stream>>>(j);
+    else
+        merge<1, T><<<n, 32 * kMergeWarps, 0, stream>>>(j);
+    return cudaGetLastError();
 }
 
 cudaError_t merge_parts(const Job &j, cudaStream_t stream)
 {
     if (j.n_part == 1)
         return cudaSuccess;
-    unsigned n = j.n_item / j.n_part;
     switch (j.a.shape.dtype) {
-    case PRISM_CU_F32: merge<float><<<n, kMergeThreads, 0, stream>>>(j); break;
-    case PRISM_CU_F16: merge<__half><<<n, kMergeThreads, 0, stream>>>(j); break;
-    default: merge<__nv_bfloat16><<<n, kMergeThreads, 0, stream>>>(j); break;
+    case PRISM_CU_F32: return launch_merge<float>(j, stream);
+    case PRISM_CU_F16: return launch_merge<__half>(j, stream);
+    default: return launch_merge<__nv_bfloat16>(j, stream);
     }
-    return cudaGetLastError();
 }
 
 } // namespace prism

@@ -33,7 +33,7 @@ struct Row {
     int row, seq, head, tile; /* row of the plan; absolute query tile */
     int n_tile;               /* key tiles of this part; 0: the row lists nothing, -1: nothing to do */
     int end;                  /* tiles of the list before the end of this part */
-    int slot;                 /* of the partial result; -1: the row is not split */
+    int slot, n_part;         /* of the partial result, -1: the row is not split; parts of the row */
     bool dense, lead;         /* every block is listed; the part with the diagonal */
     int64_t first;            /* of its list */
     int n_q, n_kv, q_start;
@@ -71,7 +71,7 @@ __device__ __forceinline__ Row row_of(const Job &j, bool dense, int item)
     w.n_q = n.n_q, w.n_kv = n.n_kv, w.q_start = n.q_start;
     int block = w.q_start / a.block_size + w.row % s.n_qblk;
     w.tile = block * n_sub + sub;
-    w.n_tile = -1, w.end = 0, w.slot = -1, w.dense = dense, w.lead = part == 0, w.first = 0;
+    w.n_tile = -1, w.end = 0, w.slot = -1, w.n_part = 1, w.dense = dense, w.lead = part == 0, w.first = 0;
     if (w.tile * j.q_tile >= w.q_start + w.n_q || (w.tile + 1) * j.q_tile <= w.q_start)
         return w; /* no query */
     int per_block = a.block_size / j.k_tile, n_list = block + 1;
@@ -83,14 +83,14 @@ __device__ __forceinline__ Row row_of(const Job &j, bool dense, int item)
     int total = n_list * per_block, unseen = per_block - (sub + 1) * j.q_tile / j.k_tile;
     if (unseen > 0 && n_list > 0 && (dense || a.index[w.first + n_list - 1] == block))
         total -= unseen;
-    int n_part = parts_of(j, total);
-    if (part >= n_part)
+    w.n_part = parts_of(j, total);
+    if (part >= w.n_part)
         return w;
     /* Part 0 has the diagonal, that is the end of the list. */
-    int from = (int)((int64_t)total * (n_part - 1 - part) / n_part);
-    w.end = (int)((int64_t)total * (n_part - part) / n_part);
+    int from = (int)((int64_t)total * (w.n_part - 1 - part) / w.n_part);
+    w.end = (int)((int64_t)total * (w.n_part - part) / w.n_part);
     w.n_tile = w.end - from;
-    if (n_part > 1)
+    if (w.n_part > 1)
         w.slot = (w.row * n_sub + sub) * j.n_part + part;
     return w;
 }
