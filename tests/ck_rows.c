@@ -223,6 +223,79 @@ static void check_exp_ties(const prism_cpu_kernels *k, int n, rng *r)
     guarded_free(&x);
 }
 
+/* Welford's update: the mean costs two roundings, the deviation one, its weighted square three. sum is one addition. */
+static void check_deviation(const prism_cpu_kernels *k, int n, rng *r)
+{
+    guarded x = new_floats(n, r), sum = new_floats(n, r), m2 = new_floats(n, r);
+    float *px = x.data, *ps = sum.data, *pm = m2.data;
+    const int before = rng_range(r, 0, 127);
+    double want[max_row], bound[max_row];
+    float total[max_row];
+    for (int j = 0; j < n; j++) {
+        ps[j] = before ? ps[j] * (float)before : 0;
+        pm[j] = fabsf(pm[j]);
+        const double mean = before ? (double)ps[j] / before : 0, delta = (double)px[j] - mean;
+        want[j] = (double)pm[j] + delta * delta * before / (before + 1.0);
+        bound[j] = 0x1p-24 * (2 * fabs(delta) * (2 * fabs(mean) + fabs(delta)) + 4 * delta * delta + want[j]);
+        total[j] = ps[j] + px[j];
+    }
+    k->add_deviation(ps, pm, px, n, before);
+    for (int j = 0; j < n; j++) {
+        ck_near(ps[j], total[j], 0, "%s add_deviation n %d sum [%d]", k->name, n, j);
+        ck_near(pm[j], want[j], bound[j] + 1e-30, "%s add_deviation n %d m2 [%d]", k->name, n, j);
+    }
+    guarded_free(&x);
+    guarded_free(&sum);
+    guarded_free(&m2);
+}
+
+/* Two additions, one product, each rounded once. A spread that is NaN or infinite counts as the cap. */
+static void check_spread(const prism_cpu_kernels *k, int n_panel, rng *r)
+{
+    const int n = n_panel * k->panel;
+    guarded x = new_floats(n, r), spread = new_floats(n, r), bias = new_floats(n, r);
+    float *px = x.data, *ps = spread.data, *pb = bias.data, before[PRISM_MAX_PANEL * 4];
+    for (int pass = 0; pass < 2; pass++) {
+        for (int j = 0; j < n; j++) {
+            ps[j] = rng_range(r, 0, 9) == 0 ? NAN : rng_range(r, 0, 9) == 0 ? INFINITY : fabsf(ps[j]) * 8;
+            pb[j] = rng_range(r, 0, 9) == 0 ? -INFINITY : pb[j];
+            before[j] = px[j];
+        }
+        k->add_spread(px, pass ? ps : NULL, pb, n, 0.5f, 3.0f);
+        for (int j = 0; j < n; j++) {
+            const double add = !pass ? 0 : 0.5 * (double)ps[j] < 3 ? 0.5 * (double)ps[j] : 3;
+            const double want = (double)before[j] + (double)pb[j] + add;
+            ck_near(px[j], want, 0x1p-23 * (fabs((double)before[j]) + fmin(fabs((double)pb[j]), 10) + add),
+                    "%s add_spread pass %d n %d [%d]", k->name, pass, n, j);
+            px[j] = before[j];
+        }
+    }
+    guarded_free(&x);
+    guarded_free(&spread);
+    guarded_free(&bias);
+}
+
+/* A root, three products and an addition, each rounded once. */
+static void check_error(const prism_cpu_kernels *k, int n_panel, rng *r)
+{
+    const int n = n_panel * k->panel;
+    guarded sum = new_floats(n, r), a = new_floats(n, r), b = new_floats(n, r);
+    float *ps = sum.data, *pa = a.data, *pb = b.data;
+    double want[PRISM_MAX_PANEL * 4], bound[PRISM_MAX_PANEL * 4];
+    for (int j = 0; j < n; j++) {
+        pb[j] = rng_range(r, 0, 9) ? fabsf(pb[j]) : 0;
+        const double term = 0.75 * (double)pa[j] * (double)pb[j] * sqrt((double)pb[j]);
+        want[j] = (double)ps[j] + term;
+        bound[j] = 0x1p-24 * (4 * fabs(term) + fabs(want[j])) + 1e-30;
+    }
+    k->add_error(ps, pa, pb, n, 0.75f);
+    for (int j = 0; j < n; j++)
+        ck_near(ps[j], want[j], bound[j], "%s add_error n %d [%d]", k->name, n, j);
+    guarded_free(&sum);
+    guarded_free(&a);
+    guarded_free(&b);
+}
+
 void ck_rows(void)
 {
     for (int tier = 0; tier < ck_n_tier(); tier++) {
@@ -234,6 +307,10 @@ void ck_rows(void)
                 check_load_add(&k, (prism_dtype)dtype, n, &r);
                 check_store(&k, (prism_dtype)dtype, n, &r);
             }
+            if (n <= 4) {
+                check_spread(&k, n, &r);
+                check_error(&k, n, &r);
+            }
             if (n <= 8)
                 check_q8_0(&k, n, &r);
             check_dot_rows(&k, rng_range(&r, 1, 9), n, n + rng_range(&r, 0, 3), &r);
@@ -242,6 +319,7 @@ void ck_rows(void)
                 check_scale_max(&k, n, &r);
                 check_exp_row(&k, n, &r);
                 check_exp_ties(&k, n, &r);
+                check_deviation(&k, n, &r);
             }
         }
     }

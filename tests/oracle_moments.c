@@ -1,0 +1,207 @@
+#include "oracle_moments.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double *key_at(const oracle_seq *s, const double *x, int h_kv, int t)
+{
+    return x + ((long)h_kv * oracle_n_kv(s) + t) * s->d;
+}
+
+static const double *query_at(const oracle_seq *s, int h, int row)
+{
+    return s->q + ((long)h * s->n_q + row) * s->d;
+}
+
+/* ----------------------------------------------------------------------------------------------- entries ---- */
+
+/* Mean key and value of the n listed tokens, variances of groups of 8 dimensions. */
+static void add_entry(const oracle_seq *s, oracle_entries *x, int h_kv, int block, const int *token, int n)
+{
+    const int e = x->n++, d = s->d;
+    double *key = x->key + (long)e * d, *value = x->value + (long)e * d, *variance = x->variance + (long)e * x->n_group;
+    x->block[e] = block;
+    x->count[e] = n;
+    for (int j = 0; j < d; j++) {
+        key[j] = value[j] = 0;
+        for (int i = 0; i < n; i++) {
+            key[j] += key_at(s, s->k, h_kv, token[i])[j] / n;
+            value[j] += key_at(s, s->v, h_kv, token[i])[j] / n;
+        }
+    }
+    for (int g = 0; g < x->n_group; g++) {
+        const int end = 8 * (g + 1) < d ? 8 * (g + 1) : d;
+        variance[g] = 0;
+        for (int j = 8 * g; j < end; j++)
+            for (int i = 0; i < n; i++)
+                variance[g] += pow(key_at(s, s->k, h_kv, token[i])[j] - key[j], 2) / n / (end - 8 * g);
+    }
+}
+
+/* Block 0: its farthest tokens first, one by one. */
+static void add_first_block(const oracle_seq *s, oracle_entries *x, int h_kv)
+{
+    double *mean = calloc((size_t)s->d, sizeof *mean);
+    int *order = malloc((size_t)s->block * sizeof *order);
+    double *distance = calloc((size_t)s->block, sizeof *distance);
+    for (int t = 0; t < s->block; t++)
+        for (int j = 0; j < s->d; j++)
+            mean[j] += key_at(s, s->k, h_kv, t)[j] / s->block;
+    for (int t = 0; t < s->block; t++) {
+        order[t] = t;
+        for (int j = 0; j < s->d; j++)
+            distance[t] += pow(key_at(s, s->k, h_kv, t)[j] - mean[j], 2);
+    }
+    for (int n = 0; n < s->block; n++) /* selection sort, the lower position first among equals */
+        for (int m = n + 1; m < s->block; m++)
+            if (distance[order[m]] > distance[order[n]] ||
+                (distance[order[m]] == distance[order[n]] && order[m] < order[n])) {
+                const int t = order[n];
+                order[n] = order[m];
+                order[m] = t;
+            }
+    for (int n = 0; n < ORACLE_SINGLE; n++)
+        add_entry(s, x, h_kv, 0, order + n, 1);
+    add_entry(s, x, h_kv, 0, order + ORACLE_SINGLE, s->block - ORACLE_SINGLE);
+    free(mean);
+    free(order);
+    free(distance);
+}
+
+oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own)
+{
+    const size_t n = (size_t)own + ORACLE_SINGLE, d = (size_t)s->d;
+    oracle_entries x = {.d = s->d, .n_group = (s->d + 7) / 8};
+    x.block = malloc(n * sizeof *x.block);
+    x.count = malloc(n * sizeof(double));
+    x.key = malloc(n * d * sizeof(double));
+    x.value = malloc(n * d * sizeof(double));
+    x.variance = malloc(n * (size_t)x.n_group * sizeof(double));
+    int *token = malloc((size_t)s->block * sizeof *token);
+    if (own > 0)
+        add_first_block(s, &x, h_kv);
+    for (int b = 1; b < own; b++) {
+        for (int i = 0; i < s->block; i++)
+            token[i] = b * s->block + i;
+        add_entry(s, &x, h_kv, b, token, s->block);
+    }
+    free(token);
+    return x;
+}
+
+void oracle_entries_free(oracle_entries *x)
+{
+    free(x->block);
+    free(x->count);
+    free(x->key);
+    free(x->value);
+    free(x->variance);
+}
+
+double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, const double *q, bool variances,
+                         double *variance)
+{
+    double dot = 0, sum = 0;
+    for (int j = 0; j < s->d; j++) {
+        dot += q[j] * x->key[(long)e * s->d + j];
+        sum += x->count[e] > 1 ? q[j] * q[j] * x->variance[(long)e * x->n_group + j / 8] : 0;
+    }
+    sum *= s->scale * s->scale;
+    if (variance)
+        *variance = sum;
+    return log(x->count[e]) + s->scale * dot + (variances ? fmin(sum / 2, 6) : 0);
+}
+
+/* ------------------------------------------------------------------------------------------------ errors ---- */
+
+static double add_exp(double a, double b)
+{
+    const double max = a > b ? a : b;
+    return max == -INFINITY ? max : max + log(exp(a - max) + exp(b - max));
+}
+
+static double exact_logit(const oracle_seq *s, const double *q, int h_kv, int t)
+{
+    double dot = 0;
+    for (int j = 0; j < s->d; j++)
+        dot += q[j] * key_at(s, s->k, h_kv, t)[j];
+    return s->scale * dot;
+}
+
+void oracle_errors(const oracle_seq *s, int h, int i, double *error)
+{
+    const int own = oracle_first_qblk(s) + i, h_kv = h / (s->n_head / s->n_kv_head);
+    oracle_entries x = oracle_entries_make(s, h_kv, own);
+    int n_asked = 0, last = (own + 1) * s->block - 1;
+    last = last < oracle_n_kv(s) - 1 ? last : oracle_n_kv(s) - 1;
+    memset(error, 0, (size_t)own * sizeof *error);
+    for (int p = own * s->block; p <= last; p++) {
+        if (p < s->q_start || (p % 4 != 3 && p != last))
+            continue;
+        const double *q = query_at(s, h, p - s->q_start);
+        double z = -INFINITY;
+        for (int t = own * s->block; t <= p; t++)
+            z = add_exp(z, exact_logit(s, q, h_kv, t));
+        for (int e = 0; e < x.n; e++)
+            z = add_exp(z, oracle_entry_mass(s, &x, e, q, true, NULL));
+        for (int e = 0; e < x.n; e++) {
+            double variance;
+            const double mass = oracle_entry_mass(s, &x, e, q, true, &variance);
+            if (x.count[e] > 1)
+                error[x.block[e]] += pow(variance, 1.5) * exp(mass - z);
+        }
+        n_asked++;
+    }
+    for (int b = 0; b < own; b++)
+        error[b] /= n_asked;
+    oracle_entries_free(&x);
+}
+
+/* ------------------------------------------------------------------------------------------------ attend ---- */
+
+static void attend_token(const oracle_seq *s, const oracle_entries *x, const uint8_t *listed, int h, int row,
+                         bool variances, double *out, double *lse)
+{
+    const double *q = query_at(s, h, row);
+    const int h_kv = h / (s->n_head / s->n_kv_head), p = s->q_start + row;
+    double z = -INFINITY;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int e = 0; e < x->n; e++) {
+            const double mass = oracle_entry_mass(s, x, e, q, variances, NULL);
+            if (listed[x->block[e]])
+                continue;
+            if (pass == 0)
+                z = add_exp(z, mass);
+            for (int j = 0; pass == 1 && j < s->d; j++)
+                out[j] += exp(mass - z) * x->value[(long)e * s->d + j];
+        }
+        for (int t = 0; t <= p; t++) {
+            if (!listed[t / s->block])
+                continue;
+            const double logit = exact_logit(s, q, h_kv, t);
+            if (pass == 0)
+                z = add_exp(z, logit);
+            for (int j = 0; pass == 1 && j < s->d; j++)
+                out[j] += exp(logit - z) * key_at(s, s->v, h_kv, t)[j];
+        }
+    }
+    *lse = z;
+}
+
+void oracle_attend_corrected(const oracle_seq *s, const uint8_t *mask, bool variances, double *out, double *lse)
+{
+    const int n_qblk = oracle_n_qblk(s), n_kblk = oracle_n_kblk(s), first = oracle_first_qblk(s);
+    memset(out, 0, (size_t)s->n_head * (size_t)s->n_q * (size_t)s->d * sizeof *out);
+    for (int h = 0; h < s->n_head; h++)
+        for (int i = 0; i < n_qblk; i++) {
+            oracle_entries x = oracle_entries_make(s, h / (s->n_head / s->n_kv_head), first + i);
+            for (int p = (first + i) * s->block; p < (first + i + 1) * s->block; p++) {
+                const int row = p - s->q_start;
+                if (row >= 0 && row < s->n_q)
+                    attend_token(s, &x, mask + ((long)h * n_qblk + i) * n_kblk, h, row, variances,
+                                 out + ((long)h * s->n_q + row) * s->d, lse + (long)h * s->n_q + row);
+            }
+            oracle_entries_free(&x);
+        }
+}

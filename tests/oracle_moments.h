@@ -1,0 +1,30 @@
+/* The oracle of docs/moments.md: entries, their estimates, the error of pruning a block, corrected attention. */
+#ifndef TESTS_ORACLE_MOMENTS_H
+#define TESTS_ORACLE_MOMENTS_H
+
+#include "oracle.h"
+
+enum { ORACLE_SINGLE = 16 };
+
+/* Entry e of a KV head stands for count[e] keys of block[e]. */
+typedef struct oracle_entries {
+    int n, d, n_group;
+    int *block;
+    double *count, *key, *variance, *value; /* [n], [n][d], [n][n_group], [n][d] */
+} oracle_entries;
+
+/* Entries of the blocks before `own`, all of them whole; none if own is 0. */
+oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own);
+void oracle_entries_free(oracle_entries *x);
+
+/* Logarithm of the entry's mass for a query [d], and the variance of the logits inside it. */
+double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, const double *q, bool variances,
+                         double *variance);
+
+/* The error of pruning each block before the own one of (head h, query block i): [first_qblk + i]. */
+void oracle_errors(const oracle_seq *s, int h, int i, double *error);
+
+/* As oracle_attend, with what the blocks that are not in the mask contribute. */
+void oracle_attend_corrected(const oracle_seq *s, const uint8_t *mask, bool variances, double *out, double *lse);
+
+#endif
