@@ -89,7 +89,7 @@ int cli_create_context(const cli_device *device, int32_t n_thread, prism_ctx **o
         return EXIT_DONE;
     prism_cuda_info info = {.struct_size = sizeof info};
     if (device->kind == PRISM_DEVICE_CUDA && prism_cuda_describe(device->ordinal, &info))
-        return cli_fail(EXIT_RUN, "no GPU can be used: %s", info.problem);
+        return cli_fail(EXIT_RUN, "--device cuda: %s", info.problem);
     return cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
 }
 

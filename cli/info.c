@@ -34,7 +34,7 @@ static void print_gpu(const gpu *g)
 {
     const prism_cuda_info *i = &g->info;
     if (!g->usable) {
-        printf("  GPU           none: %s\n", i->problem);
+        printf("  GPU           none; %s\n", i->problem);
         return;
     }
     printf("  GPU           %s, sm_%d%d, %d multiprocessors, %.0f GiB", i->name, i->compute_major, i->compute_minor,
