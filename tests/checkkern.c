@@ -3,7 +3,8 @@
  *   checkkern [--seed N] [--verbose] [--every N] [TEST ...]   check; no TEST: all of them; --every N: a part of the
  *                                                             cases, for emulators
  *   checkkern --device cuda [...]                             check the GPU's kernels, not the processor's tiers
- *   checkkern --bench                                         time
+ *   checkkern --bench [--shared]                              time; --shared: one core, processor time, on a machine
+ * that others use too
  */
 #include "checkkern.h"
 
@@ -33,7 +34,7 @@ static int n_tier;
 
 static void find_tiers(void)
 {
-    for (int isa = PRISM_ISA_C; isa <= (int)prism_cpu_best_isa(PRISM_ISA_AUTO); isa++)
+    for (int isa = PRISM_ISA_C; isa <= PRISM_ISA_NEONBF16; isa++)
         if (prism_cpu_best_isa((prism_isa)isa) != PRISM_ISA_AUTO)
             ck_tiers[n_tier++] = (prism_isa)isa;
 }
@@ -135,7 +136,7 @@ static bool chosen(const char *name, char **args, int n_arg)
 int main(int argc, char **argv)
 {
     int n_arg = 0, failed = 0, n_run = 0;
-    bool bench = false;
+    bool bench = false, shared = false;
     ck.seed = (uint64_t)time(NULL);
     ck.every = 1;
     find_tiers();
@@ -146,6 +147,8 @@ int main(int argc, char **argv)
             ck.every = atoi(argv[++i]) > 0 ? atoi(argv[i]) : 1;
         else if (!strcmp(argv[i], "--bench"))
             bench = true;
+        else if (!strcmp(argv[i], "--shared"))
+            shared = true;
         else if (!strcmp(argv[i], "--device") && i + 1 < argc)
             ck.gpu = !strcmp(argv[++i], "cuda");
         else if (!strcmp(argv[i], "--verbose"))
@@ -154,7 +157,7 @@ int main(int argc, char **argv)
             argv[1 + n_arg++] = argv[i];
     }
     if (bench) {
-        ck_bench();
+        ck_bench(shared);
         return 0;
     }
     if (ck.gpu && !ck_gpu_begin())

@@ -49,6 +49,6 @@ void ck_select(void);
 void ck_attend(void);
 void ck_nonfinite(void);
 
-void ck_bench(void);
+void ck_bench(bool on_shared_machine);
 
 #endif

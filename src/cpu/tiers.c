@@ -15,6 +15,7 @@ typedef struct tier {
     const char *name; /* as in PRISM_ISA */
     prism_isa isa;
     bool (*runs)(void);
+    bool (*pays)(void);                 /* whether it is chosen unasked */
     void (*fill)(prism_cpu_kernels *k); /* over what the tiers before it filled in */
 } tier;
 
@@ -47,6 +48,13 @@ static bool has_avx512bf16(void)
     return has_avx512() && HAS("avx512bf16");
 }
 
+/* Intel's processors take two cycles for a dot product, and half of one for a multiply-add: float32 is twice as fast.
+ */
+static bool pays_avx512bf16(void)
+{
+    return __builtin_cpu_init(), !__builtin_cpu_is("intel");
+}
+
 /* Tiles are large: besides saving them, the system has to be asked for room to do so, once for the whole process. */
 static bool has_amx(void)
 {
@@ -68,15 +76,15 @@ static bool has_bf16(void)
 
 /* Climbing: a machine that runs one runs all before it. */
 static const tier tiers[] = {
-    {"c", PRISM_ISA_C, always, prism_cpu_kernels_c},
+    {"c", PRISM_ISA_C, always, always, prism_cpu_kernels_c},
 #if defined(__x86_64__)
-    {"avx2", PRISM_ISA_AVX2, has_avx2, prism_cpu_kernels_avx2},
-    {"avx512", PRISM_ISA_AVX512, has_avx512, prism_cpu_kernels_avx512},
-    {"avx512bf16", PRISM_ISA_AVX512BF16, has_avx512bf16, prism_cpu_kernels_avx512bf16},
-    {"amx", PRISM_ISA_AMX, has_amx, prism_cpu_kernels_amx},
+    {"avx2", PRISM_ISA_AVX2, has_avx2, always, prism_cpu_kernels_avx2},
+    {"avx512", PRISM_ISA_AVX512, has_avx512, always, prism_cpu_kernels_avx512},
+    {"avx512bf16", PRISM_ISA_AVX512BF16, has_avx512bf16, pays_avx512bf16, prism_cpu_kernels_avx512bf16},
+    {"amx", PRISM_ISA_AMX, has_amx, always, prism_cpu_kernels_amx},
 #elif defined(__aarch64__)
-    {"neon", PRISM_ISA_NEON, always, prism_cpu_kernels_neon},
-    {"neonbf16", PRISM_ISA_NEONBF16, has_bf16, prism_cpu_kernels_neonbf16},
+    {"neon", PRISM_ISA_NEON, always, always, prism_cpu_kernels_neon},
+    {"neonbf16", PRISM_ISA_NEONBF16, has_bf16, always, prism_cpu_kernels_neonbf16},
 #endif
 };
 enum { n_tier = sizeof tiers / sizeof tiers[0] };
@@ -85,7 +93,8 @@ prism_isa prism_cpu_best_isa(prism_isa cap)
 {
     prism_isa best = PRISM_ISA_AUTO;
     for (int i = 0; i < n_tier && (cap == PRISM_ISA_AUTO || tiers[i].isa <= cap) && tiers[i].runs(); i++)
-        best = tiers[i].isa;
+        if (cap != PRISM_ISA_AUTO || tiers[i].pays())
+            best = tiers[i].isa;
     return cap == PRISM_ISA_AUTO || best == cap ? best : PRISM_ISA_AUTO;
 }
 
