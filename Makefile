@@ -22,7 +22,13 @@ ggml: ## build/libggml-prism.so, the llama.cpp plug-in: docs/llamacpp.md (needs 
 	@cmake -S . -B $(BUILD) -DPRISM_TESTS=OFF >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target ggml_prism
 	@echo "$(abspath $(BUILD))/libggml-prism.so"
-.PHONY: ggml
+
+demo-llamacpp: ggml ## an unmodified llama.cpp with the plug-in (LLAMACPP=DIR with its programs, else it is built first)
+	@tools/demo-llamacpp.sh $(abspath $(BUILD))/libggml-prism.so
+
+test-llamacpp: ggml ## the plug-in inside llama.cpp: operations, divergence, caches, server (LLAMACPP as above)
+	@tools/test-llamacpp.py "$$(tools/llamacpp.sh)" $(abspath $(BUILD))/libggml-prism.so $(MODEL) eval/data/nostromo.txt
+.PHONY: ggml demo-llamacpp test-llamacpp
 
 test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator, the Python package
 	@tools/install-deps.sh test
@@ -75,7 +81,7 @@ clean: ## remove every build
 	rm -rf build build-*
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 picture: all ## draw docs/images/plan.png again (needs python3 with matplotlib and numpy)
 	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 0 --plan $(BUILD)/plan.safetensors

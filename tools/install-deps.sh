@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian or Ubuntu packages that a build needs and that are missing. Asks for root only if some are.
-# usage: tools/install-deps.sh [build|test]
+# usage: tools/install-deps.sh [build|test|llamacpp]
 set -eu
 what=${1:-build}
 
@@ -53,6 +53,10 @@ if [ "$what" = test ]; then
         need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
         need_package libc6-dev-arm64-cross
     fi
+fi
+if [ "$what" = llamacpp ]; then
+    need_command g++ g++
+    need_package python3-venv
 fi
 install_missing
 

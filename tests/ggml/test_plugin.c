@@ -336,6 +336,41 @@ static void test_sparse(void **state)
     }
 }
 
+/* What a prompt gets does not depend on its company: three in one ubatch, in cells that lie mixed, as each alone. */
+static void test_sparse_company(void **state)
+{
+    (void)state;
+    set_method("prism", "0");
+    int cells[3][1700];
+    for (int i = 0; i < 3 * 1700; i++)
+        cells[i % 3][i / 3] = i;
+    node_shape all = {.d = 64, .n_head = 4, .n_kv_head = 2, .n_stream = 1, .n_cell = 5120, .type = GGML_TYPE_F16};
+    all.n_sequence = 3;
+    all.sequence[0] = (node_sequence){.n_old = 1300, .n_new = 77, .cell = cells[0], .seed = 1};
+    all.sequence[1] = (node_sequence){.n_old = 0, .n_new = 200, .cell = cells[1], .seed = 2};
+    all.sequence[2] = (node_sequence){.n_old = 1501, .n_new = 140, .cell = cells[2], .seed = 3};
+    node n;
+    node_make(&n, &all);
+    assert_string_equal(compute(&n).path, "sparse");
+    const size_t row = n.out.nb[2];
+    char *together = malloc(out_bytes(&n));
+    memcpy(together, n.out.data, out_bytes(&n));
+    node_free(&n);
+    size_t first = 0;
+    for (int s = 0; s < 3; s++) {
+        node_shape one = all;
+        one.n_sequence = 1;
+        one.sequence[0] = all.sequence[s];
+        one.sequence[0].cell = NULL;
+        node_make(&n, &one);
+        assert_string_equal(compute(&n).path, "sparse");
+        assert_memory_equal(n.out.data, together + first * row, out_bytes(&n));
+        first += (size_t)one.sequence[0].n_new;
+        node_free(&n);
+    }
+    free(together);
+}
+
 /* Without frequencies method prism cannot choose. */
 static void test_no_rope(void **state)
 {
@@ -542,6 +577,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_masks_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claims, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sparse, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sparse_company, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_rope, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pooled_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pooled_turns, setup, teardown),
