@@ -199,6 +199,13 @@ static const char *run(plugin_engine *e, const prism_options *options, const pri
     return NULL;
 }
 
+/* Whether pooled keys are kept with their moments: what the method or a correction needs. */
+static bool needs_moments(const prism_options *o)
+{
+    return o->correct == PRISM_CORRECTION_DEFAULT ? o->method == PRISM_METHOD_MOMENTS
+                                                  : o->correct != PRISM_CORRECTION_NONE;
+}
+
 const char *plugin_engine_compute(plugin_engine *e, int n_thread, const ggml_tensor *node, plugin_report *report)
 {
     const ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2];
@@ -222,7 +229,7 @@ const char *plugin_engine_compute(plugin_engine *e, int n_thread, const ggml_ten
     if (why)
         return why;
     if (choose)
-        call.pooled = plugin_pooled_load(e->pooled, k, v, &e->groups, options.block_size);
+        call.pooled = plugin_pooled_load(e->pooled, k, v, &e->groups, options.block_size, needs_moments(&options));
     for (int32_t i = 0; call.pooled && i < call.n_seq; i++)
         report->n_reused += call.pooled[i].n_token;
     why = run(e, &options, &call, report);

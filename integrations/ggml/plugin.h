@@ -100,11 +100,15 @@ void plugin_pooled_destroy(plugin_pooled_set *set);
 /* [n_group]: pooled keys of each group as far as they are still true, for one call; plugin_pooled_store() then takes
  * them back. NULL: there are more groups than are kept, or no memory. */
 prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
-                                 const plugin_groups *groups, int32_t block_size);
+                                 const plugin_groups *groups, int32_t block_size, bool moments);
 void plugin_pooled_store(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
                          const plugin_groups *groups);
 
 /* ------------------------------------------------------------------------------------------------- attention ---- */
+
+typedef struct plugin_clock {
+    double seconds, cpu_seconds; /* the latter of the whole process: steadier where a machine is shared */
+} plugin_clock;
 
 typedef struct plugin_report {
     const char *path;   /* "sparse", "dense", "short" or "ggml" */
@@ -125,6 +129,7 @@ const char *plugin_engine_compute(plugin_engine *engine, int n_thread, const ggm
 
 void plugin_stats_open(void); /* PRISM_STATS=file: one JSON object a line, for each node */
 bool plugin_stats_wanted(void);
-void plugin_stats_write(const ggml_tensor *node, double seconds, const plugin_report *report);
+plugin_clock plugin_stats_clock(void);
+void plugin_stats_write(const ggml_tensor *node, plugin_clock start, const plugin_report *report);
 
 #endif

@@ -129,9 +129,9 @@ static int32_t true_tokens(const entry *e, const ggml_tensor *k, const ggml_tens
 }
 
 /* Room for the whole cache at once: sums would be lost by growing, and memory is taken only where it is written. */
-static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, int32_t block_size)
+static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, int32_t block_size, bool moments)
 {
-    if (e->memory && e->n_cell_max >= n_token)
+    if (e->memory && e->n_cell_max >= n_token && (e->pooled.key_m2 != NULL) == moments)
         return true;
     const int32_t n_kv_head = (int32_t)k->ne[2], d_head = (int32_t)k->ne[0];
     const int64_t n_cache = k->view_src ? k->view_src->ne[1] : 0;
@@ -139,14 +139,15 @@ static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, int32_t b
     const int32_t n_max = (int32_t)((n_wanted + block_size - 1) / block_size * block_size);
     entry new = {.n_cell_max = n_max};
     size_t bytes;
-    if (prism_pooled_bytes(n_kv_head, d_head, block_size, n_max, &bytes))
+    if ((moments ? prism_pooled_moments_bytes : prism_pooled_bytes)(n_kv_head, d_head, block_size, n_max, &bytes))
         return false;
     bytes = (bytes + 63) / 64 * 64;
     new.cell = malloc((size_t)n_max * sizeof *new.cell);
     new.hash = malloc((size_t)(n_max / block_size) * sizeof *new.hash);
     new.memory = aligned_alloc(64, bytes);
     if (!new.cell || !new.hash || !new.memory ||
-        prism_pooled_init(&new.pooled, n_kv_head, d_head, block_size, n_max, new.memory, bytes)) {
+        (moments ? prism_pooled_moments_init : prism_pooled_init)(&new.pooled, n_kv_head, d_head, block_size, n_max,
+                                                                  new.memory, bytes)) {
         free_entry(&new);
         return false;
     }
@@ -180,7 +181,7 @@ static entry *choose(const plugin_pooled_set *set, layer *l, const ggml_tensor *
 }
 
 prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
-                                 const plugin_groups *groups, int32_t block_size)
+                                 const plugin_groups *groups, int32_t block_size, bool moments)
 {
     set->time++;
     layer *l = find_layer(set, k->view_src ? k->view_src->data : k->data);
@@ -191,7 +192,7 @@ prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, c
     for (int32_t i = 0; i < groups->n_group; i++) {
         const plugin_group *g = &groups->group[i];
         entry *e = choose(set, l, k, v, g, groups->cell + g->first_cell, block_size);
-        if (!e || !make_room(e, k, g->n_kv, block_size))
+        if (!e || !make_room(e, k, g->n_kv, block_size, moments))
             return NULL;
         e->used = set->time;
         set->loaded[i] = e;

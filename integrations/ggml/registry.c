@@ -1,11 +1,9 @@
 /* registry: what ggml sees. One registry with one device; a backend for each llama.cpp context. */
-#define _POSIX_C_SOURCE 200809L
 #include "plugin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct backend {
     ggml_backend_object object; /* first: ggml's pointer to a backend is a pointer to this */
@@ -47,13 +45,6 @@ static int delegate(backend *b, ggml_tensor *node)
     return ggml.fn.backend_graph_compute(b->cpu, b->graph);
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* An error of the library is no mask of another shape: it is said once. */
 static void report_failure(const char *why)
 {
@@ -64,7 +55,7 @@ static void report_failure(const char *why)
 
 static int compute_node(backend *b, ggml_tensor *node)
 {
-    const double start = plugin_stats_wanted() ? now() : 0;
+    const plugin_clock start = plugin_stats_wanted() ? plugin_stats_clock() : (plugin_clock){0};
     plugin_report report = {.path = "ggml"};
     report.reason =
         plugin_options.delegate_all ? "asked for" : plugin_engine_compute(b->engine, b->n_thread, node, &report);
@@ -74,7 +65,7 @@ static int compute_node(backend *b, ggml_tensor *node)
         status = delegate(b, node);
     }
     if (plugin_stats_wanted())
-        plugin_stats_write(node, now() - start, &report);
+        plugin_stats_write(node, start, &report);
     return status;
 }
 

@@ -315,8 +315,9 @@ static double difference(const node *n, const float *want)
 static void test_sparse(void **state)
 {
     (void)state;
-    set_method("prism", "0");
-    for (int kind = 0; kind < 3; kind++) {
+    for (int i = 0; i < 6; i++) {
+        const int kind = i % 3; /* of cache */
+        set_method(i < 3 ? "prism" : "moments", "0");
         node_shape shape = prompt(1900, 300);
         shape.type = kind ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
         shape.n_mixed = kind == 2 ? 32 : 0;
@@ -443,19 +444,19 @@ static void test_pooled_keys(void **state)
 static void test_pooled_turns(void **state)
 {
     (void)state;
-    set_method("prism", "0");
     int cells[2][2000];
     for (int i = 0; i < 2000; i++) {
         cells[0][i] = 2 * i;
         cells[1][i] = 2 * i + 1;
     }
     node n;
-    for (int turn = 0; turn < 6; turn++) {
-        node_shape p = prompt(turn / 2 * 600, 600);
+    for (int turn = 0; turn < 12; turn++) {
+        set_method(turn < 6 ? "prism" : "moments", "0");
+        node_shape p = prompt(turn % 6 / 2 * 600, 600);
         p.sequence[0].cell = cells[turn % 2];
         p.sequence[0].seed = 10 + (uint64_t)(turn % 2);
         turn ? node_rewrite(&n, &p) : node_make(&n, &p);
-        expect_reused(&n, turn / 2 * 600);
+        expect_reused(&n, turn % 6 / 2 * 600);
     }
     node_free(&n);
 }
