@@ -98,9 +98,8 @@ cudaError_t prism_attend_any(const prism_cu_attend *a, cudaStream_t stream);
 typedef struct prism_cu_pool {
     prism_cu_shape shape;
     prism_cu_view q, k;
-    void *q_split,
-        *k_split; /* element (sequence, block, head, dimension): 4 bytes at ((s * n_blk + b) * n_head + h) * d + j;
-                     k_split NULL: of the keys k_sum alone is wanted */
+    void *q_split, *k_split; /* element (sequence, block, head, dimension): 4 bytes at ((s * n_blk + b) * n_head + h) *
+                                d + j; k_split NULL: of the keys k_sum alone is wanted */
     float *q_energy, *k_energy; /* [n_seq][n_head or n_kv_head][n_qblk or n_kblk][4] */
     float *k_sum; /* sums to append to, s * k_sum_stride_seq + (b * n_kv_head + h) * d + j; NULL if n_done is 0 */
     int64_t k_sum_stride_seq; /*   and nobody wants them. Keys before n_done are in them already */
@@ -155,6 +154,51 @@ cudaError_t prism_plan_mask_cuda(const prism_cu_select *a, uint8_t *mask, cudaSt
 /* out (device, [4]): blocks listed (row_ptr NULL, or *full not 0: all), causal blocks, *full, 0. */
 cudaError_t prism_plan_counts_cuda(const prism_cu_shape *shape, int32_t block_size, const int64_t *row_ptr,
                                    const int32_t *full, int64_t *out, cudaStream_t stream);
+
+/*
+ * Second moments: docs/moments.md has the formulas and the names. Blocks of 128; d_head 64 or 128; f16 or bf16; strides
+ * multiples of 8 elements, data aligned to 16; cudaErrorNotSupported otherwise.
+ *
+ *   pool     k, v from n_done on -> k_sum, k_m2, v_sum
+ *   image    those, and k, v of block 0 -> image: moments in f16, as the other two read them
+ *   select   q, k (own blocks), image -> bitmap, count: prism_plan_emit_cuda() makes lists of them
+ *   correct  q, image, a plan -> init_o, init_lse: what prism_cu_attend starts from
+ *
+ * Products are f16 by f16 in f32. A block whose moments (values' included) are not finite in f16 is selected.
+ */
+typedef struct prism_cu_moments {
+    prism_cu_shape shape;
+    prism_cu_view q, k, v;
+    int32_t block_size;
+    float *k_sum, *k_m2, *v_sum; /* element s * sum_stride_seq + (b * n_kv_head + h) * d + j */
+    int64_t sum_stride_seq;
+    int32_t n_done; /* keys that are in the sums already */
+    void *image;    /* prism_moments_image_bytes(), aligned to 16 */
+    float scale;
+    /* select */
+    int32_t keep_sink, keep_own, min_tokens;
+    float error;      /* moments_error */
+    float *own_mass;  /* scratch, prism_moments_own_floats() */
+    uint32_t *bitmap; /* prism_select_bitmap_words() words */
+    int32_t *count;   /* [n_row] */
+    /* correct */
+    const int64_t *row_ptr;
+    const int32_t *index; /* NULL: the full plan, nothing to correct */
+    const int32_t *full;  /* [1] or NULL; not 0: the same */
+    int32_t mean;         /* 1: without variances (correct=mean) */
+    prism_cu_view o;      /* strides of init_o */
+    void *init_o;         /* addressed as o; may be what attention writes to */
+    float *init_lse;      /* addressed by lse_stride_* and o.row_start; -inf where nothing is pruned */
+    int64_t lse_stride_seq, lse_stride_token, lse_stride_head;
+} prism_cu_moments;
+
+int64_t prism_moments_image_bytes(const prism_cu_shape *shape);
+int64_t prism_moments_own_floats(const prism_cu_shape *shape);
+cudaError_t prism_moments_pool_cuda(const prism_cu_moments *a, cudaStream_t stream);
+cudaError_t prism_moments_image_cuda(const prism_cu_moments *a, cudaStream_t stream);
+/* These two on sm_90a only. */
+cudaError_t prism_moments_select_cuda(const prism_cu_moments *a, cudaStream_t stream);
+cudaError_t prism_moments_correct_cuda(const prism_cu_moments *a, cudaStream_t stream);
 
 #ifdef __cplusplus
 }
