@@ -159,7 +159,7 @@ cudaError_t prism_plan_counts_cuda(const prism_cu_shape *shape, int32_t block_si
  * Second moments: docs/moments.md has the formulas and the names. Blocks of 128; d_head 64 or 128; f16 or bf16; strides
  * multiples of 8 elements, data aligned to 16; cudaErrorNotSupported otherwise.
  *
- *   pool     k, v from n_done on -> k_sum, k_m2, v_sum
+ *   pool     k, v from n_done on -> k_sum, k_m2, v_sum; v.data may be NULL where nothing will be corrected
  *   image    those, and k, v of block 0 -> image: moments in f16, as the other two read them
  *   select   q, k (own blocks), image -> bitmap, count: prism_plan_emit_cuda() makes lists of them
  *   correct  q, image, a plan -> init_o, init_lse: what prism_cu_attend starts from
@@ -186,10 +186,11 @@ typedef struct prism_cu_moments {
     const int32_t *index; /* NULL: the full plan, nothing to correct */
     const int32_t *full;  /* [1] or NULL; not 0: the same */
     int32_t mean;         /* 1: without variances (correct=mean) */
-    prism_cu_view o;      /* strides of init_o */
+    prism_cu_view o;      /* where init_o lies in memory; its data are not used */
     void *init_o;         /* addressed as o; may be what attention writes to */
-    float *init_lse;      /* addressed by lse_stride_* and o.row_start; -inf where nothing is pruned */
+    float *init_lse;      /* addressed as prism_cu_attend has it; -inf where nothing is pruned */
     int64_t lse_stride_seq, lse_stride_token, lse_stride_head;
+    const int32_t *lse_row_start;
 } prism_cu_moments;
 
 int64_t prism_moments_image_bytes(const prism_cu_shape *shape);

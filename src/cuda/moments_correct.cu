@@ -172,16 +172,16 @@ template <int D, class T> struct Corrector {
             int at = row + 8 * h;
             if (at < block.begin || at >= block.end)
                 continue;
-            int64_t token = block.first + at + (p.o.row_start ? p.o.row_start[item.seq] : 0),
-                    seq = p.o.row_start ? 0 : item.seq;
+            int token = block.first + at;
             float f = sum[h] > 0 ? 1 / sum[h] : 0;
-            T *out =
-                (T *)p.init_o + seq * p.o.stride_seq + token * p.o.stride_token + item.head * p.o.stride_head + 2 * c;
+            T *out = (T *)p.init_o + token_offset(p.o, item.seq, token) + item.head * p.o.stride_head + 2 * c;
 #pragma unroll
             for (int j = 0; j < D / 8; j++)
                 *(uint32_t *)(out + 8 * j) = pack2<T>(o[4 * j + 2 * h] * f, o[4 * j + 2 * h + 1] * f);
+            int64_t first =
+                p.lse_row_start ? p.lse_row_start[item.seq] * p.lse_stride_token : item.seq * p.lse_stride_seq;
             if (c == 0)
-                p.init_lse[seq * p.lse_stride_seq + token * p.lse_stride_token + item.head * p.lse_stride_head] =
+                p.init_lse[first + token * p.lse_stride_token + item.head * p.lse_stride_head] =
                     sum[h] > 0 ? (top[h] + log2f(sum[h]) + 7) / kLog2e : -INFINITY;
         }
     }

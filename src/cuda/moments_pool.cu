@@ -32,9 +32,9 @@ __global__ void __launch_bounds__(kPoolThreads) pool_moments(const __grid_consta
 #pragma unroll
         for (int i = 0; i < kTokens; i++) {
             int token = lo + i * kLanes + lane;
-            raw[i] = token < hi ? __ldcs((const uint4 *)((const T *)t.data + head * t.stride_head + column +
-                                                         token_offset(t, seq, token)))
-                                : make_uint4(0, 0, 0, 0);
+            raw[i] = token < hi && t.data ? __ldcs((const uint4 *)((const T *)t.data + head * t.stride_head + column +
+                                                                   token_offset(t, seq, token)))
+                                          : make_uint4(0, 0, 0, 0);
         }
     };
     auto wide = [&](int i) {
@@ -156,8 +156,9 @@ template <int D, class T> __global__ void __launch_bounds__(D) image_sinks(const
     auto fetch = [&](const prism_cu_view &t) {
         for (int i = threadIdx.x; i < kBlockKeys * (D / 8); i += D)
             *(uint4 *)&x[i / (D / 8)][i % (D / 8) * 8] =
-                __ldg((const uint4 *)((const T *)t.data + head * t.stride_head + i % (D / 8) * 8 +
-                                      token_offset(t, seq, i / (D / 8))));
+                !t.data ? make_uint4(0, 0, 0, 0)
+                        : __ldg((const uint4 *)((const T *)t.data + head * t.stride_head + i % (D / 8) * 8 +
+                                                token_offset(t, seq, i / (D / 8))));
     };
     mean[j] = p.k_sum[seq * p.sum_stride_seq + (int64_t)head * D + j] / kBlockKeys;
     fetch(p.k);

@@ -199,12 +199,14 @@ template <int D, class T> struct Selector {
                                           bool all, uint16_t *out, int n_out)
     {
         int n = 0, lane = threadIdx.x % 32;
+        /* A single token whose logit is not finite keeps block 0. */
+        bool sink = p.keep_sink || __any_sync(kAll, t == 0 && lane < kSingles && isnan(sum[0][lane] + sum[1][lane]));
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int e = 32 * i + lane, v = t * kTile + e - kSingles;
             bool keep = v >= 0 && v <= block.own &&
                         ((v < block.own && !(sum[0][e] + sum[1][e] < least)) || (v == block.own && p.keep_own) ||
-                         (v == 0 && p.keep_sink) || all);
+                         (v == 0 && sink) || all);
             uint32_t w = __ballot_sync(kAll, keep);
             int to = 4 * t - 1 + 2 * i + lane;
             if (lane < 2 && to >= 0 && to < n_out)

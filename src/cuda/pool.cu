@@ -159,6 +159,8 @@ template <class T> static cudaError_t pool_launch(const prism_cu_pool *a, cudaSt
     const prism_cu_shape &s = a->shape;
     int n_q_cta = s.n_seq * s.n_qblk * ((s.n_head + 1) / 2),
         n_cta = n_q_cta + s.n_seq * s.n_kblk * ((s.n_kv_head + 1) / 2);
+    if (n_cta == 0)
+        return cudaSuccess;
     switch (s.d_head) {
     case 64:
         pool<64, T><<<n_cta, 128, 0, stream>>>(*a, n_q_cta);

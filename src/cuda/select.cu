@@ -424,6 +424,8 @@ extern "C" cudaError_t prism_select_cuda(const prism_cu_select *a, cudaStream_t 
     const prism_cu_shape &s = a->shape;
     if (s.d_head % 32 || s.d_head > 256)
         return cudaErrorNotSupported;
+    if (s.n_seq == 0 || s.n_head == 0 || s.n_qblk == 0)
+        return cudaSuccess;
     prism::Chunks chunks = {};
     for (int b = 0; b < a->n_band; b++)
         for (int j = 0; j < s.d_head / 16; j++)

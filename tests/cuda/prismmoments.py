@@ -9,7 +9,7 @@ class Moments(C.Structure):
                 ("scale", C.c_float), ("keep_sink", C.c_int32), ("keep_own", C.c_int32), ("min_tokens", C.c_int32), ("error", C.c_float),
                 ("own_mass", C.c_void_p), ("bitmap", C.c_void_p), ("count", C.c_void_p), ("row_ptr", C.c_void_p), ("index", C.c_void_p),
                 ("full", C.c_void_p), ("mean", C.c_int32), ("o", View), ("init_o", C.c_void_p), ("init_lse", C.c_void_p),
-                ("lse_stride_seq", C.c_int64), ("lse_stride_token", C.c_int64), ("lse_stride_head", C.c_int64)]
+                ("lse_stride_seq", C.c_int64), ("lse_stride_token", C.c_int64), ("lse_stride_head", C.c_int64), ("lse_row_start", C.c_void_p)]
 class Mom:
     """Memory and arguments. q, k, v: views of shape s; o [token][head][d], seen through o_view, and lse [token][head]."""
     def __init__(self, lib, s, q, k, v, o_view, o, lse, error=.02, sink=0, own=1, min_tokens=0, scale=None, mean=0):
@@ -20,7 +20,7 @@ class Mom:
         self.sums = f(3, s.n_seq, s.n_kblk, s.n_kv_head, d); self.own = f(lib.prism_moments_own_floats(C.byref(s)))
         self.bitmap, self.count, self.o, self.lse = i(lib.prism_select_bitmap_words(C.byref(s), B)), i(nr), o, lse
         self.a = Moments(s, q, k, v, B, *(ptr(x) for x in self.sums), s.n_kblk * s.n_kv_head * d, 0, ptr(self.image), scale or d ** -.5, sink, own, min_tokens, error,
-                         ptr(self.own), ptr(self.bitmap), ptr(self.count), None, None, None, mean, o_view, ptr(o), ptr(lse), 0, s.n_head, 1)
+                         ptr(self.own), ptr(self.bitmap), ptr(self.count), None, None, None, mean, o_view, ptr(o), ptr(lse), 0, s.n_head, 1, o_view.row_start)
         self.mem = sum(x.nbytes for x in (self.image, self.sums, self.own, self.bitmap, self.count)) / 2 ** 20
     def run(self, what="pis"):
         st = stream(); r = 0

@@ -37,6 +37,25 @@ static prism_cu_view view(void *data, int n_token, int n_head, int d)
     return v;
 }
 
+static void moments(const prism_cu_shape &s, const prism_cu_view &q, const prism_cu_view &k, const prism_cu_view &v,
+                    const prism_cu_view &o, const prism_cu_select &plan)
+{
+    prism_cu_moments m = {s, q, k, v, 128};
+    m.sum_stride_seq = (int64_t)s.n_kblk * s.n_kv_head * s.d_head;
+    m.k_sum = make<float>(m.sum_stride_seq), m.k_m2 = make<float>(m.sum_stride_seq),
+    m.v_sum = make<float>(m.sum_stride_seq);
+    m.image = make<char>(prism_moments_image_bytes(&s)), m.own_mass = make<float>(prism_moments_own_floats(&s));
+    m.scale = .1f, m.error = .01f, m.keep_own = 1, m.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
+    m.count = make<int32_t>(s.n_head * s.n_qblk);
+    m.row_ptr = plan.row_ptr, m.index = plan.index, m.full = plan.full;
+    m.o = o, m.init_o = o.data, m.init_lse = make<float>((size_t)s.n_q * s.n_head), m.lse_stride_token = s.n_head,
+    m.lse_stride_head = 1;
+    expect(prism_moments_pool_cuda(&m, 0), "moments pool");
+    expect(prism_moments_image_cuda(&m, 0), "moments image");
+    expect(prism_moments_select_cuda(&m, 0), "moments select");
+    expect(prism_moments_correct_cuda(&m, 0), "moments correct");
+}
+
 static void run(int n_q, int n_kv, int d, int page)
 {
     const int H = 4, Hk = 2, q0 = n_kv - n_q;
@@ -76,7 +95,12 @@ static void run(int n_q, int n_kv, int d, int page)
     e.row_ptr = make<int64_t>(n_row + 1), e.work = make<int32_t>(n_row), e.capacity = (int64_t)n_row * s.n_kblk,
     e.index = make<int32_t>(e.capacity);
     expect(prism_select_cuda(&e, 0), "select");
+    e.full = make<int32_t>(1);
     expect(prism_plan_emit_cuda(&e, 0), "emit");
+    moments(s, q, k, v, o, e);
+    uint8_t *mask = make<uint8_t>((size_t)n_row * s.n_kblk);
+    expect(prism_plan_mask_cuda(&e, mask, 0), "mask");
+    expect(prism_plan_from_mask_cuda(&e, mask, make<int32_t>(1), 0), "from mask");
     int32_t zero[2] = {};
     prism_cu_attend a = {s, q, k, v, o};
     a.lse = make<float>((size_t)n_q * H), a.lse_stride_token = H, a.lse_stride_head = 1, a.row_ptr = e.row_ptr,
