@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "core/arena.h"
+#include "core/options.h"
 
 enum { max_key_blocks = 16384 }; /* of select */
 
@@ -61,14 +61,25 @@ static prism_cu_view view_of(const prism_tensor *x, int32_t n_head, int32_t d, i
                            .n_token = tokens_of(x, n_head, d, n_token)};
 }
 
-static prism_cu_view queries(const prism_problem *p, const prism_tensor *x)
+prism_cu_view prism_cuda_queries(const prism_problem *p, const prism_tensor *x)
 {
     return view_of(x, p->call->n_head, p->call->d_head, p->call->n_q);
 }
 
-static prism_cu_view keys(const prism_problem *p, const prism_tensor *x)
+prism_cu_view prism_cuda_keys(const prism_problem *p, const prism_tensor *x)
 {
     return view_of(x, p->call->n_kv_head, p->call->d_head, p->call->n_kv);
+}
+
+prism_cu_view prism_cuda_view_one(const prism_tensor *x, prism_cu_view view, int32_t s)
+{
+    if (view.page_table)
+        view.page_table += s * view.stride_table;
+    else if (view.row_start)
+        view.row_start += s;
+    else if (view.data)
+        view.data = (char *)view.data + s * view.stride_seq * (x->dtype == PRISM_F32 ? 4 : 2);
+    return view;
 }
 
 static void set_bits(uint32_t bits[8], const int16_t *dim, int32_t n)
@@ -82,7 +93,6 @@ static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const p
 {
     const prism_call *c = p->call;
     const int32_t d = c->d_head;
-    (void)ctx;
     if (c->q.data && c->k.data && c->q.dtype != c->k.dtype)
         return "queries and keys must be of one type";
     if (c->o.data && c->v.data && (c->v.dtype != c->q.dtype || c->o.dtype != c->q.dtype))
@@ -95,8 +105,11 @@ static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const p
         return "lse must not be paged";
     if (!o || o->method == PRISM_METHOD_DENSE)
         return NULL;
+    const char *sentence = prism_cuda_refuses_moments(ctx, p, o);
+    if (sentence || o->method == PRISM_METHOD_MOMENTS)
+        return sentence;
     if (o->method != PRISM_METHOD_PRISM && o->method != PRISM_METHOD_MEANPOOL)
-        return "this method is not computed there; prism, meanpool and dense are";
+        return "this method is not computed there; prism, moments, meanpool and dense are";
     if (d != 64 && d != 96 && d != 128 && d != 192 && d != 256)
         return "blocks can be chosen for d_head 64, 96, 128, 192 and 256; others take method dense";
     if (p->n_kblk > max_key_blocks)
@@ -134,12 +147,7 @@ static prism_cu_pool keys_of(const prism_problem *p, const prism_cu_pool *all, i
     one.shape.n_seq = 1;
     one.shape.n_qblk = 0;
     one.shape.n_q = q.n_q, one.shape.n_kv = q.n_kv, one.shape.q_start = q.q_start;
-    if (one.k.page_table)
-        one.k.page_table += s * one.k.stride_table;
-    else if (one.k.row_start)
-        one.k.row_start += s;
-    else
-        one.k.data = (char *)one.k.data + s * one.k.stride_seq * (p->call->k.dtype == PRISM_F32 ? 4 : 2);
+    one.k = prism_cuda_view_one(&p->call->k, one.k, s);
     if (one.k_split) {
         one.k_split = (float *)one.k_split + first * shape->d_head;
         one.k_energy += first * 4;
@@ -154,8 +162,8 @@ static void pool(const prism_ctx *ctx, const prism_pool_job *job)
     prism_cuda_device *device = prism_cuda_of(ctx);
     const prism_problem *p = job->problem;
     prism_cu_pool a = {.shape = prism_cuda_shape(p),
-                       .q = queries(p, &p->call->q),
-                       .k = keys(p, &p->call->k),
+                       .q = prism_cuda_queries(p, &p->call->q),
+                       .k = prism_cuda_keys(p, &p->call->k),
                        .q_split = job->q_mean,
                        .k_split = job->k_mean,
                        .q_energy = energies(job->q_mean, p, p->n_row),
@@ -166,6 +174,8 @@ static void pool(const prism_ctx *ctx, const prism_pool_job *job)
         set_bits(a.low, job->bands->low, job->bands->n_low);
     }
     a.shape.dtype = cu_dtype[p->call->k.dtype];
+    if (prism_cuda_pool_moments(ctx, job) && !job->q_mean)
+        return; /* keys and their moments are all that is wanted */
     const int before = prism_cuda_enter(device->ordinal);
     for (int32_t s = 0; job->pooled && s < p->call->n_seq; s++) {
         const prism_cu_pool one = keys_of(p, &a, s, &job->pooled[s]);
@@ -183,15 +193,10 @@ static void pool(const prism_ctx *ctx, const prism_pool_job *job)
 
 /* ---------------------------------------------------------------------------------------------------- select ---- */
 
-typedef struct bits_layout {
-    int32_t *count;   /* [n_row] */
-    uint32_t *bitmap; /* prism_select_bitmap_words() */
-} bits_layout;
-
-static bits_layout cut_bits(const prism_problem *p, prism_arena *a)
+prism_cuda_bits prism_cuda_cut_bits(const prism_problem *p, prism_arena *a)
 {
     const prism_cu_shape shape = prism_cuda_shape(p);
-    bits_layout x;
+    prism_cuda_bits x;
     x.count = prism_arena_take(a, (size_t)p->n_row, sizeof *x.count);
     x.bitmap = prism_arena_take(a, (size_t)prism_select_bitmap_words(&shape, p->block_size), sizeof *x.bitmap);
     return x;
@@ -200,7 +205,7 @@ static bits_layout cut_bits(const prism_problem *p, prism_arena *a)
 static size_t bits_bytes(const prism_problem *p)
 {
     prism_arena a = {0};
-    cut_bits(p, &a);
+    prism_cuda_cut_bits(p, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 
@@ -217,7 +222,7 @@ static void select_blocks(const prism_ctx *ctx, const prism_select_job *job)
     prism_cuda_device *device = prism_cuda_of(ctx);
     const prism_problem *p = job->problem;
     prism_arena arena = {.base = job->bits};
-    const bits_layout bits = cut_bits(p, &arena);
+    const prism_cuda_bits bits = prism_cuda_cut_bits(p, &arena);
     prism_cu_select a = {.shape = prism_cuda_shape(p),
                          .q_split = job->q_mean,
                          .k_split = job->k_mean,
@@ -250,7 +255,7 @@ static bool fill(const prism_ctx *ctx, const prism_problem *p, const void *bits,
     prism_cuda_device *device = prism_cuda_of(ctx);
     prism_cuda_plan *d = plan->device;
     prism_arena arena = {.base = (char *)bits};
-    const bits_layout x = cut_bits(p, &arena);
+    const prism_cuda_bits x = prism_cuda_cut_bits(p, &arena);
     const prism_cu_select a = {.shape = prism_cuda_shape(p),
                                .block_size = p->block_size,
                                .bitmap = x.bitmap,
@@ -269,7 +274,7 @@ static bool fill(const prism_ctx *ctx, const prism_problem *p, const void *bits,
 
 /* ---------------------------------------------------------------------------------------------------- attend ---- */
 
-static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_cuda_attend_bytes(const prism_ctx *ctx, const prism_problem *p)
 {
     const prism_cu_shape shape = prism_cuda_shape(p);
     const int ordinal = prism_cuda_of(ctx)->ordinal, before = prism_cuda_enter(ordinal);
@@ -278,31 +283,37 @@ static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p)
     return bytes;
 }
 
-static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
+prism_cu_attend prism_cuda_attention(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
+                                     void *scratch)
 {
-    prism_cuda_device *device = prism_cuda_of(ctx);
     const prism_cuda_plan *d = plan->device;
     const prism_call *c = p->call;
     const bool listed = !plan->full || plan->path == PRISM_PATH_DENSE_OVERFLOW;
-    const prism_cu_attend a = {.shape = prism_cuda_shape(p),
-                               .q = queries(p, &c->q),
-                               .k = keys(p, &c->k),
-                               .v = keys(p, &c->v),
-                               .o = queries(p, &c->o),
-                               .lse = c->lse.data,
-                               .lse_stride_seq = c->lse.stride_seq,
-                               .lse_stride_token = c->lse.stride_token,
-                               .lse_stride_head = c->lse.stride_head,
-                               .lse_row_start = c->lse.row_start,
-                               .row_ptr = listed ? d->row_ptr : NULL,
-                               .index = listed ? d->index : NULL,
-                               .work = listed && d->has_work ? d->work : NULL,
-                               .ticket = d->ticket,
-                               .scale = p->scale,
-                               .block_size = p->block_size,
-                               .full = listed ? d->full : NULL,
-                               .scratch = scratch,
-                               .scratch_bytes = attend_bytes(ctx, p)};
+    return (prism_cu_attend){.shape = prism_cuda_shape(p),
+                             .q = prism_cuda_queries(p, &c->q),
+                             .k = prism_cuda_keys(p, &c->k),
+                             .v = prism_cuda_keys(p, &c->v),
+                             .o = prism_cuda_queries(p, &c->o),
+                             .lse = c->lse.data,
+                             .lse_stride_seq = c->lse.stride_seq,
+                             .lse_stride_token = c->lse.stride_token,
+                             .lse_stride_head = c->lse.stride_head,
+                             .lse_row_start = c->lse.row_start,
+                             .row_ptr = listed ? d->row_ptr : NULL,
+                             .index = listed ? d->index : NULL,
+                             .work = listed && d->has_work ? d->work : NULL,
+                             .ticket = d->ticket,
+                             .scale = p->scale,
+                             .block_size = p->block_size,
+                             .full = listed ? d->full : NULL,
+                             .scratch = scratch,
+                             .scratch_bytes = prism_cuda_attend_bytes(ctx, p)};
+}
+
+static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    const prism_cu_attend a = prism_cuda_attention(ctx, p, plan, scratch);
     const int before = prism_cuda_enter(device->ordinal);
     prism_cuda_ok(device, prism_attend_cuda(&a, device->stream, &device->attend_kernel), "attention");
     prism_cuda_leave(before, device->ordinal);
@@ -346,8 +357,13 @@ static const prism_kernels cuda_kernels = {
     .select_bytes = select_bytes,
     .select = select_blocks,
     .fill = fill,
-    .attend_bytes = attend_bytes,
+    .attend_bytes = prism_cuda_attend_bytes,
     .attend = attend,
+    .select_moments_bytes = prism_cuda_select_moments_bytes,
+    .select_moments = prism_cuda_select_moments,
+    .variances_bytes = prism_cuda_variances_bytes,
+    .attend_corrected_bytes = prism_cuda_attend_corrected_bytes,
+    .attend_corrected = prism_cuda_attend_corrected,
     .mark = prism_cuda_mark,
     .seconds = prism_cuda_seconds,
     .other = &device_kernels,

@@ -2,6 +2,7 @@
 #ifndef PRISM_CUDA_BACKEND_H
 #define PRISM_CUDA_BACKEND_H
 
+#include "core/arena.h"
 #include "cuda/launch.h"
 #include "kernels.h"
 
@@ -38,6 +39,29 @@ int prism_cuda_enter(int ordinal);
 void prism_cuda_leave(int before, int ordinal);
 
 prism_cu_shape prism_cuda_shape(const prism_problem *p);
+prism_cu_view prism_cuda_queries(const prism_problem *p, const prism_tensor *x); /* q or o */
+prism_cu_view prism_cuda_keys(const prism_problem *p, const prism_tensor *x);    /* k or v */
+/* Sequence s of them alone. */
+prism_cu_view prism_cuda_view_one(const prism_tensor *x, prism_cu_view view, int32_t s);
+prism_cu_attend prism_cuda_attention(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
+                                     void *scratch);
+size_t prism_cuda_attend_bytes(const prism_ctx *ctx, const prism_problem *p);
+
+/* What select leaves for fill. */
+typedef struct prism_cuda_bits {
+    int32_t *count;   /* [n_row] */
+    uint32_t *bitmap; /* prism_select_bitmap_words() */
+} prism_cuda_bits;
+prism_cuda_bits prism_cuda_cut_bits(const prism_problem *p, prism_arena *a);
+
+/* moments.c */
+const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem *p, const prism_options *o);
+bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job); /* false: it is not asked for */
+size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_problem *p);
+void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *job);
+size_t prism_cuda_variances_bytes(const prism_problem *p, int64_t n_mean);
+size_t prism_cuda_attend_corrected_bytes(const prism_ctx *ctx, const prism_problem *p);
+void prism_cuda_attend_corrected(const prism_ctx *ctx, const prism_correct_job *job);
 
 /* device.c */
 prism_status prism_cuda_open(prism_ctx *ctx, int32_t ordinal);

@@ -1,0 +1,179 @@
+/* The stages of second moments (docs/moments.md) as launches. The moments themselves live in the workspace, in what the
+ * API calls k_var: images as the kernels read them, then the sums of blocks where no caller keeps those. */
+#include "core/options.h"
+#include "cuda/backend.h"
+
+typedef struct moments_layout {
+    char *image; /* prism_moments_image_bytes() */
+    float *sum;  /* [3][n_seq][n_kblk][n_kv_head][d_head]: k_sum, k_m2, v_sum */
+} moments_layout;
+
+static int64_t n_sum(const prism_problem *p)
+{
+    return (int64_t)p->call->n_seq * p->n_kblk * p->call->n_kv_head * p->call->d_head;
+}
+
+static moments_layout cut_moments(const prism_problem *p, prism_arena *a)
+{
+    const prism_cu_shape shape = prism_cuda_shape(p);
+    moments_layout x;
+    x.image = prism_arena_take(a, (size_t)prism_moments_image_bytes(&shape), 1);
+    x.sum = prism_arena_take(a, 3 * (size_t)n_sum(p), sizeof(float));
+    return x;
+}
+
+size_t prism_cuda_variances_bytes(const prism_problem *p, int64_t n_mean)
+{
+    prism_arena a = {0};
+    (void)n_mean;
+    cut_moments(p, &a);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+static bool copies_by_16(const prism_tensor *x)
+{
+    return !x->data || ((uintptr_t)x->data % 16 == 0 && x->stride_seq % 8 == 0 && x->stride_token % 8 == 0 &&
+                        x->stride_head % 8 == 0 && x->stride_page % 8 == 0);
+}
+
+const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+{
+    const prism_call *c = p->call;
+    const prism_correction correct = prism_options_correction(o);
+    int major = 0;
+    if (o->method != PRISM_METHOD_MOMENTS && correct == PRISM_CORRECTION_NONE)
+        return NULL;
+    if (correct == PRISM_CORRECTION_MEAN)
+        return "a correction by means alone is not computed there";
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, prism_cuda_of(ctx)->ordinal) || major != 9)
+        return "second moments need an H100 or H200";
+    if ((c->d_head != 64 && c->d_head != 128) || p->block_size != 128)
+        return "second moments need d_head 64 or 128 and blocks of 128";
+    if (c->q.dtype == PRISM_F32)
+        return "second moments need queries and keys of 16 bits";
+    if (!(p->scale > 0))
+        return "second moments need a softmax scale above 0";
+    if (!copies_by_16(&c->q) || !copies_by_16(&c->k) || !copies_by_16(&c->v) || !copies_by_16(&c->o))
+        return "second moments need strides of a multiple of 8 and data aligned to 16 bytes";
+    return NULL;
+}
+
+static prism_cu_moments moments_of(const prism_problem *p, const void *memory)
+{
+    const prism_call *c = p->call;
+    prism_arena a = {.base = (char *)memory};
+    prism_cu_moments m = {.shape = prism_cuda_shape(p),
+                          .q = prism_cuda_queries(p, &c->q),
+                          .k = prism_cuda_keys(p, &c->k),
+                          .v = prism_cuda_keys(p, &c->v),
+                          .block_size = p->block_size,
+                          .scale = p->scale};
+    if (memory) {
+        const moments_layout x = cut_moments(p, &a);
+        m.image = x.image;
+        m.k_sum = x.sum, m.k_m2 = x.sum + n_sum(p), m.v_sum = x.sum + 2 * n_sum(p);
+        m.sum_stride_seq = n_sum(p) / c->n_seq;
+    }
+    return m;
+}
+
+static bool pool_and_image(prism_cuda_device *device, const prism_cu_moments *m)
+{
+    return prism_cuda_ok(device, prism_moments_pool_cuda(m, device->stream), "pooling moments") &&
+           (!m->image || prism_cuda_ok(device, prism_moments_image_cuda(m, device->stream), "moments of blocks"));
+}
+
+bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    const prism_problem *p = job->problem;
+    const bool kept = job->pooled && job->pooled[0].key_m2;
+    if (!job->k_var && !kept)
+        return false;
+    const prism_cu_moments all = moments_of(p, job->k_var);
+    const int before = prism_cuda_enter(device->ordinal);
+    if (!kept)
+        pool_and_image(device, &all);
+    for (int32_t s = 0; kept && s < p->call->n_seq; s++) {
+        const prism_seq q = prism_problem_seq(p, s);
+        prism_pooled *pooled = &job->pooled[s];
+        prism_cu_moments one = all;
+        one.shape.n_seq = 1;
+        one.shape.n_q = q.n_q, one.shape.n_kv = q.n_kv, one.shape.q_start = q.q_start;
+        one.k = prism_cuda_view_one(&p->call->k, one.k, s), one.v = prism_cuda_view_one(&p->call->v, one.v, s);
+        one.k_sum = pooled->key_sum, one.k_m2 = pooled->key_m2, one.v_sum = pooled->value_sum;
+        one.n_done = pooled->n_token;
+        if (one.image)
+            one.image = (char *)one.image + s * prism_moments_image_bytes(&one.shape);
+        if (q.n_q > 0 && pool_and_image(device, &one))
+            pooled->n_token = q.n_kv;
+    }
+    prism_cuda_leave(before, device->ordinal);
+    return true;
+}
+
+size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_problem *p)
+{
+    const prism_cu_shape shape = prism_cuda_shape(p);
+    prism_arena a = {0};
+    (void)ctx;
+    prism_arena_take(&a, (size_t)prism_moments_own_floats(&shape), sizeof(float));
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *job)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    const prism_problem *p = job->problem;
+    prism_arena arena = {.base = job->bits};
+    const prism_cuda_bits bits = prism_cuda_cut_bits(p, &arena);
+    prism_cu_moments m = moments_of(p, job->k_var);
+    m.keep_sink = job->keep_sink, m.keep_own = job->keep_own, m.min_tokens = job->min_tokens;
+    m.error = job->error, m.own_mass = job->scratch;
+    m.bitmap = bits.bitmap, m.count = bits.count;
+    const int before = prism_cuda_enter(device->ordinal);
+    prism_cuda_ok(device, prism_moments_select_cuda(&m, device->stream), "choosing blocks by moments");
+    prism_cuda_leave(before, device->ordinal);
+}
+
+/* Where no log-sum-exp is wanted its place is in the scratch: [n_seq][n_q][n_head]. */
+static float *cut_lse(const prism_problem *p, prism_arena *a)
+{
+    return prism_arena_take(a, prism_arena_count(a, p->call->n_seq, p->call->n_q, p->call->n_head, 1), sizeof(float));
+}
+
+size_t prism_cuda_attend_corrected_bytes(const prism_ctx *ctx, const prism_problem *p)
+{
+    prism_arena a = {0};
+    cut_lse(p, &a);
+    prism_arena_take(&a, prism_cuda_attend_bytes(ctx, p), 1);
+    return a.overflow ? SIZE_MAX : a.used;
+}
+
+/* The correction goes where the result goes: attention starts from what it finds there. */
+void prism_cuda_attend_corrected(const prism_ctx *ctx, const prism_correct_job *job)
+{
+    prism_cuda_device *device = prism_cuda_of(ctx);
+    const prism_problem *p = job->problem;
+    const prism_call *c = p->call;
+    prism_arena arena = {.base = job->scratch};
+    float *lse = cut_lse(p, &arena);
+    prism_cu_attend a =
+        prism_cuda_attention(ctx, p, job->plan, prism_arena_take(&arena, prism_cuda_attend_bytes(ctx, p), 1));
+    const int before = prism_cuda_enter(device->ordinal);
+    if (a.index) {
+        prism_cu_moments m = moments_of(p, job->k_var);
+        if (!c->lse.data) {
+            a.lse_stride_seq = (int64_t)c->n_q * c->n_head, a.lse_stride_token = c->n_head, a.lse_stride_head = 1;
+            a.lse_row_start = NULL;
+        }
+        m.row_ptr = a.row_ptr, m.index = a.index, m.full = a.full;
+        m.o = a.o, m.init_o = a.o.data, m.init_lse = c->lse.data ? c->lse.data : lse;
+        m.lse_stride_seq = a.lse_stride_seq, m.lse_stride_token = a.lse_stride_token;
+        m.lse_stride_head = a.lse_stride_head, m.lse_row_start = a.lse_row_start;
+        a.init_o = m.init_o, a.init_lse = m.init_lse;
+        prism_cuda_ok(device, prism_moments_correct_cuda(&m, device->stream), "correction");
+    }
+    prism_cuda_ok(device, prism_attend_cuda(&a, device->stream, &device->attend_kernel), "attention");
+    prism_cuda_leave(before, device->ordinal);
+}
