@@ -3,6 +3,8 @@
 #include "core/options.h"
 #include "cuda/backend.h"
 
+enum { max_key_blocks = 16384 }; /* of the correction */
+
 typedef struct moments_layout {
     char *image; /* prism_moments_image_bytes() */
     float *sum;  /* [3][n_seq][n_kblk][n_kv_head][d_head]: k_sum, k_m2, v_sum */
@@ -49,6 +51,8 @@ const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem
         return "second moments need an H100 or H200";
     if ((c->d_head != 64 && c->d_head != 128) || p->block_size != 128)
         return "second moments need d_head 64 or 128 and blocks of 128";
+    if (p->n_kblk > max_key_blocks)
+        return "second moments hold for at most 16384 blocks of keys";
     if (c->q.dtype == PRISM_F32)
         return "second moments need queries and keys of 16 bits";
     if (!(p->scale > 0))
