@@ -47,6 +47,7 @@ enum {
     OPT_TOP_P,
     OPT_BLOCK_SIZE,
     OPT_CALIBRATION,
+    OPT_CORRECT,
     OPT_THREADS,
     OPT_DEVICE,
     OPT_JSON,
@@ -56,9 +57,10 @@ enum {
 #define CLI_METHOD_OPTIONS                                                                                             \
     {"method", required_argument, NULL, OPT_METHOD}, {"top-p", required_argument, NULL, OPT_TOP_P},                    \
         {"block-size", required_argument, NULL, OPT_BLOCK_SIZE},                                                       \
-        {"calibration", required_argument, NULL, OPT_CALIBRATION}, {"option", required_argument, NULL, 'o'},           \
-        {"threads", required_argument, NULL, OPT_THREADS}, {"device", required_argument, NULL, OPT_DEVICE},            \
-        {"json", no_argument, NULL, OPT_JSON}, {"help", no_argument, NULL, 'h'},                                       \
+        {"calibration", required_argument, NULL, OPT_CALIBRATION}, {"correct", required_argument, NULL, OPT_CORRECT},  \
+        {"option", required_argument, NULL, 'o'}, {"threads", required_argument, NULL, OPT_THREADS},                   \
+        {"device", required_argument, NULL, OPT_DEVICE}, {"json", no_argument, NULL, OPT_JSON},                        \
+        {"help", no_argument, NULL, 'h'},                                                                              \
     {                                                                                                                  \
         NULL, 0, NULL, 0                                                                                               \
     }
@@ -71,10 +73,12 @@ enum {
 #define CLI_METHOD_HELP                                                                                                \
     "  --method M             prism (default), dense = full attention, meanpool, minference, flexprefill, "            \
     "xattention,\n"                                                                                                    \
-    "                         flashprefill\n"                                                                          \
+    "                         flashprefill, moments\n"                                                                 \
     "  --top-p P              keep the blocks that hold this mass in either band (0.95); 1 is dense\n"                 \
     "  --block-size B         64 or 128 (128)\n"                                                                       \
     "  --calibration C        causal (plans do not depend on chunks) or global (the paper)\n"                          \
+    "  --correct C            what pruned blocks contribute: none, mean, moments (moments with that method, else "     \
+    "none)\n"                                                                                                          \
     "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, "           \
     "min_tokens,\n"                                                                                                    \
     "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n" CLI_DEVICE_HELP        \

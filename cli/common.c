@@ -127,6 +127,7 @@ int cli_method_arg(cli_method_args *args, int option, const char *value)
     case OPT_TOP_P: return set_option(args, "top_p", value);
     case OPT_BLOCK_SIZE: return set_option(args, "block_size", value);
     case OPT_CALIBRATION: return set_option(args, "calibration", value);
+    case OPT_CORRECT: return set_option(args, "correct", value);
     case 'o': return set_named_option(args, value);
     case OPT_THREADS: return cli_parse_int("--threads", value, 1, 1024, &args->n_thread) ? EXIT_DONE : EXIT_USAGE;
     case OPT_DEVICE: return cli_parse_device(value, &args->device) ? EXIT_DONE : EXIT_USAGE;
