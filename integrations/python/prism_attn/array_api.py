@@ -1,4 +1,4 @@
-"""attention() and plan() for arrays of other libraries (NumPy, CuPy, JAX on the host, ...), through DLPack."""
+"""attention() and plan() for arrays of other libraries (NumPy, CuPy, ...), through DLPack."""
 
 from __future__ import annotations
 

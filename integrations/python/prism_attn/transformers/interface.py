@@ -15,7 +15,7 @@ from .dense import dense_attention
 from .mask import is_lengths
 from .rotary import NoRotation, length_regime, rotation_of
 
-BLOCK_FIELDS = ("n_high", "n_low")
+_BAND_SIZES = ("n_high", "n_low")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Settings:
     @classmethod
     def of(cls, method: str = "prism", **options: object) -> Settings:
         """Raises ValueError for options that the library does not know."""
-        own = {name: options.pop(name) for name in BLOCK_FIELDS if name in options}
+        own = {name: options.pop(name) for name in _BAND_SIZES if name in options}
         make_config(method, **options)
         return cls(method, tuple(sorted(options.items())), **own)
 

@@ -79,12 +79,14 @@ def _lengths(
             return None
     q_row = (first - offset).clamp(0, q_length)
     n_q = ((end - offset).clamp(0, q_length) - q_row).clamp(min=0)
-    start = offset + q_row - first
-    rows: list[torch.Tensor] = [torch.empty(0)] * N_LENGTH
-    rows[Q_ROW], rows[N_Q], rows[KV_ROW], rows[N_KV], rows[Q_START] = q_row, n_q, first, end - first, start
-    start_of_empty = torch.where(n_q > 0, start, 0)
-    rows[Q_START] = start_of_empty
-    return torch.stack([x.expand(batch_size).int() for x in rows])[:, :, None, None].contiguous()
+    rows = {
+        Q_ROW: q_row,
+        N_Q: n_q,
+        KV_ROW: first,
+        N_KV: end - first,
+        Q_START: torch.where(n_q > 0, offset + q_row - first, 0),
+    }
+    return torch.stack([rows[i].expand(batch_size).int() for i in range(N_LENGTH)])[:, :, None, None].contiguous()
 
 
 def is_lengths(mask: torch.Tensor | None) -> bool:
