@@ -21,6 +21,7 @@ class Config:
     """Options ready for a call. `options` borrows `_bands`; both live as long as this object, and neither changes."""
 
     text: str
+    method: str
     options: _abi.Options
     block_size: int
     note: str  # why the plan is what it is, for statistics: "sinks"
@@ -81,7 +82,7 @@ def parse_config(text: str) -> Config:
             note = value
         else:
             _set(options, name, value)
-    return Config(text, options, options.block_size, note, bands)
+    return Config(text, lib.prism_method_name(options.method).decode(), options, options.block_size, note, bands)
 
 
 def _set(options: _abi.Options, name: str, value: str) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+MAX_PENDING = 1024
 PATHS = ("sparse", "dense", "dense: short", "dense: plan overflow")  # by prism_path
 
 
@@ -108,9 +109,9 @@ def record(
 
 
 def record_later(finish: Callable[[], None]) -> None:
-    """Adds a call whose numbers are still on a GPU: `finish` records it. A thousand at most wait."""
+    """Adds a call whose numbers are still on a GPU: `finish` records it. MAX_PENDING at most wait."""
     _pending.append(finish)
-    if len(_pending) >= 1024:
+    if len(_pending) >= MAX_PENDING:
         _settle()
 
 

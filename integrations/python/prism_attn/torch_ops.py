@@ -11,6 +11,7 @@ Arguments they share: q [b, h, n, d] in the order that `layout` names, k and v l
 
 from __future__ import annotations
 
+import itertools
 from ctypes import byref
 
 import torch
@@ -193,22 +194,39 @@ def _on_gpu(
         event.record()
     if captured:
         return
-    counts = torch.empty(4, dtype=torch.int64, device=device)
+    counts = _counts_of(device)
     check(lib.prism_cuda_plan_counts(engine.context.handle, plan.handle, counts.data_ptr()), engine.context.handle)
 
     def finish() -> None:
-        n_selected, n_causal, path, _ = counts.tolist()
+        torch.cuda.synchronize(device)
+        n_selected, n_causal, overflowed, _ = counts.tolist()
         seconds = events[0].elapsed_time(events[1]) / 1e3 if events else 0.0
-        name = _gpu_path(n_selected, n_causal, path, options.note)
+        name = _gpu_path(n_selected, n_causal, overflowed, options)
         counting.record(layer, name, n_query, n_selected, n_causal, 0.0, seconds)
 
     counting.record_later(finish)
 
 
-def _gpu_path(n_selected: int, n_causal: int, overflowed: int, note: str) -> str:
+_rings: dict[torch.device, tuple[torch.Tensor, itertools.count]] = {}
+
+
+def _counts_of(device: torch.device) -> torch.Tensor:
+    """Four int64 that the GPU writes and the host reads: pinned memory, which no pool of a CUDA graph owns. The next of
+    a ring as long as the list of calls that wait to be read."""
+    if device not in _rings:
+        _rings[device] = torch.zeros(counting.MAX_PENDING, 4, dtype=torch.int64, pin_memory=True), itertools.count()
+    ring, count = _rings[device]
+    return ring[next(count) % counting.MAX_PENDING]
+
+
+def _gpu_path(n_selected: int, n_causal: int, overflowed: int, options: Config) -> str:
     if overflowed:
         return counting.PATHS[3]
-    return counting.path_name(1 if n_selected == n_causal else 0, note)
+    if n_selected < n_causal:
+        return counting.path_name(0, options.note)
+    if options.method == "dense":
+        return counting.path_name(1, options.note)
+    return "dense: short, or every block chosen"
 
 
 def _plan_mask(q, k, config, layout, kv_layout, scale, q_start) -> torch.Tensor:
