@@ -161,6 +161,7 @@ class PlanView(Structure):
         ("n_key_selected", c_int64),
         ("select_flop", c_double),
         ("pool_seconds", c_double),
+        ("correct", c_int32),
         ("reserved", c_char * _RESERVE),
     ]
 

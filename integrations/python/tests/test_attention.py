@@ -70,6 +70,26 @@ def test_plan_says_what_attention_does():
     assert np.array_equal(own.indices, plan.indices)
 
 
+@pytest.mark.parametrize("method", prism_attn.methods())
+def test_every_method_by_name(method):
+    q, k, v = random_qkv(n_q=2500, n_kv=2500, d=128)
+    options = {"method": method, "rope": 1e6, "min_tokens": 0}
+    out = prism_attn.attention(q, k, v, **options)
+    plan = prism_attn.plan(q, k, **options)
+    assert 0 < plan.density <= 1 and plan.path == ("dense" if method == "dense" else "sparse")
+    assert torch.equal(prism_attn.attention(q, k, v, plan=plan), out)
+    (row,) = prism_attn.stats().rows
+    assert row.density == pytest.approx(plan.density, rel=1e-2)  # single keys count as whole blocks' worth, rounded
+
+
+def test_correction_brings_sparse_nearer():
+    q, k, v = random_qkv(n_q=2500, n_kv=2500, d=128)
+    full = truth(q, k, v)
+    options = {"rope": 1e6, "min_tokens": 0, "top_p": 0.3}
+    errors = [error(prism_attn.attention(q, k, v, correct=c, **options), full) for c in ("none", "mean", "moments")]
+    assert errors[2] < errors[1] < 0.7 * errors[0]
+
+
 def test_full_plan_lists_every_block():
     q, k, _ = random_qkv(n_q=500, n_kv=500)
     plan = prism_attn.plan(q, k, method="dense")
