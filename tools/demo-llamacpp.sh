@@ -1,16 +1,17 @@
 #!/bin/sh
-# An unmodified llama.cpp answers the 32K-token prompt, without and with the plug-in, and says how far apart they are.
-# usage: tools/demo-llamacpp.sh PLUGIN     LLAMACPP=DIR: use the llama.cpp programs there
+# An unmodified llama.cpp answers a bundled prompt, without and with the plug-in, and says how far apart they are.
+# usage: tools/demo-llamacpp.sh PLUGIN [PROMPT]     PROMPT: examples/needle-32k.json
+#        LLAMACPP=DIR: use the llama.cpp programs there
 set -eu
-plugin=$1
+plugin=$1 prompt=${2:-examples/needle-32k.json}
 cd "$(dirname "$0")/.."
 bin=$(tools/llamacpp.sh)
 model=models/prism-testbed-32m-q8_0.gguf
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-python3 - >"$dir/prompt" <<'P'
-import json
-print(json.load(open("examples/needle-32k.json"))["0"]["origin_prompt"][0]["prompt"], end="")
+python3 - "$prompt" >"$dir/prompt" <<'P'
+import json, sys
+print(json.load(open(sys.argv[1]))["0"]["origin_prompt"][0]["prompt"], end="")
 P
 head -c 70000 eval/data/nostromo.txt >"$dir/text"
 
@@ -38,7 +39,7 @@ divergence() { # label, flash attention, environment
         "$(sed -n 's/.*Mean PPL(Q) *: *\([0-9.]*\).*/\1/p' "$dir/log")"
 }
 
-printf '%-26s %16s   %s\n' "32500 tokens, gold 9890590" "prompt tokens/s" "answer"
+printf '%-26s %16s   %s\n' "$(basename "$prompt" .json), gold 9890590" "prompt tokens/s" "answer"
 answer "llama.cpp" -u GGML_BACKEND_PATH
 answer "plug-in, full attention" GGML_BACKEND_PATH="$plugin" PRISM_METHOD=dense
 answer "plug-in, prism" GGML_BACKEND_PATH="$plugin"
