@@ -107,6 +107,9 @@ static bool make_mask(lm_host_planner *p, const prism_options *options, const pr
         return lm_fail(err, LM_ERROR_UNSUPPORTED,
                        "method %s lists single keys, which plans for the GPU do not hold; use --device cpu",
                        prism_method_name(options->method));
+    if (view.correct != PRISM_CORRECTION_NONE)
+        return lm_fail(err, LM_ERROR_UNSUPPORTED,
+                       "plans for the GPU that the CPU makes cannot be corrected; use --device cpu, or correct=none");
     *bytes = (size_t)view.n_row * (size_t)view.n_kblk;
     uint8_t *mask = realloc(p->mask, *bytes);
     if (!mask)
