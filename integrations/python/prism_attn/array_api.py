@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import numpy as np
 
 from . import calls, counting
@@ -16,17 +19,24 @@ from .plans import Plan
 _LEGACY_STREAM = 1  # CUDA's default stream, as DLPack numbers it
 
 
+def namespace(q: object) -> ModuleType:
+    """The library of an array, as the array API standard has it, or the package its type is from (CuPy before 14)."""
+    if hasattr(q, "__array_namespace__"):
+        return q.__array_namespace__()
+    package = sys.modules[type(q).__module__.partition(".")[0]]
+    if not all(hasattr(package, name) for name in ("empty", "empty_like", "asarray", "int32", "float32")):
+        raise TypeError(f"{package.__name__} cannot make arrays the way NumPy does: pass torch tensors or NumPy arrays")
+    return package
+
+
 def empty_like(q: object) -> object:
-    """An array of q's library, by the array API standard."""
-    namespace = getattr(q, "__array_namespace__", None)
-    if namespace is None:
-        raise TypeError(f"{type(q).__name__} has no array API namespace: pass out=")
-    return namespace().empty_like(q)
+    """An array of q's library."""
+    return namespace(q).empty_like(q)
 
 
 def empty_lse(q: object, layout: str) -> object:
     """float32, the queries' shape without dimensions."""
-    xp, axis = q.__array_namespace__(), layout.index("d")
+    xp, axis = namespace(q), layout.index("d")
     return xp.empty(tuple(n for i, n in enumerate(q.shape) if i != axis), dtype=xp.float32)
 
 
@@ -67,7 +77,7 @@ class _Operands:
 
     def int32s(self, values: np.ndarray) -> int:
         """Address of a copy where the library reads it."""
-        kept = self._source.__array_namespace__().asarray(values) if self.on_gpu else values
+        kept = namespace(self._source).asarray(values) if self.on_gpu else values
         self._keep.append(kept)
         return Borrowed(kept, _LEGACY_STREAM if self.on_gpu else None).int32s()
 
@@ -77,7 +87,7 @@ class _Operands:
             return engine.host_workspace
 
         def take(n_byte: int) -> int:
-            xp = self._source.__array_namespace__()
+            xp = namespace(self._source)
             self._keep.append(xp.empty(n_byte // 4 + 1, dtype=xp.int32))
             return Borrowed(self._keep[-1], _LEGACY_STREAM).int32s()
 

@@ -194,8 +194,8 @@ def _on_gpu(
         event.record()
     if captured:
         return
-    counts = _counts_of(device)
-    check(lib.prism_cuda_plan_counts(engine.context.handle, plan.handle, counts.data_ptr()), engine.context.handle)
+    counts, address = _counts_of(device)
+    check(lib.prism_cuda_plan_counts(engine.context.handle, plan.handle, address), engine.context.handle)
 
     def finish() -> None:
         torch.cuda.synchronize(device)
@@ -207,16 +207,20 @@ def _on_gpu(
     counting.record_later(finish)
 
 
-_rings: dict[torch.device, tuple[torch.Tensor, itertools.count]] = {}
+_rings: dict[torch.device, tuple[list[torch.Tensor], itertools.count]] = {}
 
 
-def _counts_of(device: torch.device) -> torch.Tensor:
-    """Four int64 that the GPU writes and the host reads: pinned memory, which no pool of a CUDA graph owns. The next of
-    a ring as long as the list of calls that wait to be read."""
+def _counts_of(device: torch.device) -> tuple[torch.Tensor, int]:
+    """Four int64 that the GPU writes and the host reads, with their address.
+
+    Pinned memory, which no pool of a CUDA graph owns; the next of a ring as long as the list of calls that wait.
+    """
     if device not in _rings:
-        _rings[device] = torch.zeros(counting.MAX_PENDING, 4, dtype=torch.int64, pin_memory=True), itertools.count()
+        memory = torch.zeros(counting.MAX_PENDING, 4, dtype=torch.int64, pin_memory=True)
+        _rings[device] = list(memory.unbind()), itertools.count()
     ring, count = _rings[device]
-    return ring[next(count) % counting.MAX_PENDING]
+    counts = ring[next(count) % counting.MAX_PENDING]
+    return counts, counts.data_ptr()
 
 
 def _gpu_path(n_selected: int, n_causal: int, overflowed: int, options: Config) -> str:

@@ -168,6 +168,19 @@ def test_numpy_without_torch_types():
     assert np.array_equal(planned, expected[0].numpy())
 
 
+def test_arrays_without_the_array_api_standard():
+    """CuPy before 14: the array's own package is asked."""
+    from prism_attn import array_api
+
+    class Old:
+        __module__ = "numpy.old"
+
+    assert array_api.namespace(Old()) is np
+    Old.__module__ = "threading"
+    with pytest.raises(TypeError, match="threading cannot make arrays"):
+        array_api.namespace(Old())
+
+
 def test_threads_do_not_meet():
     calls = [random_qkv(n_q=200 + 30 * i, n_kv=200 + 30 * i, seed=i) for i in range(4)]
     expected = [prism_attn.attention(*x, method="dense") for x in calls]

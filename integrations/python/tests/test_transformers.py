@@ -91,6 +91,20 @@ def test_padding_changes_nothing(name, side):
         assert error(logits[s, where], expected[s]) < MODEL_ERROR[torch.float32]
 
 
+@pytest.mark.parametrize("name", ["qwen3", "gemma3", "gpt-oss"])
+def test_padding_reads_no_uninitialised_memory(name):
+    """torch fills what torch.empty returns with NaN here; a NaN in a row of padding would reach dense layers."""
+    model, ids = families.make(name), _tokens(400, 2)
+    pt.enable(model, top_p=0.3, min_tokens=0)
+    mask = torch.ones_like(ids)
+    mask[0, :150] = 0
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert model(ids, attention_mask=mask).logits.isfinite().all()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_holes_in_the_mask_are_dense():
     model, ids = families.make("qwen3"), _tokens(600)
     mask = torch.ones_like(ids)

@@ -150,7 +150,8 @@ def prism_attention(
     n_seq, n_head, n_q, d = query.shape
     make = torch.zeros if lengths is not None else torch.empty
     out = make((n_seq, n_q, n_head, d), dtype=query.dtype, device=query.device)
-    lse = torch.empty((n_seq, n_head, n_q), dtype=torch.float32, device=query.device) if sinks is not None else None
+    # Rows of padding stay zero, not whatever memory held: dense layers may multiply them by a weight of 0.
+    lse = make((n_seq, n_head, n_q), dtype=torch.float32, device=query.device) if sinks is not None else None
     where = (scaling or 0.0, -1, lengths, None, 0, 0, layer)
     try:
         _op(query, key, value, out.transpose(1, 2), lse, config, "bhnd", "bhnd", *where)
