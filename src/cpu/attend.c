@@ -204,33 +204,6 @@ static void attend_keys(const attend_item *it, const thread_scratch *t, prism_ra
         prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, t->value, m, op->d_pad, n_row);
 }
 
-/* Blocks of keys for a tier that attends over several at once. */
-enum { max_batch = 32 };
-typedef struct batch {
-    int32_t n;
-    prism_key_block block[max_batch];
-} batch;
-
-static void attend_batch(const attend_item *it, const thread_scratch *t, int32_t m, prism_softmax *state, batch *b)
-{
-    const prism_operand *op = it->op;
-    const prism_tile_bf16 tile = {.query = t->query,
-                                  .block = b->block,
-                                  .n_block = b->n,
-                                  .m = m,
-                                  .n = it->p->block_size,
-                                  .depth = op->depth,
-                                  .d_pad = op->d_pad,
-                                  .scale = op->scale,
-                                  .logit = t->logit,
-                                  .weight = t->weight,
-                                  .output = t->output,
-                                  .state = state};
-    if (b->n > 0)
-        op->k->attend_bf16(&tile);
-    b->n = 0;
-}
-
 static void attend_tile(const attend_item *it, const thread_scratch *t)
 {
     const prism_problem *p = it->p;
@@ -253,18 +226,16 @@ static void attend_tile(const attend_item *it, const thread_scratch *t)
     if (it->correct)
         prism_correct_start(op->k, it->correct, it->s, it->h, rows, own, list, &it->a->entries, &t->correct, state,
                             t->output);
-    const bool in_batches = op->bf16 && op->k->attend_bf16 && m % 32 == 0;
-    batch waiting = {.n = 0};
     for (int64_t n = 0; n < list.n; n++) {
         const int32_t v = list.index ? list.index[n] : (int32_t)n;
         const int32_t *n_valid = v == own ? n_own : n_before;
         const void *key = prism_operand_at(op, it->a->key, (int64_t)v * block * op->depth);
         const void *value = prism_operand_at(op, it->a->value, (int64_t)v * block * op->d_pad);
         const bool spoiled = v == own && !it->a->finite[v];
-        if (in_batches && !spoiled) {
-            waiting.block[waiting.n++] = (prism_key_block){key, value, n_valid};
-            if (waiting.n == max_batch)
-                attend_batch(it, t, m, state, &waiting);
+        if (op->bf16 && op->k->attend_bf16 && m % 32 == 0 && !spoiled) {
+            const prism_block_bf16 whole = {t->query, key, value, t->logit,  t->weight, t->output, state,
+                                            n_valid,  m,   block, op->depth, op->d_pad, op->scale};
+            op->k->attend_bf16(&whole);
             continue;
         }
         prism_operand_product(op, t->logit, block, NULL, t->query, op->depth, key, m, block, op->depth);
@@ -274,7 +245,6 @@ static void attend_tile(const attend_item *it, const thread_scratch *t)
         else
             prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, value, m, op->d_pad, block);
     }
-    attend_batch(it, t, m, state, &waiting);
     const prism_plan_keys keys = prism_plan_get_keys(it->plan, row);
     for (int64_t n = 0; n < keys.n; n += block)
         attend_keys(it, t, rows, keys.index + n, (int32_t)(keys.n - n < block ? keys.n - n : block), state, alpha);

@@ -4,7 +4,7 @@
  * and released within a call: nothing of it outlasts the kernel.
  *
  * Tiles and vectors work side by side, and a block's softmax takes as long as its products. attend_bf16 therefore goes
- * through the rows in strips of 32, block after block, and puts vector work between the steps of a product:
+ * through the rows in strips of 32, and puts vector work between the steps of a product:
  *   logits of strip s          with the weights of strip s - 1
  *   output of strip s - 1      with the largest logits of strip s
  */
@@ -131,32 +131,29 @@ static void gemm_bf16_amx(float *c, int64_t ldc, const float *alpha, const uint1
 enum { STRIP = 2 * TILE };
 
 typedef struct strip {
-    const prism_tile_bf16 *t;
-    const prism_key_block *block;
-    int32_t first;                               /* row of the tile */
-    float *logit;                                /* [STRIP][n] */
-    uint16_t *weight;                            /* [STRIP][n] */
+    const prism_block_bf16 *b;
+    int32_t first;                               /* row */
     float max[STRIP], base[STRIP], alpha[STRIP]; /* of these rows: see start_rows() */
 } strip;
 
 /* Row i's largest logit; keys that it does not see become -inf. */
 static inline void find_max(strip *s, int32_t i)
 {
-    const int32_t n = s->t->n;
-    float *x = s->logit + (int64_t)i * n;
-    for (int32_t j = s->block->n_valid[s->first + i]; j < n; j++)
+    const prism_block_bf16 *b = s->b;
+    float *x = b->logit + (int64_t)(s->first + i) * b->n;
+    for (int32_t j = b->n_valid[s->first + i]; j < b->n; j++)
         x[j] = -INFINITY;
     __m512 m0 = LOAD(x), m1 = LOAD(x + VL);
-    for (int32_t j = 2 * VL; j < n; j += 2 * VL) {
+    for (int32_t j = 2 * VL; j < b->n; j += 2 * VL) {
         m0 = MAX(m0, LOAD(x + j));
         m1 = MAX(m1, LOAD(x + j + VL));
     }
-    s->max[i] = RMAX(MAX(m0, m1)) * s->t->scale;
+    s->max[i] = RMAX(MAX(m0, m1)) * b->scale;
 }
 
 static void start_strip(strip *s)
 {
-    prism_softmax *state = s->t->state + s->first;
+    prism_softmax *state = s->b->state + s->first;
     for (int32_t i = 0; i < STRIP; i++) {
         const float max = s->max[i] > state[i].max ? s->max[i] : state[i].max;
         s->base[i] = max == -INFINITY ? 0.0f : max; /* nothing but -inf so far: every weight is 0 */
@@ -170,23 +167,24 @@ static void start_strip(strip *s)
 /* Row i: its weights, its sum, and its output scaled, unless the largest logit stayed. */
 static inline void weigh_row(const strip *s, int32_t i)
 {
-    const prism_tile_bf16 *t = s->t;
-    const float *x = s->logit + (int64_t)i * t->n;
-    uint16_t *y = s->weight + (int64_t)i * t->n;
-    const __m512 factor = SET1(t->scale), shift = SET1(-s->base[i]);
+    const prism_block_bf16 *b = s->b;
+    const int64_t row = s->first + i;
+    const float *x = b->logit + row * b->n;
+    uint16_t *y = b->weight + row * b->n;
+    const __m512 factor = SET1(b->scale), shift = SET1(-s->base[i]);
     __m512 sum0 = SET1(0.0f), sum1 = SET1(0.0f);
-    for (int32_t j = 0; j < t->n; j += 2 * VL) {
+    for (int32_t j = 0; j < b->n; j += 2 * VL) {
         const __m512 w0 = exp2_weight(FMA(LOAD(x + j), factor, shift));
         const __m512 w1 = exp2_weight(FMA(LOAD(x + j + VL), factor, shift));
         sum0 = ADD(sum0, w0);
         sum1 = ADD(sum1, w1);
         _mm512_storeu_si512(y + j, (__m512i)_mm512_cvtne2ps_pbh(w1, w0));
     }
-    prism_softmax *state = &t->state[s->first + i];
-    state->sum = state->sum * s->alpha[i] + SUM(ADD(sum0, sum1));
-    float *output = t->output + (int64_t)(s->first + i) * t->d_pad;
-    for (int32_t j = 0; j < t->d_pad && s->alpha[i] != 1.0f; j += VL)
-        STORE(output + j, MUL(SET1(s->alpha[i]), LOAD(output + j)));
+    b->state[row].sum = b->state[row].sum * s->alpha[i] + SUM(ADD(sum0, sum1));
+    for (int32_t j = 0; j < b->d_pad && s->alpha[i] != 1.0f; j += VL) {
+        float *o = b->output + row * b->d_pad + j;
+        STORE(o, MUL(SET1(s->alpha[i]), LOAD(o)));
+    }
 }
 
 /* The vector work beside a product: some rows after each of its steps. */
@@ -220,32 +218,28 @@ static inline __attribute__((always_inline)) void strip_product(float *c, int32_
     }
 }
 
-static void attend_bf16_amx(const prism_tile_bf16 *t)
+static void attend_bf16_amx(const prism_block_bf16 *b)
 {
     strip strips[2]; /* the one before and this one, in turns */
-    const int32_t n_strip = t->m / STRIP, n_all = n_strip * t->n_block, n_slot = n_strip > 1 ? n_strip : 2;
+    const int32_t n_strip = b->m / STRIP;
     configure(TILE, TILE);
-    for (int32_t i = 0; i <= n_all; i++) {
-        strip *now = i < n_all ? &strips[i % 2] : NULL, *last = i > 0 ? &strips[(i + 1) % 2] : NULL;
-        errand weights = {last, t->n / (2 * TILE) * (t->depth / PAIRS), 0, 0};
-        errand maxima = {now, t->d_pad / (2 * TILE) * (t->n / PAIRS), 0, 0};
+    for (int32_t i = 0; i <= n_strip; i++) {
+        strip *now = i < n_strip ? &strips[i % 2] : NULL, *last = i > 0 ? &strips[(i + 1) % 2] : NULL;
+        errand weights = {last, b->n / (2 * TILE) * (b->depth / PAIRS), 0, 0};
+        errand maxima = {now, b->d_pad / (2 * TILE) * (b->n / PAIRS), 0, 0};
         if (now) {
-            const int64_t slot = (int64_t)(i % n_slot) * STRIP * t->n;
-            now->t = t;
-            now->block = &t->block[i / n_strip];
-            now->first = i % n_strip * STRIP;
-            now->logit = t->logit + slot;
-            now->weight = t->weight + slot;
-            strip_product(now->logit, t->n, false, t->query + (int64_t)now->first * t->depth, now->block->key, t->depth,
-                          &weights, true);
+            now->b = b;
+            now->first = i * STRIP;
+            strip_product(b->logit + (int64_t)i * STRIP * b->n, b->n, false, b->query + (int64_t)i * STRIP * b->depth,
+                          b->key, b->depth, &weights, true);
         }
         for (; last && weights.done < STRIP; weights.done++)
             weigh_row(last, weights.done);
-        if (last) { /* what is in memory before tiles load it: gcc's intrinsic does not say that it reads */
+        if (last) /* its weights are in memory before tiles load them: gcc's intrinsic does not say that it reads */
             __asm__ volatile("" : : : "memory");
-            strip_product(t->output + (int64_t)last->first * t->d_pad, t->d_pad, true, last->weight, last->block->value,
-                          t->n, &maxima, false);
-        }
+        if (last)
+            strip_product(b->output + (int64_t)(i - 1) * STRIP * b->d_pad, b->d_pad, true,
+                          b->weight + (int64_t)(i - 1) * STRIP * b->n, b->value, b->n, &maxima, false);
         for (; now && maxima.done < STRIP; maxima.done++)
             find_max(now, maxima.done);
         if (now)

@@ -20,23 +20,17 @@ typedef struct prism_softmax {
     float max, sum;
 } prism_softmax;
 
-/* Attention of a tile of queries over some blocks of n keys each, in bfloat16: block by block, logits = query keys,
- * weights, output = alpha output + weights values. */
-typedef struct prism_key_block {
-    const uint16_t *key, *value; /* packed as in gemm_bf16 */
-    const int32_t *n_valid;      /* [m] keys that a query sees */
-} prism_key_block;
-
-typedef struct prism_tile_bf16 {
-    const uint16_t *query; /* [m][depth] */
-    const prism_key_block *block;
-    int32_t n_block, m, n, depth, d_pad;
+/* One block of attention in bfloat16: logits = query keys, weights, output = alpha output + weights values. */
+typedef struct prism_block_bf16 {
+    const uint16_t *query, *key, *value; /* [m][depth]; packed as in gemm_bf16, of n keys */
+    float *logit;                        /* scratch, [m][n] */
+    uint16_t *weight;                    /* scratch, [m][n] */
+    float *output;                       /* [m][d_pad] */
+    prism_softmax *state;                /* [m] */
+    const int32_t *n_valid;              /* [m] */
+    int32_t m, n, depth, d_pad;
     float scale;
-    float *logit;         /* scratch, [m, at least 64][n] */
-    uint16_t *weight;     /* scratch, the same */
-    float *output;        /* [m][d_pad] */
-    prism_softmax *state; /* [m] */
-} prism_tile_bf16;
+} prism_block_bf16;
 
 typedef struct prism_cpu_kernels {
     const char *name;
@@ -77,8 +71,8 @@ typedef struct prism_cpu_kernels {
     void (*softmax_bf16)(uint16_t *weight, float *logit, int64_t ld, int32_t m, int32_t n, float scale,
                          const int32_t *n_valid, prism_softmax *state, float *alpha);
 
-    /* The three steps in one, where a tier gains by it; else NULL. m and n are multiples of 32. */
-    void (*attend_bf16)(const prism_tile_bf16 *tile);
+    /* The three steps of a block in one, where a tier gains by it; else NULL. m and n are multiples of 32. */
+    void (*attend_bf16)(const prism_block_bf16 *block);
 
     /* x[j] *= factor; returns the largest; *finite = all of them are. */
     float (*scale_max)(float *x, int32_t n, float factor, bool *finite);
