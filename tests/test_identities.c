@@ -1,8 +1,9 @@
 /* What must be the same whichever way it is asked for, to the last bit: full plans, views, batches, heads, threads. */
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <math.h>
 
 #include "answers.h"
 

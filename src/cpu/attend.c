@@ -231,16 +231,9 @@ static void attend_tile(const attend_item *it, const thread_scratch *t)
         const int32_t *n_valid = v == own ? n_own : n_before;
         const void *key = prism_operand_at(op, it->a->key, (int64_t)v * block * op->depth);
         const void *value = prism_operand_at(op, it->a->value, (int64_t)v * block * op->d_pad);
-        const bool spoiled = v == own && !it->a->finite[v];
-        if (op->bf16 && op->k->attend_bf16 && m % 32 == 0 && !spoiled) {
-            const prism_block_bf16 whole = {t->query, key, value, t->logit,  t->weight, t->output, state,
-                                            n_valid,  m,   block, op->depth, op->d_pad, op->scale};
-            op->k->attend_bf16(&whole);
-            continue;
-        }
         prism_operand_product(op, t->logit, block, NULL, t->query, op->depth, key, m, block, op->depth);
         weigh(op, t, block, m, block, n_valid, state, alpha);
-        if (spoiled)
+        if (v == own && !it->a->finite[v])
             add_values_by_row(op, t, block, value, block, m, n_valid, alpha);
         else
             prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, value, m, op->d_pad, block);

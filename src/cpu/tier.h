@@ -20,18 +20,6 @@ typedef struct prism_softmax {
     float max, sum;
 } prism_softmax;
 
-/* One block of attention in bfloat16: logits = query keys, weights, output = alpha output + weights values. */
-typedef struct prism_block_bf16 {
-    const uint16_t *query, *key, *value; /* [m][depth]; packed as in gemm_bf16, of n keys */
-    float *logit;                        /* scratch, [m][n] */
-    uint16_t *weight;                    /* scratch, [m][n] */
-    float *output;                       /* [m][d_pad] */
-    prism_softmax *state;                /* [m] */
-    const int32_t *n_valid;              /* [m] */
-    int32_t m, n, depth, d_pad;
-    float scale;
-} prism_block_bf16;
-
 typedef struct prism_cpu_kernels {
     const char *name;
     prism_isa isa;
@@ -70,9 +58,6 @@ typedef struct prism_cpu_kernels {
                       int32_t m, int32_t n, int32_t k);
     void (*softmax_bf16)(uint16_t *weight, float *logit, int64_t ld, int32_t m, int32_t n, float scale,
                          const int32_t *n_valid, prism_softmax *state, float *alpha);
-
-    /* The three steps of a block in one, where a tier gains by it; else NULL. m and n are multiples of 32. */
-    void (*attend_bf16)(const prism_block_bf16 *block);
 
     /* x[j] *= factor; returns the largest; *finite = all of them are. */
     float (*scale_max)(float *x, int32_t n, float factor, bool *finite);
