@@ -353,7 +353,8 @@ typedef struct prism_call {
 PRISM_API void prism_call_init(prism_call *call);
 
 /* Bytes of workspace that prism_plan_build(), prism_attend() and prism_attention() need for this call, an upper bound
- * that depends on shapes and options, not on data. Align the workspace to 64 bytes. */
+ * that depends on shapes and options, not on data. Align the workspace to 64 bytes. On a GPU a call of few queries may
+ * need more than one of many, since its rows are split to fill the GPU: ask for each shape. */
 PRISM_API prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call,
                                              size_t *bytes);
 

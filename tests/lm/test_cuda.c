@@ -38,8 +38,10 @@ static int setup(void **state)
     prism_config_init(&config);
     if (!lm_model_open(LM_TEST_MODEL, &f.model, &err) || prism_create(&config, &f.cpu) ||
         !lm_read_file(LM_TEST_DATA "/../../../eval/data/nostromo.txt", 1 << 24, &book, &n, &err) ||
-        !lm_model_encode(f.model, book, n, true, &f.tokens, &err))
+        !lm_model_encode(f.model, book, n, true, &f.tokens, &err)) {
+        print_message("the model and the book of the tree are needed\n");
         return 1;
+    }
     free(book);
     config.device = PRISM_DEVICE_CUDA;
     if (prism_create(&config, &f.gpu)) {
@@ -55,6 +57,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     fixture *f = *state;
+    if (!f)
+        return 0;
     prism_destroy(f->cpu);
     prism_destroy(f->gpu);
     lm_tokens_free(&f->tokens);
