@@ -206,7 +206,7 @@ void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job)
     prism_arena arena = {.base = job->scratch};
     select_scratch scratch = layout(ctx, p, &arena);
     set_bands(job, &scratch);
-    memset(job->bits, 0, prism_bits_bytes_cpu(p));
+    memset(job->bits, 0, (size_t)(p->n_row * p->n_word) * sizeof(uint64_t));
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         if (q.n_kv < job->min_tokens)
