@@ -299,6 +299,23 @@ bool case_gaps_untouched(const test_case *c)
     return only_poison_besides(c, &c->o, c->s.d) && only_poison_besides(c, &c->lse, 1);
 }
 
+/* ---------------------------------------------------------------------------------------------- chunks ---- */
+
+prism_call case_chunk(const test_case *c, int begin, int end)
+{
+    prism_call call = c->call;
+    prism_tensor *const views[] = {&call.q, &call.o, &call.lse};
+    call.n_q = end - begin;
+    call.n_kv = end;
+    call.q_start = begin;
+    for (int i = 0; i < 3; i++) {
+        const int64_t skip = begin * views[i]->stride_token;
+        views[i]->data = (char *)views[i]->data + skip * (int64_t)prism_dtype_bytes(views[i]->dtype);
+        views[i]->n_element -= skip;
+    }
+    return call;
+}
+
 /* --------------------------------------------------------------------------------------------- running ---- */
 
 prism_ctx *context_new(prism_isa isa, int n_thread)

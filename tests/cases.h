@@ -65,6 +65,9 @@ void *place_at(const placed *p, int s, int token, int head, int j);
 test_case *case_new(const shape *s, uint64_t seed);
 void case_free(test_case *c);
 
+/* Queries [begin, end) of the case's only sequence, keys up to end. */
+prism_call case_chunk(const test_case *c, int begin, int end);
+
 /* Overwrites a logical value and its element. which: 'q', 'k' or 'v'. */
 void case_poke(test_case *c, char which, int s, int head, int token, int j, double x);
 

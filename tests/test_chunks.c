@@ -8,22 +8,6 @@
 
 enum { N_CHUNKED = 777, CHUNK_HEADS = 4, CHUNK_KV = 2, CHUNK_D = 64 };
 
-/* Queries [begin, end) of the case's only sequence, keys up to end. */
-static prism_call chunk(const test_case *c, int begin, int end)
-{
-    prism_call call = c->call;
-    prism_tensor *const views[] = {&call.q, &call.o, &call.lse};
-    call.n_q = end - begin;
-    call.n_kv = end;
-    call.q_start = begin;
-    for (int i = 0; i < 3; i++) {
-        const int64_t skip = begin * views[i]->stride_token;
-        views[i]->data = (char *)views[i]->data + skip * (int64_t)prism_dtype_bytes(views[i]->dtype);
-        views[i]->n_element -= skip;
-    }
-    return call;
-}
-
 static prism_pooled new_pooled(guarded *memory)
 {
     size_t bytes;
@@ -60,7 +44,7 @@ static void check_chunks(prism_ctx *ctx, const int *end, const prism_options *o,
     answer want = attention(ctx, c, &options, all.view.path);
     case_poison_outputs(c);
     for (int begin = 0; begin < N_CHUNKED; begin = *end++) {
-        prism_call call = chunk(c, begin, *end);
+        prism_call call = case_chunk(c, begin, *end);
         call.pooled = &pooled;
         runner r = runner_new(ctx, &options, &call);
         assert_ok(runner_plan(&r, &options, &call));
@@ -118,7 +102,7 @@ static void test_chunks_dense(void **state)
     answer want = attention(ctx, c, &o, PRISM_PATH_DENSE);
     case_poison_outputs(c);
     for (int begin = 0, i = 0; begin < N_CHUNKED; begin = ragged_ends[i++]) {
-        const prism_call call = chunk(c, begin, ragged_ends[i]);
+        const prism_call call = case_chunk(c, begin, ragged_ends[i]);
         runner r = runner_new(ctx, &o, &call);
         assert_ok(runner_plan(&r, &o, &call));
         assert_ok(runner_attend(&r, &call));
@@ -147,13 +131,13 @@ static void test_pooled_once(void **state)
     prism_pooled pooled = new_pooled(&memory);
     runner all = runner_new(ctx, &o, &c->call);
     assert_ok(runner_plan(&all, &o, &c->call));
-    prism_call call = chunk(c, 0, first);
+    prism_call call = case_chunk(c, 0, first);
     call.pooled = &pooled;
     assert_ok(prism_pool_append(ctx, &call));
     assert_int_equal(pooled.n_token, first);
     for (int at = 0; at < CHUNK_KV * first * CHUNK_D; at++)
         case_poke(c, 'k', 0, at / CHUNK_D / first, at / CHUNK_D % first, at % CHUNK_D, NAN);
-    call = chunk(c, first, N_CHUNKED);
+    call = case_chunk(c, first, N_CHUNKED);
     call.pooled = &pooled;
     runner r = runner_new(ctx, &o, &call);
     assert_ok(runner_plan(&r, &o, &call));

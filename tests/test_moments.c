@@ -301,21 +301,6 @@ static void test_uncorrected_keeps_sink(void **state)
 
 /* ------------------------------------------------------------------------------------------------ chunks ---- */
 
-static prism_call chunk(const test_case *c, int begin, int end)
-{
-    prism_call call = c->call;
-    prism_tensor *const views[] = {&call.q, &call.o, &call.lse};
-    call.n_q = end - begin;
-    call.n_kv = end;
-    call.q_start = begin;
-    for (int i = 0; i < 3; i++) {
-        const int64_t skip = begin * views[i]->stride_token;
-        views[i]->data = (char *)views[i]->data + skip * (int64_t)prism_dtype_bytes(views[i]->dtype);
-        views[i]->n_element -= skip;
-    }
-    return call;
-}
-
 /* Chunks on the grid, their moments kept, give the bits of the whole prompt without any. Elsewhere other tokens ask,
  * but the state is the same. */
 static void test_chunks(void **state)
@@ -331,7 +316,7 @@ static void test_chunks(void **state)
         case_poison_outputs(c);
         const int *end = cut ? ragged : aligned;
         for (int begin = 0; begin < N; begin = *end++) {
-            prism_call call = chunk(c, begin, *end);
+            prism_call call = case_chunk(c, begin, *end);
             call.pooled = &pooled;
             runner r = runner_new(*state, &o, &call);
             assert_ok(prism_attention(*state, &o, &call, r.plan, r.workspace.data, r.workspace.bytes, NULL));

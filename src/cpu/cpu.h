@@ -2,10 +2,12 @@
 #ifndef PRISM_CPU_CPU_H
 #define PRISM_CPU_CPU_H
 
+#include <math.h>
 #include <omp.h>
 
 #include "core/arena.h"
 #include "core/calibrate.h"
+#include "core/topp.h"
 #include "cpu/tier.h"
 #include "kernels.h"
 
@@ -69,6 +71,20 @@ static inline int32_t prism_round_up(int32_t n, int32_t unit)
 static inline int32_t prism_padded_blocks(const prism_problem *p)
 {
     return prism_round_up(p->n_kblk, PRISM_MAX_PANEL);
+}
+
+/* Blocks whose score is not finite are kept, and take no part in what follows. Returns the largest finite score. */
+static inline float prism_keep_non_finite(float *logit, int32_t n, uint64_t *bits)
+{
+    float max = -INFINITY;
+    for (int32_t v = 0; v < n; v++) {
+        if (!isfinite(logit[v])) {
+            prism_bits_set(bits, v);
+            logit[v] = -INFINITY;
+        }
+        max = fmaxf(max, logit[v]);
+    }
+    return max;
 }
 
 /* Token t of head h as float32. */

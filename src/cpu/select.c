@@ -106,27 +106,13 @@ static void pack_panel(const prism_select_job *job, const prism_seq *q, int32_t 
             panel[l * width + j] = first + j < q->n_kblk ? k_mean[(int64_t)(first + j) * d + band->dim[l]] : 0.0f;
 }
 
-/* Blocks whose score is not finite are kept, and take no part in the softmax. Returns the largest finite score. */
-static float keep_non_finite(float *logit, int32_t n, uint64_t *bits)
-{
-    float max = -INFINITY;
-    for (int32_t v = 0; v < n; v++) {
-        if (!isfinite(logit[v])) {
-            prism_bits_set(bits, v);
-            logit[v] = -INFINITY;
-        }
-        max = fmaxf(max, logit[v]);
-    }
-    return max;
-}
-
 static void select_row(const prism_cpu_kernels *k, float *logit, int32_t n, float factor, float top_p, uint64_t *fixed,
                        uint64_t *bits)
 {
     bool finite;
     float max = k->scale_max(logit, n, factor, &finite);
     if (!finite)
-        max = keep_non_finite(logit, n, bits);
+        max = prism_keep_non_finite(logit, n, bits);
     if (max == -INFINITY)
         return;
     k->exp_row(logit, n, max);

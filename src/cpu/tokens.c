@@ -76,20 +76,6 @@ static void pack_panel(const tokens_seq *t, int32_t h_kv, int32_t first, int32_t
             panel[l * width + j] = first + j < t->q.n_kblk ? mean[(int64_t)j * d + l] : 0.0f;
 }
 
-/* Scores that are not finite keep their block and take no part. Returns the largest of the others. */
-static float keep_non_finite(float *logit, int32_t n, uint64_t *bits)
-{
-    float max = -INFINITY;
-    for (int32_t v = 0; v < n; v++) {
-        if (!isfinite(logit[v])) {
-            prism_bits_set(bits, v);
-            logit[v] = -INFINITY;
-        }
-        max = fmaxf(max, logit[v]);
-    }
-    return max;
-}
-
 /* Query block i of head h: mass(v) = sum over rows of e^(score - the tile's best), over blocks that lie wholly in a
  * row's past (its own only from the block's last position). */
 static void select_row(const tokens_seq *t, int32_t h, int32_t i, const thread_scratch *x)
@@ -110,7 +96,7 @@ static void select_row(const tokens_seq *t, int32_t h, int32_t i, const thread_s
         bool finite;
         const int32_t n = (first + r + 1) / p->block_size;
         const float max = t->k->scale_max(logit, n, p->scale, &finite);
-        best = fmaxf(best, finite ? max : keep_non_finite(logit, n, bits));
+        best = fmaxf(best, finite ? max : prism_keep_non_finite(logit, n, bits));
     }
     memset(x->sum, 0, (size_t)(own + 1) * sizeof *x->sum);
     for (int32_t r = 0; r < m && best > -INFINITY; r++) {
