@@ -1,7 +1,8 @@
 #include "blas.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
+
+#include "../library.h"
 
 /* Of cublas_api.h and library_types.h; the values are frozen by binary compatibility. */
 enum { OP_N = 0, OP_T = 1 };
@@ -9,7 +10,7 @@ enum { R_32F = 0, R_16F = 2, R_16BF = 14 };
 enum { COMPUTE_32F = 68, ALGORITHM_DEFAULT = -1 };
 
 static struct {
-    void *library;
+    bool loaded;
     int (*create)(void **handle);
     int (*destroy)(void *handle);
     int (*set_stream)(void *handle, cudaStream_t stream);
@@ -22,30 +23,15 @@ static struct {
 
 static bool load(lm_error *err)
 {
-    static const struct {
-        const char *name;
-        void *entry;
-    } symbols[] = {
+    static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", NULL};
+    static const lm_symbol symbols[] = {
         {"cublasCreate_v2", &cublas.create},          {"cublasDestroy_v2", &cublas.destroy},
         {"cublasSetStream_v2", &cublas.set_stream},   {"cublasGemmEx", &cublas.gemm},
         {"cublasGetStatusName", &cublas.status_name}, {"cublasGetProperty", &cublas.property},
     };
-    if (cublas.library)
-        return true;
-    void *library = dlopen("libcublas.so.13", RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-        library = dlopen("libcublas.so.12", RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-        return lm_fail(err, LM_ERROR_RUN,
-                       "cuBLAS is not found (libcublas.so.13 or .12): install it, or name its folder in "
-                       "LD_LIBRARY_PATH");
-    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
-        *(void **)symbols[i].entry = dlsym(library, symbols[i].name);
-        if (!*(void **)symbols[i].entry)
-            return lm_fail(err, LM_ERROR_RUN, "cuBLAS has no %s: it is too old", symbols[i].name);
-    }
-    cublas.library = library; /* stays */
-    return true;
+    if (!cublas.loaded)
+        cublas.loaded = lm_library_load("cuBLAS", names, symbols, sizeof symbols / sizeof *symbols, err);
+    return cublas.loaded;
 }
 
 bool lm_blas_create(lm_blas *blas, bool bf16, cudaStream_t stream, lm_error *err)
