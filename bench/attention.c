@@ -4,7 +4,16 @@
 #include <sys/mman.h>
 
 #include "bench.h"
+#include "cudnn.h"
 #include "device.h"
+
+/* Of a method or the peer while it is measured. */
+typedef struct turns {
+    double *call; /* [reps], seconds */
+    int32_t n;
+    double spent;
+    bool warmed, warm, done;
+} turns;
 
 /* A method while it is measured. */
 typedef struct runner {
@@ -13,10 +22,8 @@ typedef struct runner {
     prism_bands bands;
     prism_plan *plan; /* the method's own */
     const prism_plan *attended;
-    double *pool, *select, *attend, *call; /* [reps] */
-    int32_t n;
-    double spent;
-    bool warmed, warm, done;
+    double *pool, *select, *attend; /* [reps] */
+    turns turns;
 } runner;
 
 /* What all methods share. */
@@ -30,6 +37,8 @@ typedef struct setting {
     size_t workspace_bytes;
     double *samples;
     runner *runners;
+    bench_cudnn *peer; /* NULL: it is not timed */
+    turns peer_turns;
 } setting;
 
 static bool fail(prism_ctx *ctx, const runner *r, prism_status status, lm_error *err)
@@ -58,7 +67,7 @@ static bool start_runner(setting *s, const bench_tensors *t, int32_t i, lm_error
     r->pool = samples;
     r->select = samples + reps;
     r->attend = samples + 2 * reps;
-    r->call = samples + 3 * reps;
+    r->turns.call = samples + 3 * reps;
     size_t bytes;
     prism_status status = prism_workspace_bytes(s->ctx, &r->options, &s->call, &bytes);
     if (!status)
@@ -85,6 +94,18 @@ static bool impose(setting *s, lm_error *err)
     return bench_impose_density(s->ctx, &s->call, block_size, spec->density, spec->seed, s->imposed, err);
 }
 
+/* The methods are measured whether there is a peer or not. */
+static void start_peer(setting *s)
+{
+    bench_peer_result *const result = s->spec->peer;
+    s->peer_turns.call = s->samples + (size_t)s->spec->n_method * 4 * (size_t)s->spec->limits.reps;
+    *result = (bench_peer_result){0};
+    if (!bench_cudnn_create(s->device, &s->call, &s->peer, &result->problem))
+        return;
+    bench_peer_version(result->version, sizeof result->version, NULL);
+    result->workspace_bytes = bench_cudnn_workspace_bytes(s->peer);
+}
+
 static bool start(setting *s, const bench_tensors *t, lm_error *err)
 {
     const bench_attention_spec *spec = s->spec;
@@ -92,7 +113,7 @@ static bool start(setting *s, const bench_tensors *t, lm_error *err)
         return lm_fail(err, LM_ERROR_USAGE, "no methods, no repetitions, or %d tokens where there are %d",
                        spec->n_token, t->n_token);
     s->runners = calloc((size_t)spec->n_method, sizeof *s->runners);
-    s->samples = malloc((size_t)spec->n_method * 4 * (size_t)spec->limits.reps * sizeof *s->samples);
+    s->samples = malloc(((size_t)spec->n_method * 4 + 1) * (size_t)spec->limits.reps * sizeof *s->samples);
     if (!s->runners || !s->samples)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for the samples");
     if (!bench_device_open(s->ctx, t->dtype, &s->device, err) || !s->device->ops->reserve_marks(s->device, 3, err) ||
@@ -102,7 +123,11 @@ static bool start(setting *s, const bench_tensors *t, lm_error *err)
         if (!start_runner(s, t, i, err))
             return false;
     s->workspace = s->device->ops->allocate(s->device, s->workspace_bytes + 64);
-    return s->workspace || lm_fail(err, LM_ERROR_MEMORY, "no memory for %zu bytes of workspace", s->workspace_bytes);
+    if (!s->workspace)
+        return lm_fail(err, LM_ERROR_MEMORY, "no memory for %zu bytes of workspace", s->workspace_bytes);
+    if (spec->peer)
+        start_peer(s);
+    return true;
 }
 
 static void finish(setting *s)
@@ -110,6 +135,7 @@ static void finish(setting *s)
     for (int32_t i = 0; s->runners && i < s->spec->n_method; i++)
         prism_plan_destroy(s->runners[i].plan);
     prism_plan_destroy(s->imposed);
+    bench_cudnn_destroy(s->peer);
     free(s->runners);
     free(s->samples);
     if (s->device)
@@ -141,9 +167,36 @@ static prism_status pool_seconds(const setting *s, const runner *r, double *out)
     return status;
 }
 
+/* Whether a run that took so long counts, and is not a warm-up. */
+static bool take_turn(turns *t, const bench_limits *limits, double seconds)
+{
+    const bool warms_up = !t->warmed;
+    t->warmed = true;
+    if (warms_up && seconds <= limits->seconds)
+        return false;
+    t->warm = !warms_up;
+    t->call[t->n++] = seconds;
+    t->spent += seconds;
+    t->done = warms_up || t->n == limits->reps || t->spent >= limits->seconds;
+    return true;
+}
+
+static bool run_peer(setting *s, lm_error *err)
+{
+    const lm_backend_ops *device = s->device->ops;
+    if (!device->reserve_marks(s->device, 2, err))
+        return false;
+    const int32_t begin = device->mark(s->device);
+    const bool started = bench_cudnn_run(s->peer, err);
+    const int32_t end = device->mark(s->device);
+    if (!started || !device->finish(s->device, err))
+        return false;
+    take_turn(&s->peer_turns, &s->spec->limits, device->seconds(s->device, begin, end));
+    return true;
+}
+
 static bool run_once(const setting *s, runner *r, lm_error *err)
 {
-    const bench_limits *limits = &s->spec->limits;
     const lm_backend_ops *device = s->device->ops;
     if (!device->reserve_marks(s->device, 3, err))
         return false;
@@ -156,37 +209,41 @@ static bool run_once(const setting *s, runner *r, lm_error *err)
     if (!device->finish(s->device, err))
         return false;
     if (!status)
-        status = pool_seconds(s, r, &r->pool[r->n]);
+        status = pool_seconds(s, r, &r->pool[r->turns.n]);
     if (status)
         return fail(s->ctx, r, status, err);
     const double select = device->seconds(s->device, begin, planned), call = device->seconds(s->device, begin, end);
-    const bool warms_up = !r->warmed;
-    r->warmed = true;
-    if (warms_up && call <= limits->seconds)
-        return true;
-    r->warm = !warms_up;
-    r->select[r->n] = select;
-    r->attend[r->n] = call - select;
-    r->call[r->n++] = call;
-    r->spent += call;
-    r->done = warms_up || r->n == limits->reps || r->spent >= limits->seconds;
+    if (take_turn(&r->turns, &s->spec->limits, call)) {
+        r->select[r->turns.n - 1] = select;
+        r->attend[r->turns.n - 1] = call - select;
+    }
     return true;
 }
 
-static bool run_rounds(const setting *s, lm_error *err)
+static void show(const setting *s, const char *what, int32_t round)
 {
     const bench_attention_spec *spec = s->spec;
-    const int32_t n_round = spec->limits.reps + 1;
-    for (int32_t round = 0; round < n_round; round++)
-        for (int32_t i = 0; i < spec->n_method; i++) {
+    if (spec->progress)
+        spec->progress(spec->user, what, spec->n_token, round, spec->limits.reps + 1);
+}
+
+static bool run_rounds(setting *s, lm_error *err)
+{
+    for (int32_t round = 0; round <= s->spec->limits.reps; round++) {
+        for (int32_t i = 0; i < s->spec->n_method; i++) {
             runner *r = &s->runners[i];
-            if (r->done)
+            if (r->turns.done)
                 continue;
-            if (spec->progress)
-                spec->progress(spec->user, r->method->label, spec->n_token, round, n_round);
+            show(s, r->method->label, round);
             if (!run_once(s, r, err))
                 return false;
         }
+        if (!s->peer || s->peer_turns.done)
+            continue;
+        show(s, "cudnn", round);
+        if (!run_peer(s, err))
+            return false;
+    }
     return true;
 }
 
@@ -227,10 +284,10 @@ static bool summarize(const setting *s, const runner *r, bench_attention_result 
         .label = r->method->label,
         .n_token = s->spec->n_token,
         .path = attended.path,
-        .pool = bench_summarize(r->pool, r->n, r->warm),
-        .select = bench_summarize(r->select, r->n, r->warm),
-        .attend = bench_summarize(r->attend, r->n, r->warm),
-        .call = bench_summarize(r->call, r->n, r->warm),
+        .pool = bench_summarize(r->pool, r->turns.n, r->turns.warm),
+        .select = bench_summarize(r->select, r->turns.n, r->turns.warm),
+        .attend = bench_summarize(r->attend, r->turns.n, r->turns.warm),
+        .call = bench_summarize(r->turns.call, r->turns.n, r->turns.warm),
         .density = attended.density,
         .density_of_method = own.density,
         .n_listed = attended.n_selected + attended.n_key_selected,
@@ -254,6 +311,14 @@ static void compare(const setting *s, bench_attention_result *results)
             dense = &results[i];
     for (int32_t i = 0; dense && i < s->spec->n_method; i++)
         results[i].speedup = dense->call.median / results[i].call.median;
+    if (!s->peer)
+        return;
+    bench_peer_result *const peer = s->spec->peer;
+    peer->call = bench_summarize(s->peer_turns.call, s->peer_turns.n, s->peer_turns.warm);
+    peer->flop = results[0].dense_flop;
+    peer->speedup = dense ? dense->call.median / peer->call.median : 0;
+    for (int32_t i = 0; i < s->spec->n_method; i++)
+        results[i].speedup_over_peer = peer->call.median / results[i].call.median;
 }
 
 bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_attention_spec *spec,

@@ -79,6 +79,16 @@ void bench_store(void *dst, prism_dtype dtype, const float *src, int64_t n);
 
 /* -------------------------------------------------------------------------------------------- attention ---- */
 
+/* Full attention by cuDNN, where the tensors are on a GPU: a measure, not a method of this library. */
+typedef struct bench_peer_result {
+    lm_error problem; /* why it was not timed; of kind LM_OK where it was */
+    char version[32]; /* "9.19.0" */
+    bench_time call;  /* it takes turns with the methods */
+    double flop;      /* as a dense method's attend_flop, at the first method's block size */
+    double speedup;   /* over the first dense method; 0 where there is none */
+    size_t workspace_bytes;
+} bench_peer_result;
+
 typedef struct bench_attention_spec {
     const bench_method *methods;
     int32_t n_method;
@@ -87,6 +97,7 @@ typedef struct bench_attention_spec {
     uint64_t seed;  /* of that plan */
     bench_limits limits;
     bool measures_memory;
+    bench_peer_result *peer;  /* NULL: not wanted */
     bench_progress *progress; /* NULL: not wanted */
     void *user;
 } bench_attention_spec;
@@ -99,8 +110,9 @@ typedef struct bench_attention_result {
     double density;                        /* of the plan that was attended over */
     double density_of_method;              /* of the plan that the method chose: the same unless density was imposed */
     double select_flop, attend_flop, dense_flop;
-    double speedup;   /* of the median call over the first dense method's; 0 where there is none */
-    int64_t n_listed; /* blocks and single keys of the attended plan */
+    double speedup;           /* of the median call over the first dense method's; 0 where there is none */
+    double speedup_over_peer; /* over the peer's; 0 where it was not timed */
+    int64_t n_listed;         /* blocks and single keys of the attended plan */
     size_t workspace_bytes, attend_workspace_bytes; /* of the whole call; of attention alone */
     int64_t
         select_peak_bytes; /* resident memory that selection added: workspace and plan; -1: not measured, as on a GPU */
@@ -109,6 +121,9 @@ typedef struct bench_attention_result {
 /* results: [n_method] */
 bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_attention_spec *spec,
                      bench_attention_result *results, lm_error *err);
+
+/* Version of the peer that would be timed on a GPU, "9.19.0". RUN: it is not installed. */
+bool bench_peer_version(char *text, size_t n, lm_error *err);
 
 /* Fills a plan with random rows, equal for equal seeds: the first and the own block of every row, and as many others
  * as bring each head's total to density * causal blocks, within a block where two blocks a row do not already exceed

@@ -28,6 +28,7 @@ static void clear_progress(void)
 static bool run_attention(bench_state *s, int32_t n_token, const bench_peaks *peaks, lm_error *err)
 {
     const bench_args *a = s->args;
+    bench_peer_result peer;
     const bench_attention_spec spec = {
         .methods = s->methods,
         .n_method = s->parsed.n,
@@ -36,6 +37,7 @@ static bool run_attention(bench_state *s, int32_t n_token, const bench_peaks *pe
         .seed = (uint64_t)a->seed,
         .limits = a->limits,
         .measures_memory = a->what == BENCH_ATTENTION,
+        .peer = a->what == BENCH_ATTENTION && a->base.device.kind == PRISM_DEVICE_CUDA ? &peer : NULL,
         .progress = show_progress,
         .user = s,
     };
@@ -46,7 +48,7 @@ static bool run_attention(bench_state *s, int32_t n_token, const bench_peaks *pe
     if (ok && a->what == BENCH_STAGES)
         bench_report_stages(s, results, peaks);
     else if (ok)
-        bench_report_attention(s, results);
+        bench_report_attention(s, results, spec.peer);
     free(results);
     return ok;
 }

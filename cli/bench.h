@@ -52,7 +52,9 @@ void bench_unload(bench_state *s);
 
 /* bench_report.c: one length's results as a table on stdout (unless --json) and as rows of the report. */
 cJSON *bench_report_create(const bench_state *s);
-void bench_report_attention(bench_state *s, const bench_attention_result *results);
+/* peer: NULL where none was wanted. It has no row among the methods' but one of its own below them, and its own list
+ * "peers" in the report. */
+void bench_report_attention(bench_state *s, const bench_attention_result *results, const bench_peer_result *peer);
 void bench_report_stages(bench_state *s, const bench_attention_result *results, const bench_peaks *peaks);
 void bench_report_prefill(bench_state *s, const bench_prefill_result *results);
 void bench_report_peaks(bench_state *s, const bench_peaks *peaks);

@@ -61,7 +61,9 @@ static const char help_attention[] =
     "selection\n"
     "and attention over those of full attention; GFLOP/s of attention on what is listed; workspace that selection "
     "wants\n"
-    "beyond attention's; resident memory that selection adds, workspace and plan.\n\n" SOURCE_HELP LENGTH_HELP PLOT_HELP
+    "beyond attention's; resident memory that selection adds, workspace and plan. On a GPU cuDNN's full attention "
+    "takes\n"
+    "turns with them as a peer, where it is installed.\n\n" SOURCE_HELP LENGTH_HELP PLOT_HELP
     "  -h, --help             this text\n\n"
     "example: prism bench attention -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --layer 3 \\\n"
     "             --lengths 4K,8K,16K --methods dense,prism,minference,flexprefill,xattention --plot bench.png\n";

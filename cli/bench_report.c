@@ -47,6 +47,13 @@ static void print_cell(const char *format, double value, bool known)
     printf("%*s", cell_width, known ? text : "-");
 }
 
+/* Of what there is nothing to measure. */
+static void print_blanks(int n)
+{
+    while (n-- > 0)
+        printf("%*s", cell_width, "-");
+}
+
 static void print_title(const bench_state *s, int32_t n_token)
 {
     if (s->rows->child)
@@ -206,6 +213,7 @@ static void add_attention(const bench_state *s, const bench_attention_result *r)
     cJSON_AddNumberToObject(row, "call_seconds_max", r->call.max);
     add_times(row, &r->call);
     add_number_if(row, "speedup", r->speedup, r->speedup > 0);
+    add_number_if(row, "speedup_over_cudnn", r->speedup_over_peer, r->speedup_over_peer > 0);
     cJSON_AddNumberToObject(row, "density", r->density);
     cJSON_AddNumberToObject(row, "density_of_method", r->density_of_method);
     cJSON_AddNumberToObject(row, "select_flop", r->select_flop);
@@ -221,32 +229,84 @@ static void add_attention(const bench_state *s, const bench_attention_result *r)
         cJSON_AddStringToObject(row, "kernel", prism_cuda_attend_kernel(s->ctx));
 }
 
-void bench_report_attention(bench_state *s, const bench_attention_result *results)
+static void add_peer(bench_state *s, const bench_peer_result *peer, int32_t n_token)
 {
-    static const char *const heads[] = {"select ms", "attend ms", "call ms",    "speed-up",  "density",
-                                        "work",      "GFLOP/s",   "+workspace", "memory MiB"};
-    const bool shown = !s->args->base.json;
+    cJSON *list = cJSON_GetObjectItemCaseSensitive(s->report, "peers"), *o = cJSON_CreateObject();
+    if (!list)
+        list = cJSON_AddArrayToObject(s->report, "peers");
+    cJSON_AddItemToArray(list, o);
+    cJSON_AddStringToObject(o, "peer", "cudnn");
+    cJSON_AddNumberToObject(o, "tokens", n_token);
+    if (peer->problem.kind) {
+        cJSON_AddStringToObject(o, "problem", peer->problem.text);
+        return;
+    }
+    cJSON_AddStringToObject(o, "version", peer->version);
+    cJSON_AddNumberToObject(o, "call_seconds", peer->call.median);
+    cJSON_AddNumberToObject(o, "call_seconds_min", peer->call.min);
+    cJSON_AddNumberToObject(o, "call_seconds_max", peer->call.max);
+    add_times(o, &peer->call);
+    add_number_if(o, "speedup", peer->speedup, peer->speedup > 0);
+    cJSON_AddNumberToObject(o, "flop", peer->flop);
+    cJSON_AddNumberToObject(o, "gflops", peer->flop / peer->call.median * 1e-9);
+    cJSON_AddNumberToObject(o, "workspace_bytes", (double)peer->workspace_bytes);
+}
+
+static void print_peer(const bench_peer_result *peer)
+{
+    char name[64];
+    if (peer->problem.kind) {
+        printf("  peer: %s\n", peer->problem.text);
+        return;
+    }
+    snprintf(name, sizeof name, "peer: cudnn %s", peer->version);
+    print_name(name);
+    print_blanks(1);
+    print_cell("%.3f", peer->call.median * 1e3, true);
+    print_cell("%.3f", peer->call.median * 1e3, true);
+    print_cell("%.2fx", peer->speedup, peer->speedup > 0);
+    print_blanks(2);
+    print_cell("%.1f", peer->flop / peer->call.median * 1e-9, true);
+    print_blanks(2);
+    print_cell("%.2fx", 1, true);
+    puts(peer->call.warm ? "" : "  cold");
+}
+
+static void print_attention(const bench_attention_result *r)
+{
+    print_name(r->label);
+    print_cell("%.3f", r->select.median * 1e3, true);
+    print_cell("%.3f", r->attend.median * 1e3, true);
+    print_cell("%.3f", r->call.median * 1e3, true);
+    print_cell("%.2fx", r->speedup, r->speedup > 0);
+    print_cell("%.3f", r->density, true);
+    print_cell("%.3f", work_share(r), true);
+    print_cell("%.1f", r->attend_flop / r->attend.median * 1e-9, true);
+    print_cell("%.2f", extra_workspace(r) / 0x1p20, true);
+    print_cell("%.2f", (double)r->select_peak_bytes / 0x1p20, r->select_peak_bytes >= 0);
+    if (r->speedup_over_peer > 0)
+        print_cell("%.2fx", r->speedup_over_peer, true);
+    printf("%s%s\n", r->call.warm ? "" : "  cold", r->path == PRISM_PATH_DENSE_SHORT ? "  short: dense" : "");
+}
+
+void bench_report_attention(bench_state *s, const bench_attention_result *results, const bench_peer_result *peer)
+{
+    static const char *const heads[] = {"select ms", "attend ms", "call ms",    "speed-up",   "density",
+                                        "work",      "GFLOP/s",   "+workspace", "memory MiB", "over cudnn"};
+    const bool shown = !s->args->base.json, compares = peer && !peer->problem.kind;
     if (shown) {
         print_title(s, results->n_token);
-        print_heads("method", heads, sizeof heads / sizeof *heads);
+        print_heads("method", heads, compares ? 10 : 9);
     }
     for (int32_t i = 0; i < s->parsed.n; i++) {
-        const bench_attention_result *r = &results[i];
-        add_attention(s, r);
-        if (!shown)
-            continue;
-        print_name(r->label);
-        print_cell("%.3f", r->select.median * 1e3, true);
-        print_cell("%.3f", r->attend.median * 1e3, true);
-        print_cell("%.3f", r->call.median * 1e3, true);
-        print_cell("%.2fx", r->speedup, r->speedup > 0);
-        print_cell("%.3f", r->density, true);
-        print_cell("%.3f", work_share(r), true);
-        print_cell("%.1f", r->attend_flop / r->attend.median * 1e-9, true);
-        print_cell("%.2f", extra_workspace(r) / 0x1p20, true);
-        print_cell("%.2f", (double)r->select_peak_bytes / 0x1p20, r->select_peak_bytes >= 0);
-        printf("%s%s\n", r->call.warm ? "" : "  cold", r->path == PRISM_PATH_DENSE_SHORT ? "  short: dense" : "");
+        add_attention(s, &results[i]);
+        if (shown)
+            print_attention(&results[i]);
     }
+    if (peer)
+        add_peer(s, peer, results->n_token);
+    if (peer && shown)
+        print_peer(peer);
     const char *kernel = prism_cuda_attend_kernel(s->ctx);
     if (shown && kernel[0])
         printf("  attention on the GPU by kernel %s\n", kernel);

@@ -342,10 +342,13 @@ static void attention(void **state)
     assert_true(fabs(r[0].attend_flop - r[0].density * r[0].dense_flop) < 1 && r[1].attend_flop == r[1].dense_flop);
     assert_true(r[0].select_flop > 0 && r[1].select_flop == 0 && r[0].pool.median > 0);
     check_stages(&t, &r[0], &methods[0].options);
+    bench_peer_result peer; /* a GPU's: on the CPU the methods go without */
+    spec.peer = &peer;
     spec.density = 0;
     spec.limits.seconds = 0; /* the warm-up is the measurement */
     ok(bench_attention(ctx, &t, &spec, r, &err));
     assert_true(r[0].density == r[0].density_of_method && !r[0].call.warm && r[0].call.n == 1);
+    assert_true(peer.problem.kind == LM_ERROR_UNSUPPORTED && peer.call.n == 0 && r[0].speedup_over_peer == 0);
     spec.n_token = 1101;
     lm_error err = {0};
     assert_false(bench_attention(ctx, &t, &spec, r, &err));
