@@ -84,6 +84,6 @@ help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 picture: all ## draw docs/images/plan.png again (needs python3 with matplotlib and numpy)
-	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 0 --plan $(BUILD)/plan.safetensors
+	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json --method prism -n 0 --plan $(BUILD)/plan.safetensors
 	tools/plot_plan.py $(BUILD)/plan.safetensors --layer 2 --head 7 -o docs/images/plan.png
 .PHONY: picture

@@ -37,6 +37,7 @@ int cli_create_context(const cli_device *device, int32_t n_thread, prism_ctx **o
 /* Options that every command with a method takes. */
 typedef struct cli_method_args {
     prism_options options;
+    bool names_method, names_top_p; /* they were given */
     int32_t n_thread;
     cli_device device;
     bool json;
@@ -71,10 +72,9 @@ enum {
     "  --threads T            threads of the CPU (all processors)\n"
 
 #define CLI_METHOD_HELP                                                                                                \
-    "  --method M             prism (default), dense = full attention, meanpool, minference, flexprefill, "            \
-    "xattention,\n"                                                                                                    \
-    "                         flashprefill, moments\n"                                                                 \
-    "  --top-p P              keep the blocks that hold this mass in either band (0.95); 1 is dense\n"                 \
+    "  --method M             moments (default of prism run), prism (of prism attend), dense = full attention,\n"      \
+    "                         meanpool, minference, flexprefill, xattention, flashprefill\n"                           \
+    "  --top-p P              prism, meanpool: keep blocks that hold this mass, in either band (0.95); 1 is dense\n"   \
     "  --block-size B         64 or 128 (128)\n"                                                                       \
     "  --calibration C        causal (plans do not depend on chunks) or global (the paper)\n"                          \
     "  --correct C            what pruned blocks contribute: none, mean, moments (moments with that method, else "     \

@@ -101,8 +101,11 @@ void cli_method_args_init(cli_method_args *args)
 
 static int set_option(cli_method_args *args, const char *name, const char *value)
 {
-    if (!prism_options_set(&args->options, name, value))
+    if (!prism_options_set(&args->options, name, value)) {
+        args->names_method |= !strcmp(name, "method");
+        args->names_top_p |= !strncmp(name, "top_p", 5);
         return EXIT_DONE;
+    }
     if (!strcmp(name, "method"))
         return cli_fail(EXIT_USAGE, "no method '%s': 'prism info' lists them", value);
     return cli_fail(EXIT_USAGE, "option %s=%s: no such option, or its value is out of range (docs/methods.md)", name,

@@ -9,8 +9,9 @@
 
 static const char help[] =
     "usage: prism run -m MODEL (-f FILE | -p TEXT | --ruler-json FILE) [options]\n\n"
-    "Reads a long prompt and answers it, greedily. The prompt is prefilled with block-sparse attention; answers are\n"
-    "decoded with full attention. The answer goes to stdout, then a table; progress to stderr.\n\n"
+    "Reads a long prompt and answers it, greedily. The prompt is prefilled with block-sparse attention, by method\n"
+    "moments unless another is named; answers are decoded with full attention. The answer goes to stdout, then a\n"
+    "table; progress to stderr.\n\n"
     "  -m, --model MODEL      a GGUF file, or a Hugging Face directory (Qwen3 or Llama 3 family)\n"
     "  -f, --file FILE        the prompt is the content of FILE; - is stdin\n"
     "  -p, --prompt TEXT      the prompt is TEXT\n"
@@ -193,9 +194,16 @@ static int run_all(const run_args *args, const lm_model *model, prism_ctx *ctx, 
     plan_file plans = {.block_size = args->method.options.block_size};
     bool ok = tokenize(args, model, prompt, &tokens, &err);
     plans.n_token = (int32_t)tokens.n;
-    for (int i = 0; ok && i < n_result; i++)
-        ok = run_once(args, model, ctx, &tokens, i ? args->compared : args->method.options.method,
-                      args->plan_file && i == 0 ? &plans : NULL, &results[i], &err);
+    for (int i = 0; ok && i < n_result; i++) {
+        plan_file *kept = args->plan_file && i == 0 ? &plans : NULL;
+        ok = run_once(args, model, ctx, &tokens, i ? args->compared : args->method.options.method, kept, &results[i],
+                      &err);
+        if (!ok && i == 0 && !args->method.names_method && err.kind == LM_ERROR_UNSUPPORTED) {
+            fprintf(stderr, "%s: method prism instead\n", err.text);
+            run_result_free(&results[i]);
+            ok = run_once(args, model, ctx, &tokens, PRISM_METHOD_PRISM, kept, &results[i], &err);
+        }
+    }
     if (ok && args->plan_file)
         ok = plan_file_write(&plans, args->plan_file, &err);
     const int code = ok ? report(args, results, n_result, (int32_t)tokens.n, prompt) : cli_fail_lm(&err);
@@ -257,6 +265,8 @@ static int check_args(const run_args *args, int argc, char *const *argv)
         return cli_fail(EXIT_USAGE, "unexpected argument '%s': 'prism run --help' tells more", argv[optind]);
     if (!args->model)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
+    if (args->method.names_top_p && !args->method.names_method)
+        return cli_fail(EXIT_USAGE, "top_p is an option of methods prism and meanpool: name one with --method");
     if (!!args->file + !!args->text + !!args->ruler != 1)
         return cli_fail(EXIT_USAGE, "give the prompt by one of -f, -p, --ruler-json");
     const char *inputs[] = {args->model, args->file ? args->file : args->ruler, NULL};
@@ -278,6 +288,7 @@ int cli_run(int argc, char **argv)
                                             CLI_METHOD_OPTIONS};
     run_args args = {.n_answer = 64};
     cli_method_args_init(&args.method);
+    args.method.options.method = PRISM_METHOD_MOMENTS;
     opterr = 0;
     for (int o; (o = getopt_long(argc, argv, ":m:f:p:n:o:h", options, NULL)) != -1;) {
         if (o == 'h') {

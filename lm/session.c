@@ -60,9 +60,10 @@ static bool create_plan(lm_session *s, lm_error *err)
     call.o = prism_tensor_token_major(s->o, s->backend->type, call.n_q, c->n_head, c->d_head);
     const prism_status status = prism_plan_create(s->ctx, &call, s->options.block_size, 0, &s->plan);
     size_t bytes;
-    if (status == PRISM_OK && s->plan_on_host && !s->backend->on_host &&
-        prism_workspace_bytes(s->ctx, &s->options, &call, &bytes) == PRISM_ERROR_UNSUPPORTED)
-        return lm_host_planner_create(&call, s->options.block_size, &s->host_planner, err);
+    if (status == PRISM_OK && prism_workspace_bytes(s->ctx, &s->options, &call, &bytes) == PRISM_ERROR_UNSUPPORTED)
+        return s->plan_on_host && !s->backend->on_host
+                   ? lm_host_planner_create(&call, s->options.block_size, &s->host_planner, err)
+                   : lm_fail(err, LM_ERROR_UNSUPPORTED, "%s", prism_last_error(s->ctx));
     if (status == PRISM_ERROR_MEMORY)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for a plan of %d queries by %d keys: %s", call.n_q, call.n_kv,
                        prism_last_error(s->ctx));
