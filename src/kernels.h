@@ -16,7 +16,7 @@
  *
  * and past the paper (docs/moments.md):
  *
- *   select_moments            Q, K, means, variances -> bitmaps from query tokens                      [O(n^2 / block)]
+ *   select_moments            Q, K, moments -> bitmaps from query tokens                               [O(n^2 / block)]
  *   attend_corrected          attend, and what the pruned blocks contribute through their moments
  *
  * All arguments were checked at the API's door; the scratch has the size that the _bytes function gave. Means and
@@ -40,9 +40,7 @@ typedef struct prism_pool_job {
     prism_pooled *pooled;     /* [n_seq], what it lacks is appended; NULL: nothing is kept */
     void *q_mean;             /* out, [n_row][d_head]; NULL: not wanted */
     void *k_mean;             /* out, [n_seq][n_kv_head][n_kblk][d_head]; NULL: not wanted */
-    void *k_var;              /* out, [n_seq][n_kv_head][n_kblk][n_group]: variances of groups of dimensions */
-    void *v_mean;             /* out, as k_mean, of the values. NULL: not wanted; both only with k_mean, and with pooled
-                                 only of states that keep moments */
+    void *moments;            /* out, moments_bytes(); NULL: not wanted. With pooled only of states that keep them */
 } prism_pool_job;
 
 enum { PRISM_MAX_BAND = 2 };
@@ -135,12 +133,12 @@ typedef struct prism_tokens_job {
     void *scratch;
 } prism_tokens_job;
 
-/* Query tokens against mean and variance of the keys of the blocks before their own: core/moments.h. */
+/* Query tokens against the moments of the blocks before their own: core/moments.h. */
 typedef struct prism_moments_job {
     const prism_problem *problem;
     int32_t min_tokens;
-    const void *k_mean, *k_var; /* of pool */
-    float error;                /* at least this: kept */
+    void *moments; /* of pool */
+    float error;   /* options.moments_error */
     bool keep_sink, keep_own;
     void *bits; /* out, overwritten */
     void *scratch;
@@ -149,8 +147,9 @@ typedef struct prism_moments_job {
 /* attend, each row's softmax starting from the blocks before its own that the plan does not list. */
 typedef struct prism_correct_job {
     const prism_problem *problem;
-    const prism_plan *plan;              /* without single keys */
-    const void *k_mean, *k_var, *v_mean; /* of pool; k_var NULL: PRISM_CORRECTION_MEAN */
+    const prism_plan *plan; /* without single keys */
+    void *moments;          /* of pool */
+    bool variances;         /* false: PRISM_CORRECTION_MEAN */
     void *scratch;
 } prism_correct_job;
 
@@ -219,7 +218,7 @@ typedef struct prism_kernels {
     void (*select_tokens)(const prism_ctx *ctx, const prism_tokens_job *job);
     size_t (*select_moments_bytes)(const prism_ctx *ctx, const prism_problem *p);
     void (*select_moments)(const prism_ctx *ctx, const prism_moments_job *job);
-    size_t (*variances_bytes)(const prism_problem *p, int64_t n_mean); /* of a k_var; with either stage of moments */
+    size_t (*moments_bytes)(const prism_problem *p); /* with either stage of moments */
     size_t (*attend_corrected_bytes)(const prism_ctx *ctx, const prism_problem *p);
     void (*attend_corrected)(const prism_ctx *ctx, const prism_correct_job *job);
 

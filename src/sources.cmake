@@ -7,7 +7,7 @@ function(prism_sources out)
         methods/dense.c methods/flashprefill.c methods/flexprefill.c methods/meanpool.c methods/methods.c
         methods/minference.c methods/moments.c methods/prism.c methods/xattention.c
         cpu/attend.c cpu/attend_few.c cpu/backend.c cpu/calibrate.c cpu/correct.c cpu/entries.c cpu/flex.c
-        cpu/kernels_c.c cpu/lines.c cpu/moments.c cpu/operand.c cpu/pool.c cpu/probe.c cpu/select.c cpu/strided.c
+        cpu/kernels_c.c cpu/lines.c cpu/moments.c cpu/operand.c cpu/pool.c cpu/pool_moments.c cpu/probe.c cpu/select.c cpu/strided.c
         cpu/tiers.c cpu/tokens.c)
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
         set(avx2 -mavx2 -mfma -mf16c)

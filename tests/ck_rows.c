@@ -223,32 +223,6 @@ static void check_exp_ties(const prism_cpu_kernels *k, int n, rng *r)
     guarded_free(&x);
 }
 
-/* Welford's update: the mean costs two roundings, the deviation one, its weighted square three. sum is one addition. */
-static void check_deviation(const prism_cpu_kernels *k, int n, rng *r)
-{
-    guarded x = new_floats(n, r), sum = new_floats(n, r), m2 = new_floats(n, r);
-    float *px = x.data, *ps = sum.data, *pm = m2.data;
-    const int before = rng_range(r, 0, 127);
-    double want[max_row], bound[max_row];
-    float total[max_row];
-    for (int j = 0; j < n; j++) {
-        ps[j] = before ? ps[j] * (float)before : 0;
-        pm[j] = fabsf(pm[j]);
-        const double mean = before ? (double)ps[j] / before : 0, delta = (double)px[j] - mean;
-        want[j] = (double)pm[j] + delta * delta * before / (before + 1.0);
-        bound[j] = 0x1p-24 * (2 * fabs(delta) * (2 * fabs(mean) + fabs(delta)) + 4 * delta * delta + want[j]);
-        total[j] = ps[j] + px[j];
-    }
-    k->add_deviation(ps, pm, px, n, before);
-    for (int j = 0; j < n; j++) {
-        ck_near(ps[j], total[j], 0, "%s add_deviation n %d sum [%d]", k->name, n, j);
-        ck_near(pm[j], want[j], bound[j] + 1e-30, "%s add_deviation n %d m2 [%d]", k->name, n, j);
-    }
-    guarded_free(&x);
-    guarded_free(&sum);
-    guarded_free(&m2);
-}
-
 /* Two additions, one product, each rounded once. A spread that is NaN or infinite counts as the cap. */
 static void check_spread(const prism_cpu_kernels *k, int n_panel, rng *r)
 {
@@ -319,7 +293,6 @@ void ck_rows(void)
                 check_scale_max(&k, n, &r);
                 check_exp_row(&k, n, &r);
                 check_exp_ties(&k, n, &r);
-                check_deviation(&k, n, &r);
             }
         }
     }

@@ -16,18 +16,62 @@ static const double *query_at(const oracle_seq *s, int h, int row)
 
 /* ----------------------------------------------------------------------------------------------- entries ---- */
 
-/* Mean key and value of the n listed tokens, variances of groups of 8 dimensions. */
+int oracle_mean_query(const oracle_seq *s, int h_kv, int b, double *mean)
+{
+    const int group = s->n_head / s->n_kv_head;
+    int n = 0;
+    for (int j = 0; j < s->d; j++)
+        mean[j] = 0;
+    for (int end = b + 1; n == 0 && end <= oracle_n_kblk(s); end++) /* no query yet: up to the first */
+        for (int p = 15; p < end * s->block && p < oracle_n_kv(s); p += 16)
+            for (int g = 0; g < group && p >= s->q_start; g++, n++)
+                for (int j = 0; j < s->d; j++)
+                    mean[j] += query_at(s, h_kv * group + g, p - s->q_start)[j];
+    for (int j = 0; j < s->d; j++)
+        mean[j] /= n ? n : 1;
+    return n;
+}
+
+/* Weights of the n listed tokens, by the mean query of their block; returns the logarithm of their tilted count. */
+static double tilt(const oracle_seq *s, int h_kv, int block, const int *token, int n, double *weight)
+{
+    double *query = malloc((size_t)s->d * sizeof *query), mean = 0, square = 0, sum = 0, sum_t = 0;
+    oracle_mean_query(s, h_kv, block, query);
+    for (int i = 0; i < n; i++) {
+        weight[i] = 0;
+        for (int j = 0; j < s->d; j++)
+            weight[i] += s->scale * query[j] * key_at(s, s->k, h_kv, token[i])[j];
+        mean += weight[i] / n;
+    }
+    for (int i = 0; i < n; i++)
+        square += pow(weight[i] - mean, 2) / n;
+    const double factor = sqrt(square) > 0.8 ? 0.8 / sqrt(square) : 1;
+    for (int i = 0; i < n; i++) {
+        const double t = factor * (weight[i] - mean);
+        weight[i] = exp(t);
+        sum += weight[i];
+        sum_t += weight[i] * t;
+    }
+    for (int i = 0; i < n; i++)
+        weight[i] /= sum;
+    free(query);
+    return log(sum) - sum_t / sum;
+}
+
+/* Of the n listed tokens: tilted means of keys and values, variances of groups of 8 dimensions. */
 static void add_entry(const oracle_seq *s, oracle_entries *x, int h_kv, int block, const int *token, int n)
 {
     const int e = x->n++, d = s->d;
     double *key = x->key + (long)e * d, *value = x->value + (long)e * d, *variance = x->variance + (long)e * x->n_group;
+    double *weight = malloc((size_t)n * sizeof *weight);
     x->block[e] = block;
     x->count[e] = n;
+    x->log_count[e] = tilt(s, h_kv, block, token, n, weight);
     for (int j = 0; j < d; j++) {
         key[j] = value[j] = 0;
         for (int i = 0; i < n; i++) {
-            key[j] += key_at(s, s->k, h_kv, token[i])[j] / n;
-            value[j] += key_at(s, s->v, h_kv, token[i])[j] / n;
+            key[j] += weight[i] * key_at(s, s->k, h_kv, token[i])[j];
+            value[j] += weight[i] * key_at(s, s->v, h_kv, token[i])[j];
         }
     }
     for (int g = 0; g < x->n_group; g++) {
@@ -35,8 +79,9 @@ static void add_entry(const oracle_seq *s, oracle_entries *x, int h_kv, int bloc
         variance[g] = 0;
         for (int j = 8 * g; j < end; j++)
             for (int i = 0; i < n; i++)
-                variance[g] += pow(key_at(s, s->k, h_kv, token[i])[j] - key[j], 2) / n / (end - 8 * g);
+                variance[g] += weight[i] * pow(key_at(s, s->k, h_kv, token[i])[j] - key[j], 2) / (end - 8 * g);
     }
+    free(weight);
 }
 
 /* Block 0: its farthest tokens first, one by one. */
@@ -74,7 +119,8 @@ oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own)
     const size_t n = (size_t)own + ORACLE_SINGLE, d = (size_t)s->d;
     oracle_entries x = {.d = s->d, .n_group = (s->d + 7) / 8};
     x.block = malloc(n * sizeof *x.block);
-    x.count = malloc(n * sizeof(double));
+    x.count = malloc(n * sizeof *x.count);
+    x.log_count = malloc(n * sizeof(double));
     x.key = malloc(n * d * sizeof(double));
     x.value = malloc(n * d * sizeof(double));
     x.variance = malloc(n * (size_t)x.n_group * sizeof(double));
@@ -94,6 +140,7 @@ void oracle_entries_free(oracle_entries *x)
 {
     free(x->block);
     free(x->count);
+    free(x->log_count);
     free(x->key);
     free(x->value);
     free(x->variance);
@@ -110,7 +157,7 @@ double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, co
     sum *= s->scale * s->scale;
     if (variance)
         *variance = sum;
-    return log(x->count[e]) + s->scale * dot + (variances ? fmin(sum / 2, 6) : 0);
+    return x->log_count[e] + s->scale * dot + (variances ? fmin(sum / 2, 6) : 0);
 }
 
 /* ------------------------------------------------------------------------------------------------ errors ---- */

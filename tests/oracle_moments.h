@@ -6,12 +6,16 @@
 
 enum { ORACLE_SINGLE = 16 };
 
-/* Entry e of a KV head stands for count[e] keys of block[e]. */
+/* Entry e of a KV head stands for count[e] keys of block[e], as if for e^log_count[e] that are all alike. */
 typedef struct oracle_entries {
     int n, d, n_group;
-    int *block;
-    double *count, *key, *variance, *value; /* [n], [n][d], [n][n_group], [n][d] */
+    int *block, *count;
+    double *log_count, *key, *variance, *value; /* [n], [n][d], [n][n_group], [n][d] */
 } oracle_entries;
+
+/* Mean of the sampled queries of KV head h_kv's heads that block b's moments know; zeros if there is none. Returns how
+ * many. */
+int oracle_mean_query(const oracle_seq *s, int h_kv, int b, double *mean);
 
 /* Entries of the blocks before `own`, all of them whole; none if own is 0. */
 oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own);

@@ -45,40 +45,93 @@ static prism_pooled new_state(guarded *memory, int n_kv_head, int d, int n)
     return x;
 }
 
-/* Sums of up to 64 terms: 64 roundings of 2^-24 of the sum of magnitudes; squared deviations take three more. */
+/* Of one block and head against the oracle's entry. Exponents of the weights are off by the d + 4 roundings of a
+ * product whose terms' magnitudes sum up to about 10, so weights by 3e-5; means by as much of the largest element,
+ * variances by twice as much of its square. */
+static void assert_moments(const prism_pooled *x, const oracle_entries *want, int b, int h)
+{
+    const int e = ORACLE_SINGLE + b, d = x->d_head, at = b * x->n_kv_head + h;
+    double key = 0, value = 0;
+    for (int j = 0; j < d; j++) {
+        key = fmax(key, fabs(want->key[e * d + j]) + sqrt(8 * want->variance[e * want->n_group + j / 8]));
+        value = fmax(value, fabs(want->value[e * d + j]));
+    }
+    assert_near(x->moments.log_count[at], want->log_count[e], 3e-5);
+    for (int j = 0; j < d; j++) {
+        assert_near(x->moments.key[at * d + j], want->key[e * d + j], 3e-5 * key);
+        assert_near(x->moments.value[at * d + j], want->value[e * d + j], 3e-5 * (value + 4));
+        assert_near(x->moments.variance[at * want->n_group + j / 8], want->variance[e * want->n_group + j / 8],
+                    6e-5 * key * key);
+    }
+}
+
+/* Sums of up to 64 keys: 64 roundings of 2^-24 of the sum of magnitudes; of queries likewise. */
 static void test_state(void **state)
 {
-    for (int kind = 0; kind <= DATA_ONE_HOT; kind++) {
-        shape s = plain(200, 2, 2, 40);
-        s.data = (data_kind)kind;
-        test_case *c = case_new(&s, 3);
-        guarded memory;
-        prism_pooled x = new_state(&memory, 2, 40, 200);
-        prism_call call = c->call;
-        call.pooled = &x;
-        assert_ok(prism_pool_append(*state, &call));
-        for (int b = 0; b < 4; b++)
-            for (int h = 0; h < 2; h++)
-                for (int j = 0; j < 40; j++) {
-                    const int n = b < 3 ? 64 : 200 - 192, at = (b * 2 + h) * 40 + j;
-                    double sum = 0, m2 = 0, value = 0, size = 0, value_size = 0;
-                    for (int t = 64 * b; t < 64 * b + n; t++) {
-                        const double k = c->seq[0].k[(h * 200 + t) * 40 + j], v = c->seq[0].v[(h * 200 + t) * 40 + j];
-                        sum += k;
-                        size += fabs(k);
-                        value += v;
-                        value_size += fabs(v);
+    for (int kind = 0; kind <= DATA_ONE_HOT; kind++)
+        for (int q_start = 0; q_start < 200; q_start += 91) {
+            shape s = plain(200 - q_start, 4, 2, 40);
+            s.q_start[0] = q_start;
+            s.data = (data_kind)kind;
+            test_case *c = case_new(&s, 3);
+            guarded memory;
+            prism_pooled x = new_state(&memory, 2, 40, 200);
+            prism_call call = c->call;
+            call.pooled = &x;
+            assert_ok(prism_pool_append(*state, &call));
+            for (int h = 0; h < 2; h++) {
+                oracle_entries want = oracle_entries_make(&c->seq[0], h, 3);
+                for (int b = 0; b < 4; b++) {
+                    double query[40];
+                    const int n = b < 3 ? 64 : 200 - 192, at = b * 2 + h;
+                    assert_int_equal(x.moments.n_query[at], oracle_mean_query(&c->seq[0], h, b, query));
+                    for (int j = 0; j < 40; j++) {
+                        double sum = 0, size = 0;
+                        for (int t = 64 * b; t < 64 * b + n; t++) {
+                            sum += c->seq[0].k[(h * 200 + t) * 40 + j];
+                            size += fabs(c->seq[0].k[(h * 200 + t) * 40 + j]);
+                        }
+                        assert_near(x.key_sum[at * 40 + j], sum, 64 * 0x1p-24 * size);
+                        assert_near(x.moments.query_sum[at * 40 + j], query[j] * x.moments.n_query[at],
+                                    64 * 0x1p-24 * 4 * x.moments.n_query[at]);
                     }
-                    for (int t = 64 * b; t < 64 * b + n; t++)
-                        m2 += pow(c->seq[0].k[(h * 200 + t) * 40 + j] - sum / n, 2);
-                    assert_near(x.key_sum[at], sum, 64 * 0x1p-24 * size);
-                    assert_near(x.value_sum[at], value, 64 * 0x1p-24 * value_size);
-                    /* each deviation is off by the rounding of the mean so far */
-                    assert_near(x.key_m2[at], m2, 67 * 0x1p-24 * (m2 + sqrt(m2) * size) + 64 * pow(0x1p-20 * size, 2));
+                    if (b < 3)
+                        assert_moments(&x, &want, b, h);
                 }
-        guarded_free(&memory);
-        case_free(c);
+                oracle_entries_free(&want);
+            }
+            guarded_free(&memory);
+            case_free(c);
+        }
+}
+
+/* A query that is not finite takes no part in the mean; a call without queries leaves moments untilted. */
+static void test_state_without_queries(void **state)
+{
+    const shape s = plain(200, 4, 2, 40);
+    test_case *c = case_new(&s, 4);
+    guarded memory, other;
+    prism_pooled x = new_state(&memory, 2, 40, 200), y = new_state(&other, 2, 40, 200);
+    prism_call call = c->call;
+    call.pooled = &x;
+    case_poke(c, 'q', 0, 1, 31, 7, NAN);
+    assert_ok(prism_pool_append(*state, &call));
+    assert_int_equal(x.moments.n_query[0], 2 * 4 - 1);
+    assert_int_equal(x.moments.n_query[1], 2 * 4);
+    for (int i = 0; i < 3 * 2 * 40; i++)
+        assert_true(isfinite(x.moments.key[i]) && isfinite(x.moments.value[i]));
+    call.pooled = &y;
+    call.q.data = NULL;
+    assert_ok(prism_pool_append(*state, &call));
+    for (int i = 0; i < 3 * 2; i++) {
+        assert_int_equal(y.moments.n_query[i], 0);
+        assert_near(y.moments.log_count[i], log(i < 2 ? 64 - ORACLE_SINGLE : 64), 1e-6);
     }
+    for (int i = 2 * 40; i < 3 * 2 * 40; i++) /* the mean of the keys: 64 roundings of magnitudes up to 4 */
+        assert_near(y.moments.key[i], y.key_sum[i] / 64, 64 * 0x1p-24 * 4);
+    guarded_free(&memory);
+    guarded_free(&other);
+    case_free(c);
 }
 
 /* --------------------------------------------------------------------------------------------- estimates ---- */
@@ -124,9 +177,36 @@ static void test_estimate(void **state)
 /* Blocks whose error is farther from the threshold than arithmetic in float32 can move it must be right. An error is
  * a sum of weights times sigma cubed: logits of d products are off by (d + 3) u of their magnitudes, below 2e-4 here,
  * variances by as many roundings, exponentials by 2^-21, and a sum of 32 tokens over 16 bits' worth of terms. */
-static void test_select(void **state)
+static void check_selection(void **state, test_case *c, float error, int *n_open, int *n_kept, int *n_all)
 {
     const double slack = 1e-3;
+    prism_options o = moments_options(c, error, PRISM_CORRECTION_DEFAULT);
+    runner r = runner_new(*state, &o, &c->call);
+    assert_ok(runner_plan(&r, &o, &c->call));
+    assert_int_equal(r.view.correct, PRISM_CORRECTION_MOMENTS);
+    for (int h = 0; h < c->seq[0].n_head; h++)
+        for (int i = 0; i < oracle_n_qblk(&c->seq[0]); i++) {
+            const int own = oracle_first_qblk(&c->seq[0]) + i;
+            const double cut = (double)error * (own * 64 > 6144 ? 6144.0 / (own * 64) : 1);
+            double *want = malloc((size_t)(own + 1) * sizeof *want);
+            oracle_errors(&c->seq[0], h, i, want);
+            assert_true(runner_mask_row(&r, 0, h, i)[own]);
+            for (int b = 0; b < own; b++) {
+                const bool kept = runner_mask_row(&r, 0, h, i)[b];
+                ++*n_all;
+                *n_kept += kept;
+                if (fabs(want[b] - cut) <= slack * cut)
+                    ++*n_open;
+                else if (kept != (want[b] >= cut))
+                    fail_msg("head %d, row %d, block %d: error %g, kept %d", h, i, b, want[b], kept);
+            }
+            free(want);
+        }
+    runner_free(&r);
+}
+
+static void test_select(void **state)
+{
     int n_open = 0, n_kept = 0, n_all = 0;
     for (int kind = 0; kind < 4; kind++)
         for (int q_start = 0; q_start < 300; q_start += 133) {
@@ -136,32 +216,22 @@ static void test_select(void **state)
             test_case *c = case_new(&s, 9 + (unsigned)q_start);
             if (kind == 3)
                 turn_keys(c);
-            const float error = 0.02f;
-            prism_options o = moments_options(c, error, PRISM_CORRECTION_DEFAULT);
-            runner r = runner_new(*state, &o, &c->call);
-            assert_ok(runner_plan(&r, &o, &c->call));
-            assert_int_equal(r.view.correct, PRISM_CORRECTION_MOMENTS);
-            for (int h = 0; h < HEADS; h++)
-                for (int i = 0; i < oracle_n_qblk(&c->seq[0]); i++) {
-                    double want[16];
-                    const int own = oracle_first_qblk(&c->seq[0]) + i;
-                    oracle_errors(&c->seq[0], h, i, want);
-                    assert_true(runner_mask_row(&r, 0, h, i)[own]);
-                    for (int b = 0; b < own; b++) {
-                        const bool kept = runner_mask_row(&r, 0, h, i)[b];
-                        n_all++;
-                        n_kept += kept;
-                        if (fabs(want[b] - (double)error) <= slack * (double)error)
-                            n_open++;
-                        else if (kept != (want[b] >= (double)error))
-                            fail_msg("data %d, head %d, row %d, block %d: error %g, kept %d", kind, h, i, b, want[b],
-                                     kept);
-                    }
-                }
-            runner_free(&r);
+            check_selection(state, c, 0.02f, &n_open, &n_kept, &n_all);
             case_free(c);
         }
     assert_true(n_open * 50 < n_all && n_kept * 10 > n_all && n_kept * 10 < n_all * 9);
+}
+
+/* Behind 6144 keys a row prunes less than its error allows. */
+static void test_select_far(void **state)
+{
+    int n_open = 0, n_kept = 0, n_all = 0;
+    shape s = plain(140, 2, 1, 32);
+    s.q_start[0] = 12000;
+    test_case *c = case_new(&s, 10);
+    check_selection(state, c, 0.01f, &n_open, &n_kept, &n_all);
+    assert_true(n_open * 50 < n_all && n_kept * 10 > n_all && n_kept * 10 < n_all * 9);
+    case_free(c);
 }
 
 static void test_no_error_is_dense(void **state)
@@ -439,8 +509,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_state_without_queries),
         cmocka_unit_test(test_estimate),
         cmocka_unit_test(test_select),
+        cmocka_unit_test(test_select_far),
         cmocka_unit_test(test_no_error_is_dense),
         cmocka_unit_test(test_correct),
         cmocka_unit_test(test_alike_is_exact),

@@ -285,7 +285,9 @@ typedef struct prism_options {
     int32_t flash_window;    /* blocks up to a row's own that it keeps, its own included; at least 1 */
     int32_t flash_last;      /* query blocks at the call's end that keep everything */
     prism_correction correct;
-    float moments_error; /* method moments: blocks of at least this error are kept; 0 is dense */
+    /* Method moments: a row keeps the blocks of at least this error, or, with more than 6144 keys before its own block,
+       of this error * 6144 / so many; 0 is dense. */
+    float moments_error;
 } prism_options;
 
 PRISM_API void prism_options_init(prism_options *options);
@@ -302,18 +304,31 @@ PRISM_API int32_t prism_method_count(void);
 /* --------------------------------------------------------------------------------------------- the call ---- */
 
 /*
+ * What moments keep of whole blocks (docs/moments.md has the formulas), for each KV head. The queries of a KV head are
+ * those of its query heads.
+ */
+typedef struct prism_block_moments {
+    float *key;       /* [block][n_kv_head][d_head]: mean key, tilted towards the mean query */
+    float *variance;  /* [block][n_kv_head][(d_head + 7) / 8]: of the keys around it, groups of 8 dimensions */
+    float *value;     /* as key: mean value, tilted alike */
+    float *log_count; /* [block][n_kv_head]: logarithm of the keys that they stand for */
+    float
+        *query_sum; /* as key: sampled queries from the prompt's start to the block's end; of any block, whole or not */
+    int32_t *n_query; /* [block][n_kv_head]: how many those are */
+} prism_block_moments;
+
+/*
  * Pooled keys of one sequence: per block and KV head the sum of its keys, so that appending is exact. The memory is
- * the caller's: 1/block_size of a float32 key cache. With moments, for method moments and for corrections, three times
- * that: the squares of the keys' deviations from their mean, and the sum of the values, are kept, too.
+ * the caller's: 1/block_size of a float32 key cache. With moments, for method moments and for corrections, 4.2 times
+ * that. To go back to fewer keys set n_token to a multiple of block_size.
  */
 typedef struct prism_pooled {
     size_t struct_size;
     int32_t n_kv_head, d_head, block_size;
     int32_t n_token; /* keys pooled so far */
     int32_t n_token_max;
-    float *key_sum;   /* [block][n_kv_head][d_head] */
-    float *key_m2;    /* the same shape: sum over the block's keys of (key - their mean)^2; NULL: without moments */
-    float *value_sum; /* the same; NULL with key_m2 */
+    float *key_sum;              /* [block][n_kv_head][d_head] */
+    prism_block_moments moments; /* all NULL: without */
 } prism_pooled;
 
 PRISM_API prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
@@ -321,8 +336,8 @@ PRISM_API prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int
 /* memory: at least prism_pooled_bytes() of them, aligned to 64; borrowed until the caller stops using *pooled. */
 PRISM_API prism_status prism_pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
                                          int32_t n_token_max, void *memory, size_t bytes);
-/* The same with moments. Values are then read while keys are pooled: call->v must be there wherever keys are missing.
- */
+/* The same with moments. Values are then read while keys are pooled: call->v must be there wherever keys are missing,
+ * and the keys of a block that is completed are read once more if it was begun in an earlier call. */
 PRISM_API prism_status prism_pooled_moments_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size,
                                                   int32_t n_token_max, size_t *bytes);
 PRISM_API prism_status prism_pooled_moments_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head,
@@ -358,7 +373,7 @@ PRISM_API void prism_call_init(prism_call *call);
 PRISM_API prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call,
                                              size_t *bytes);
 
-/* Appends to call->pooled[s] the keys that it lacks, up to q_start + n_q. Reads each of those keys once. */
+/* Appends to call->pooled[s] the keys that it lacks, up to q_start + n_q. With moments, call->q is read where given. */
 PRISM_API prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call);
 
 /* ------------------------------------------------------------------------------------------------- plans ---- */

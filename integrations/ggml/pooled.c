@@ -131,7 +131,7 @@ static int32_t true_tokens(const entry *e, const ggml_tensor *k, const ggml_tens
 /* Room for the whole cache at once: sums would be lost by growing, and memory is taken only where it is written. */
 static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, int32_t block_size, bool moments)
 {
-    if (e->memory && e->n_cell_max >= n_token && (e->pooled.key_m2 != NULL) == moments)
+    if (e->memory && e->n_cell_max >= n_token && (e->pooled.moments.key != NULL) == moments)
         return true;
     const int32_t n_kv_head = (int32_t)k->ne[2], d_head = (int32_t)k->ne[0];
     const int64_t n_cache = k->view_src ? k->view_src->ne[1] : 0;

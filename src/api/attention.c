@@ -20,106 +20,81 @@ void prism_call_init(prism_call *call)
     call->q_start = -1;
 }
 
-/* One array of the state. */
-static prism_status pooled_array_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
-                                       size_t *bytes)
+/* The state's arrays, one after the other. */
+static prism_status cut_pooled(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max, bool moments,
+                               prism_arena *a, prism_pooled *out)
 {
     if (n_kv_head < 1 || d_head < 1 || d_head > PRISM_MAX_D_HEAD || (block_size != 64 && block_size != 128) ||
-        n_token_max < 1 || !bytes)
+        n_token_max < 1)
         return PRISM_ERROR_INVALID;
-    const size_t n_block = ((size_t)n_token_max + (size_t)block_size - 1) / (size_t)block_size;
-    if (__builtin_mul_overflow(n_block, (size_t)n_kv_head * (size_t)d_head * sizeof(float), bytes) ||
-        *bytes > SIZE_MAX / 4)
+    const int64_t n_block = ((int64_t)n_token_max + block_size - 1) / block_size;
+    *out = (prism_pooled){.struct_size = sizeof *out,
+                          .n_kv_head = n_kv_head,
+                          .d_head = d_head,
+                          .block_size = block_size,
+                          .n_token_max = n_token_max};
+    out->key_sum = prism_arena_take(a, prism_arena_count(a, n_block, n_kv_head, d_head, 1), sizeof(float));
+    if (moments)
+        out->moments = prism_block_moments_cut(a, n_block, n_kv_head, d_head);
+    return a->overflow ? PRISM_ERROR_INVALID : PRISM_OK;
+}
+
+static prism_status pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
+                                 bool moments, size_t *bytes)
+{
+    prism_arena a = {0};
+    prism_pooled x;
+    const prism_status status = cut_pooled(n_kv_head, d_head, block_size, n_token_max, moments, &a, &x);
+    if (status || !bytes)
         return PRISM_ERROR_INVALID;
+    *bytes = a.used;
     return PRISM_OK;
 }
 
-/* Arrays of the state follow each other, each aligned. */
-static size_t next_array(size_t bytes)
+static prism_status pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
+                                int32_t n_token_max, bool moments, void *memory, size_t bytes)
 {
-    return (bytes + PRISM_ALIGN - 1) / PRISM_ALIGN * PRISM_ALIGN;
+    size_t need;
+    prism_arena a = {.base = memory};
+    const prism_status status = pooled_bytes(n_kv_head, d_head, block_size, n_token_max, moments, &need);
+    if (status || !pooled || !memory || (uintptr_t)memory % PRISM_ALIGN)
+        return PRISM_ERROR_INVALID;
+    if (bytes < need)
+        return PRISM_ERROR_CAPACITY;
+    return cut_pooled(n_kv_head, d_head, block_size, n_token_max, moments, &a, pooled);
 }
 
 prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
                                 size_t *bytes)
 {
-    return pooled_array_bytes(n_kv_head, d_head, block_size, n_token_max, bytes);
+    return pooled_bytes(n_kv_head, d_head, block_size, n_token_max, false, bytes);
 }
 
 prism_status prism_pooled_moments_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
                                         size_t *bytes)
 {
-    const prism_status status = pooled_array_bytes(n_kv_head, d_head, block_size, n_token_max, bytes);
-    if (!status)
-        *bytes += 2 * next_array(*bytes);
-    return status;
+    return pooled_bytes(n_kv_head, d_head, block_size, n_token_max, true, bytes);
 }
 
 prism_status prism_pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
                                int32_t n_token_max, void *memory, size_t bytes)
 {
-    size_t need;
-    const prism_status status = prism_pooled_bytes(n_kv_head, d_head, block_size, n_token_max, &need);
-    if (status || !pooled || !memory || (uintptr_t)memory % PRISM_ALIGN)
-        return PRISM_ERROR_INVALID;
-    if (bytes < need)
-        return PRISM_ERROR_CAPACITY;
-    *pooled = (prism_pooled){.struct_size = sizeof *pooled,
-                             .n_kv_head = n_kv_head,
-                             .d_head = d_head,
-                             .block_size = block_size,
-                             .n_token_max = n_token_max,
-                             .key_sum = memory};
-    return PRISM_OK;
+    return pooled_init(pooled, n_kv_head, d_head, block_size, n_token_max, false, memory, bytes);
 }
 
 prism_status prism_pooled_moments_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
                                        int32_t n_token_max, void *memory, size_t bytes)
 {
-    size_t one, all;
-    prism_status status = prism_pooled_moments_bytes(n_kv_head, d_head, block_size, n_token_max, &all);
-    if (!status && bytes < all)
-        return PRISM_ERROR_CAPACITY;
-    if (!status)
-        status = prism_pooled_init(pooled, n_kv_head, d_head, block_size, n_token_max, memory, bytes);
-    if (!status)
-        status = pooled_array_bytes(n_kv_head, d_head, block_size, n_token_max, &one);
-    if (status)
-        return status;
-    pooled->key_m2 = (float *)((char *)memory + next_array(one));
-    pooled->value_sum = (float *)((char *)memory + 2 * next_array(one));
-    return PRISM_OK;
+    return pooled_init(pooled, n_kv_head, d_head, block_size, n_token_max, true, memory, bytes);
 }
 
 /* --------------------------------------------------------------------------------------------- workspace ---- */
 
-/* Which moments of blocks a call computes. */
-typedef struct moments {
-    bool mean, variance, value;
-} moments;
-
 /* attends: the plan is attended in the same call, which needs what pruned blocks contribute. */
-static moments moments_of(const prism_options *o, bool attends)
+static bool needs_moments(const prism_options *o, bool attends)
 {
-    const prism_method_impl *m = prism_method_get(o->method);
-    const prism_correction correct = attends ? prism_options_correction(o) : PRISM_CORRECTION_NONE;
-    const bool corrects = correct != PRISM_CORRECTION_NONE;
-    return (moments){m->pools || corrects, m->needs_variances || correct == PRISM_CORRECTION_MOMENTS, corrects};
-}
-
-static moments moments_of_plan(const prism_plan *plan)
-{
-    return (moments){true, plan->correct == PRISM_CORRECTION_MOMENTS, true};
-}
-
-static void layout_moments(const prism_ctx *ctx, const prism_problem *p, moments wanted, prism_arena *a,
-                           prism_plan_job *job)
-{
-    const prism_kernels *k = ctx->kernels;
-    const int64_t n_key = (int64_t)prism_arena_count(a, p->call->n_seq, p->call->n_kv_head, p->n_kblk, 1);
-    job->k_mean = wanted.mean ? prism_arena_take(a, k->means_bytes(p, n_key), 1) : NULL;
-    job->v_mean = wanted.value ? prism_arena_take(a, k->means_bytes(p, n_key), 1) : NULL;
-    job->k_var = wanted.variance ? prism_arena_take(a, k->variances_bytes(p, n_key), 1) : NULL;
+    return prism_method_get(o->method)->needs_moments ||
+           (attends && prism_options_correction(o) != PRISM_CORRECTION_NONE);
 }
 
 static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, bool attends,
@@ -127,9 +102,13 @@ static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const 
 {
     const prism_kernels *k = ctx->kernels;
     const prism_method_impl *m = prism_method_get(o->method);
-    layout_moments(ctx, p, moments_of(o, attends), a, job);
-    if (m->pools)
+    if (needs_moments(o, attends)) /* first, for attend finds them there */
+        job->moments = prism_arena_take(a, k->moments_bytes(p), 1);
+    if (m->pools) {
+        const int64_t n_key = (int64_t)prism_arena_count(a, p->call->n_seq, p->call->n_kv_head, p->n_kblk, 1);
+        job->k_mean = prism_arena_take(a, k->means_bytes(p, n_key), 1);
         job->q_mean = prism_arena_take(a, k->means_bytes(p, p->n_row), 1);
+    }
     if (m->list) {
         job->n_block = prism_arena_take(a, (size_t)p->n_row, sizeof *job->n_block);
         job->n_key = prism_arena_take(a, (size_t)p->n_row, sizeof *job->n_key);
@@ -156,22 +135,27 @@ static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const pri
 }
 
 /* Scratch of attending, and before it the moments that a correction reads. */
-static void *layout_attend(const prism_ctx *ctx, const prism_problem *p, moments wanted, prism_arena *a,
+static void *layout_attend(const prism_ctx *ctx, const prism_problem *p, bool corrects, prism_arena *a,
                            prism_plan_job *job)
 {
     const prism_kernels *k = ctx->kernels;
-    if (!wanted.value)
+    if (!corrects)
         return prism_arena_take(a, k->attend_bytes(ctx, p), 1);
-    layout_moments(ctx, p, wanted, a, job);
+    job->moments = prism_arena_take(a, k->moments_bytes(p), 1);
     return prism_arena_take(a, k->attend_corrected_bytes(ctx, p), 1);
 }
 
-static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, moments wanted)
+static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, bool corrects)
 {
     prism_arena a = {0};
     prism_plan_job job;
-    layout_attend(ctx, p, wanted, &a, &job);
+    layout_attend(ctx, p, corrects, &a, &job);
     return a.overflow ? SIZE_MAX : a.used;
+}
+
+static bool corrects(const prism_options *o)
+{
+    return prism_options_correction(o) != PRISM_CORRECTION_NONE;
 }
 
 prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call, size_t *bytes)
@@ -188,7 +172,7 @@ prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options,
         status = prism_check_backend(ctx, &p, options);
     if (status)
         return status;
-    const size_t plan = plan_bytes(ctx, &p, options, true), attend = attend_bytes(ctx, &p, moments_of(options, true));
+    const size_t plan = plan_bytes(ctx, &p, options, true), attend = attend_bytes(ctx, &p, corrects(options));
     const size_t need = plan > attend ? plan : attend;
     if (need == SIZE_MAX)
         return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "this shape's workspace overflows");
@@ -242,10 +226,8 @@ static double select_flop(const prism_method_impl *m, const prism_plan_job *job)
         flop += m->flop(p, job->options, &q, n_pooled);
         if (correct == PRISM_CORRECTION_NONE)
             continue;
-        const bool variances = correct == PRISM_CORRECTION_MOMENTS;
-        flop += prism_work_correct(p, &q, variances) +
-                prism_work_pool_moments(p, &q, n_pooled, variances && !m->needs_variances, true) +
-                (m->pools ? 0 : prism_work_pool_keys(p, &q, n_pooled));
+        flop += prism_work_correct(p, &q, correct == PRISM_CORRECTION_MOMENTS) +
+                (m->needs_moments ? 0 : prism_work_pool_moments(p, &q, n_pooled));
     }
     return flop;
 }
@@ -290,18 +272,19 @@ static double pool_seconds(const prism_ctx *ctx)
 /* What the method has not pooled: a correction's moments, the keys that the caller's state lacks. */
 static void pool_rest(const prism_plan_job *job, bool pools)
 {
-    if (!pools && job->k_mean)
+    if (!pools && job->moments)
         prism_pool(job, false, NULL);
     else if (!pools)
         append_keys(job->ctx, job->problem);
 }
 
-/* Values are read where the caller's state keeps their sums. */
+/* Values are read where the caller's state keeps moments, and queries where there are any. */
 static prism_status check_pooled_values(prism_ctx *ctx, const prism_call *call, int32_t block_size)
 {
     prism_problem p;
-    return call->pooled && call->pooled[0].value_sum ? prism_check_call(ctx, call, block_size, PRISM_CHECK_V, &p)
-                                                     : PRISM_OK;
+    if (!call->pooled || !call->pooled[0].moments.key)
+        return PRISM_OK;
+    return prism_check_call(ctx, call, block_size, call->q.data ? PRISM_CHECK_V | PRISM_CHECK_Q : PRISM_CHECK_V, &p);
 }
 
 static prism_status plan_build(prism_ctx *ctx, const prism_options *options, const prism_call *call, prism_plan *plan,
@@ -320,7 +303,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     if (!status)
         status = prism_check_backend(ctx, &p, options);
     if (!status)
-        status = prism_check_pooled(ctx, &p, moments_of(options, true).variance || moments_of(options, true).value);
+        status = prism_check_pooled(ctx, &p, needs_moments(options, true));
     if (!status)
         status = check_pooled_values(ctx, call, options->block_size);
     if (!status && !is_full(options))
@@ -347,10 +330,10 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     status = fill_plan(ctx, m, &job, plan);
     if (!status) {
         plan->select_flop = flop;
-        plan->pools = m->pools && ctx->timed;
+        plan->pools = (m->pools || m->needs_moments) && ctx->timed;
         plan->pool_seconds = plan->pools && !ctx->kernels->other ? pool_seconds(ctx) : 0;
         plan->correct = prism_options_correction(options);
-        pool_rest(&job, m->pools);
+        pool_rest(&job, m->pools || m->needs_moments);
     }
     return status ? status : prism_device_status(ctx);
 }
@@ -384,8 +367,7 @@ prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call)
 }
 
 /* pooled: the moments stand in the workspace already. */
-static void attend(prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, moments wanted, bool pooled,
-                   void *workspace)
+static void attend(prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, bool pooled, void *workspace)
 {
     prism_arena a = {.base = workspace};
     prism_plan_job job = {.ctx = ctx, .problem = p};
@@ -393,15 +375,14 @@ static void attend(prism_ctx *ctx, const prism_problem *p, const prism_plan *pla
         ctx->kernels->attend(ctx, p, plan, workspace);
         return;
     }
-    void *scratch = layout_attend(ctx, p, wanted, &a, &job);
+    void *scratch = layout_attend(ctx, p, true, &a, &job);
     if (!pooled)
         prism_pool(&job, false, NULL);
     ctx->kernels->attend_corrected(ctx, &(prism_correct_job){
                                             .problem = p,
                                             .plan = plan,
-                                            .k_mean = job.k_mean,
-                                            .k_var = plan->correct == PRISM_CORRECTION_MOMENTS ? job.k_var : NULL,
-                                            .v_mean = job.v_mean,
+                                            .moments = job.moments,
+                                            .variances = plan->correct == PRISM_CORRECTION_MOMENTS,
                                             .scratch = scratch,
                                         });
 }
@@ -424,16 +405,15 @@ prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_pl
         return status;
     if (!prism_plan_matches(plan, &p))
         return prism_fail(ctx, PRISM_ERROR_INVALID, "the plan was built for another shape");
-    const bool corrects = plan->correct != PRISM_CORRECTION_NONE;
-    const moments wanted = corrects ? moments_of_plan(plan) : (moments){0};
-    if (corrects)
+    const bool is_corrected = plan->correct != PRISM_CORRECTION_NONE;
+    if (is_corrected)
         status = prism_check_pooled(ctx, &p, true);
     if (!status)
-        status = prism_check_workspace(ctx, workspace, workspace_bytes, attend_bytes(ctx, &p, wanted));
+        status = prism_check_workspace(ctx, workspace, workspace_bytes, attend_bytes(ctx, &p, is_corrected));
     if (status)
         return status;
     ctx->timed = false;
-    attend(ctx, &p, plan, wanted, false, workspace);
+    attend(ctx, &p, plan, false, workspace);
     return prism_device_status(ctx);
 }
 
@@ -479,8 +459,7 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
     if (!status)
         status = prism_check_backend(ctx, &p, options);
     if (!status)
-        status =
-            prism_check_workspace(ctx, workspace, workspace_bytes, attend_bytes(ctx, &p, moments_of(options, true)));
+        status = prism_check_workspace(ctx, workspace, workspace_bytes, attend_bytes(ctx, &p, corrects(options)));
     if (status)
         return status;
     ctx->timed = stats != NULL;
@@ -491,6 +470,6 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
         return status;
     if (stats)
         ctx->kernels->mark(ctx, PRISM_MOMENT_PLANNED);
-    attend(ctx, &p, plan, moments_of(options, true), true, workspace);
+    attend(ctx, &p, plan, true, workspace);
     return stats ? read_stats(ctx, &p, plan, stats) : prism_device_status(ctx);
 }

@@ -287,6 +287,13 @@ prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, i
     return PRISM_OK;
 }
 
+/* All of them or none. */
+static bool has_whole_moments(const prism_block_moments *m)
+{
+    const bool any = m->key || m->variance || m->value || m->log_count || m->query_sum || m->n_query;
+    return !any || (m->key && m->variance && m->value && m->log_count && m->query_sum && m->n_query);
+}
+
 prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem, bool moments)
 {
     const prism_call *c = problem->call;
@@ -298,10 +305,10 @@ prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem, bo
         if (x->struct_size < sizeof *x || !x->key_sum || x->n_kv_head != c->n_kv_head || x->d_head != c->d_head ||
             x->block_size != problem->block_size)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] was not initialised for this shape", s);
-        if (!x->key_m2 != !x->value_sum || !x->key_m2 != !c->pooled[0].key_m2)
+        if (!has_whole_moments(&x->moments) || !x->moments.key != !c->pooled[0].moments.key)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] keeps a part of the moments, or not what others do",
                               s);
-        if (moments && !x->key_m2)
+        if (moments && !x->moments.key)
             return prism_fail(ctx, PRISM_ERROR_INVALID,
                               "pooled[%d] keeps no moments, which the method or the correction needs: use "
                               "prism_pooled_moments_init()",

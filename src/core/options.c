@@ -32,7 +32,7 @@ void prism_options_init(prism_options *options)
     options->flash_sink = 2;
     options->flash_window = 4;
     options->flash_last = 2;
-    options->moments_error = 0.06f;
+    options->moments_error = 0.05f;
 }
 
 /* Each option once: where it lives, what it may hold. */

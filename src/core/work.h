@@ -48,11 +48,11 @@ static inline double prism_work_pool_keys(const prism_problem *p, const prism_se
     return (double)p->call->d_head * p->call->n_kv_head * (q->n_kv > n_pooled ? q->n_kv - n_pooled : 0);
 }
 
-/* What moments add for those keys: squared deviations (a subtraction and two multiply-adds an element), values. */
-static inline double prism_work_pool_moments(const prism_problem *p, const prism_seq *q, int32_t n_pooled,
-                                             bool variances, bool values)
+/* Moments of those keys: the exponent of a weight, weighted sums of keys, of squared deviations and of values; one
+ * addition in so many for the queries. */
+static inline double prism_work_pool_moments(const prism_problem *p, const prism_seq *q, int32_t n_pooled)
 {
-    return prism_work_pool_keys(p, q, n_pooled) * ((variances ? 5 : 0) + (values ? 1 : 0));
+    return prism_work_pool_keys(p, q, n_pooled) * (2 + 2 + 4 + 2) + prism_work_pool_queries(p, q) / PRISM_MOMENT_SAMPLE;
 }
 
 /* Mean and variance of an entry, and its value: operations for one query token. */

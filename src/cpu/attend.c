@@ -279,6 +279,8 @@ static void attend_kv_head(const prism_ctx *ctx, const attend_item *of, int32_t 
     const attend_scratch *a = of->a;
     const int32_t n_strip =
         of->correct && q->n_kblk > 1 ? prism_entry_strips(p) : 0; /* one block has nobody before it */
+    const prism_block_moments moments =
+        n_strip ? prism_moments_of_cpu(p, of->correct->moments, of->s) : (prism_block_moments){0};
     sort_items(p, of->plan, q, of->s, h_kv, a);
 #pragma omp parallel num_threads(ctx->n_thread)
     {
@@ -289,8 +291,8 @@ static void attend_kv_head(const prism_ctx *ctx, const attend_item *of, int32_t 
             pack_block(of->op, p, q, of->s, h_kv, v, a, t.stage);
 #pragma omp for schedule(static)
         for (int32_t strip = 0; strip < n_strip; strip++)
-            prism_entries_pack(ctx->cpu, p, of->correct->k_mean, of->correct->k_var, of->correct->v_mean, of->s, h_kv,
-                               strip, &a->entries, t.correct.stage);
+            prism_entries_pack(ctx->cpu, p, &moments, of->correct->variances, of->s, h_kv, strip, &a->entries,
+                               t.correct.stage);
 #pragma omp for schedule(dynamic, 1)
         for (int32_t n = 0; n < p->group * q->n_qblk; n++) {
             attend_item it = *of;

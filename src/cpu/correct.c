@@ -55,12 +55,12 @@ void prism_correct_start(const prism_cpu_kernels *k, const prism_correct_job *jo
         if (!mask_listed(entries, list, first, n, &at, t->bias))
             continue;
         k->gemm(t->logit, PRISM_STRIP, NULL, t->query, d, entries->key + (int64_t)first * d, m, n_pad, d);
-        if (job->k_var)
+        if (job->variances)
             k->gemm(t->spread, PRISM_STRIP, NULL, t->square, n_group, entries->spread + (int64_t)first * n_group, m,
                     n_pad, n_group);
         for (int32_t i = 0; i < m; i++) {
-            k->add_spread(t->logit + i * PRISM_STRIP, job->k_var ? t->spread + i * PRISM_STRIP : NULL, t->bias, n_pad,
-                          0.5f * ln_2, prism_moment_cap * log2_e);
+            k->add_spread(t->logit + i * PRISM_STRIP, job->variances ? t->spread + i * PRISM_STRIP : NULL, t->bias,
+                          n_pad, 0.5f * ln_2, prism_moment_cap * log2_e);
             n_valid[i] = n;
         }
         k->softmax(t->logit, PRISM_STRIP, m, PRISM_STRIP, n_valid, state, alpha);

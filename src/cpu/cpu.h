@@ -12,8 +12,10 @@
 #include "kernels.h"
 
 size_t prism_means_bytes_cpu(const prism_problem *p, int64_t n_mean);
-size_t prism_variances_bytes_cpu(const prism_problem *p, int64_t n_mean);
 void prism_pool_cpu(const prism_ctx *ctx, const prism_pool_job *job);
+size_t prism_moments_bytes_cpu(const prism_problem *p);
+/* Sequence s, of whose keys n_done were there before. */
+void prism_pool_moments_cpu(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, int32_t n_done);
 size_t prism_bits_bytes_cpu(const prism_problem *p);
 size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
 void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job);

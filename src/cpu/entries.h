@@ -20,6 +20,18 @@ typedef struct prism_entries {
     uint8_t *usable; /* [strip x PRISM_STRIP]: its mean key and mean value are finite */
 } prism_entries;
 
+/* The tokens that a block's moments stand for: all, but of block 0 those that are no entries of their own. */
+typedef struct prism_block_keys {
+    int32_t s, h_kv, first; /* sequence, KV head, position of the block's first token */
+    int32_t n, token[PRISM_MAX_BLOCK];
+} prism_block_keys;
+
+prism_block_keys prism_block_keys_of(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv,
+                                     int32_t b);
+
+/* pool_moments.c: the moments of sequence s in what pool wrote, or in the caller's state. */
+prism_block_moments prism_moments_of_cpu(const prism_problem *p, void *memory, int32_t s);
+
 static inline int32_t prism_entry_strips(const prism_problem *p)
 {
     return (PRISM_MOMENT_SINGLE + p->n_kblk - 1) / PRISM_STRIP + 1;
@@ -30,10 +42,9 @@ prism_entries prism_entries_layout(const prism_problem *p, bool values, prism_ar
 /* Floats of scratch that packing a strip takes. */
 size_t prism_entries_stage(const prism_problem *p);
 
-/* k_var NULL: no spread. v_mean is read if values were laid out. Of a sequence with at least one whole block. */
-void prism_entries_pack(const prism_cpu_kernels *k, const prism_problem *p, const float *k_mean, const float *k_var,
-                        const float *v_mean, int32_t s, int32_t h_kv, int32_t strip, const prism_entries *out,
-                        float *stage);
+/* m: of the sequence, which has at least one whole block. variances false: no spread. Values if they were laid out. */
+void prism_entries_pack(const prism_cpu_kernels *k, const prism_problem *p, const prism_block_moments *m,
+                        bool variances, int32_t s, int32_t h_kv, int32_t strip, const prism_entries *out, float *stage);
 
 /* A query token as entries read it: q * scale * log2 e, and the sums of its squares over groups. */
 void prism_entries_query(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t t, int32_t h,

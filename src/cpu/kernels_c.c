@@ -74,17 +74,6 @@ static void add_row_bf16_c(float *sum, const void *src, int32_t n)
         sum[j] += prism_bf16_to_f32(x[j]);
 }
 
-static void add_deviation_c(float *sum, float *m2, const float *x, int32_t n, int32_t n_before)
-{
-    const float inverse = n_before ? 1.0f / (float)n_before : 0.0f;
-    const float weight = (float)n_before / ((float)n_before + 1.0f);
-    for (int32_t j = 0; j < n; j++) {
-        const float delta = x[j] - sum[j] * inverse;
-        m2[j] += delta * delta * weight;
-        sum[j] += x[j];
-    }
-}
-
 static void store_row_f32_c(void *dst, const float *src, int32_t n, float factor)
 {
     float *y = dst;
@@ -192,7 +181,6 @@ void prism_cpu_kernels_c(prism_cpu_kernels *k)
         .panel = panel_c,
         .load_row = {load_row_f32_c, load_row_f16_c, load_row_bf16_c, load_row_q8_0_c},
         .add_row = {add_row_f32_c, add_row_f16_c, add_row_bf16_c, add_row_q8_0_c},
-        .add_deviation = add_deviation_c,
         .store_row = {store_row_f32_c, store_row_f16_c, store_row_bf16_c, NULL},
         .gemm = gemm_c,
         .dot_rows = dot_rows_c,

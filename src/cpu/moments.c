@@ -168,7 +168,7 @@ static void select_row(const moments_seq *t, int32_t h, int32_t i, const thread_
     if (own > 0) {
         pack_own_keys(t, h / p->group, own, x);
         const int32_t n_asked = ask(t, h, own, prism_seq_rows(&t->q, i, p->block_size), x, bits);
-        const float cut = job->error * (float)n_asked;
+        const float cut = job->error * prism_moment_patience(own * p->block_size) * (float)n_asked;
         for (int32_t b = 0; b < own; b++)
             if (x->sum[PRISM_MOMENT_SINGLE + b] >= cut || !entries.usable[PRISM_MOMENT_SINGLE + b])
                 prism_bits_set(bits, b);
@@ -189,6 +189,7 @@ static void select_sequence(const prism_ctx *ctx, const moments_seq *t)
     const prism_moments_job *job = t->job;
     const prism_problem *p = job->problem;
     const int32_t n_strip = t->q.n_kblk > 1 ? prism_entry_strips(p) : 0, n_head = p->call->n_head;
+    const prism_block_moments moments = prism_moments_of_cpu(p, job->moments, t->s);
 #pragma omp parallel num_threads(ctx->n_thread)
     {
         prism_arena arena = {.base = t->x->thread + (size_t)prism_thread_index() * t->x->thread_bytes};
@@ -196,8 +197,7 @@ static void select_sequence(const prism_ctx *ctx, const moments_seq *t)
 #pragma omp for schedule(static)
         for (int32_t item = 0; item < n_strip * p->call->n_kv_head; item++) {
             const prism_entries entries = head_entries(t, item / n_strip);
-            prism_entries_pack(ctx->cpu, p, job->k_mean, job->k_var, NULL, t->s, item / n_strip, item % n_strip,
-                               &entries, x.stage);
+            prism_entries_pack(ctx->cpu, p, &moments, true, t->s, item / n_strip, item % n_strip, &entries, x.stage);
         }
         /* Later query blocks see more: longest first. */
 #pragma omp for schedule(dynamic, 1)

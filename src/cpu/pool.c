@@ -1,8 +1,7 @@
-/* pool: sums, means and variances of blocks. Rows are added one after the other, so that appending in any number of
- * pieces gives the same bits as pooling at once, on every tier. */
+/* pool: sums and means of blocks. Rows are added one after the other, so that appending in any number of pieces gives
+ * the same bits as pooling at once, on every tier. */
 #include <string.h>
 
-#include "core/moments.h"
 #include "cpu/cpu.h"
 
 static void add_tokens(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t h, int32_t begin,
@@ -38,120 +37,68 @@ static void pool_queries(const prism_ctx *ctx, const prism_problem *p, float *q_
     }
 }
 
-/* Where the state of one sequence's blocks stands: a caller's, or the outputs' own memory. NULL: not kept. */
-typedef struct block_state {
-    float *key_sum, *key_m2, *value_sum;
+/* Where the sums of one sequence's blocks stand: a caller's state, or the means' own memory. */
+typedef struct block_sums {
+    float *key;
     int64_t stride_block, stride_head;
     int32_t n_token; /* in them already */
-} block_state;
+} block_sums;
 
-static block_state state_of(const prism_pool_job *job, int32_t s)
+static block_sums sums_of(const prism_pool_job *job, int32_t s)
 {
     const prism_call *c = job->problem->call;
-    const int64_t d = c->d_head, n_kblk = job->problem->n_kblk, at = s * c->n_kv_head * n_kblk * d;
-    if (job->pooled) {
-        const prism_pooled *x = &job->pooled[s];
-        return (block_state){x->key_sum, x->key_m2, x->value_sum, c->n_kv_head * d, d, x->n_token};
-    }
-    return (block_state){
-        (float *)job->k_mean + at, NULL, job->v_mean ? (float *)job->v_mean + at : NULL, d, n_kblk * d, 0};
+    const int64_t d = c->d_head, n_kblk = job->problem->n_kblk;
+    if (job->pooled)
+        return (block_sums){job->pooled[s].key_sum, c->n_kv_head * d, d, job->pooled[s].n_token};
+    if (!job->k_mean)
+        return (block_sums){0};
+    return (block_sums){(float *)job->k_mean + s * c->n_kv_head * n_kblk * d, d, n_kblk * d, 0};
 }
 
-static float *variance_at(const prism_pool_job *job, int32_t s, int32_t h, int32_t b)
-{
-    const prism_problem *p = job->problem;
-    return (float *)job->k_var +
-           (((int64_t)s * p->call->n_kv_head + h) * p->n_kblk + b) * prism_moment_groups(p->call->d_head);
-}
-
-/* Keys of a block of which n stand in sum and m2 already. */
-static void add_keys(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t h, prism_range tokens,
-                     int32_t d, int32_t n, float *sum, float *m2)
-{
-    float row[PRISM_MAX_D_HEAD];
-    for (int32_t t = tokens.begin; t < tokens.end; t++, n++) {
-        prism_load_token(k, x, s, t, h, d, row);
-        k->add_deviation(sum, m2, row, d, n);
-    }
-}
-
-/* Tokens of block b, which starts at `lo`. */
-static void append_block(const prism_ctx *ctx, const prism_pool_job *job, const block_state *x, int32_t s, int32_t h,
-                         int32_t b, prism_range tokens, int32_t lo)
+static void append(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, const block_sums *x, int32_t end)
 {
     const prism_call *c = job->problem->call;
-    const int32_t d = c->d_head;
-    const int64_t at = b * x->stride_block + h * x->stride_head;
-    float m2_of_call[PRISM_MAX_D_HEAD];
-    const bool writes_variance = job->k_var && !x->key_m2;
-    float *sum = x->key_sum + at, *value = x->value_sum ? x->value_sum + at : NULL;
-    float *m2 = x->key_m2 ? x->key_m2 + at : writes_variance ? m2_of_call : NULL;
-    float *const sums[] = {sum, m2, value};
-    for (int j = 0; j < 3; j++)
-        if (tokens.begin == lo && sums[j])
-            memset(sums[j], 0, (size_t)d * sizeof(float));
-    if (m2)
-        add_keys(ctx->cpu, &c->k, s, h, tokens, d, tokens.begin - lo, sum, m2);
-    else
-        add_tokens(ctx->cpu, &c->k, s, h, tokens.begin, tokens.end, d, sum);
-    if (value)
-        add_tokens(ctx->cpu, &c->v, s, h, tokens.begin, tokens.end, d, value);
-    if (writes_variance)
-        prism_moment_variances(m2, d, tokens.end - lo, variance_at(job, s, h, b));
-}
-
-static void append(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, const block_state *x, int32_t end)
-{
-    const int32_t block = job->problem->block_size, begin = x->n_token;
-    const int32_t first = begin / block, n_block = (end - 1) / block + 1 - first;
+    const int32_t block = job->problem->block_size, first = x->n_token / block, last = (end - 1) / block, d = c->d_head;
 #pragma omp parallel for collapse(2) num_threads(ctx->n_thread) schedule(static)
-    for (int32_t b = first; b < first + n_block; b++)
-        for (int32_t h = 0; h < job->problem->call->n_kv_head; h++) {
-            const int32_t lo = b * block;
-            const prism_range tokens = {lo > begin ? lo : begin, end - lo < block ? end : lo + block};
-            append_block(ctx, job, x, s, h, b, tokens, lo);
+    for (int32_t b = first; b <= last; b++)
+        for (int32_t h = 0; h < c->n_kv_head; h++) {
+            const int32_t lo = b * block, hi = end - lo < block ? end : lo + block;
+            float *sum = x->key + b * x->stride_block + h * x->stride_head;
+            if (lo >= x->n_token)
+                memset(sum, 0, (size_t)d * sizeof *sum);
+            add_tokens(ctx->cpu, &c->k, s, h, lo > x->n_token ? lo : x->n_token, hi, d, sum);
         }
 }
 
-/* Sums of blocks, divided by what each block has; out and sum may be one. */
-static void divide(const prism_ctx *ctx, const prism_problem *p, int32_t s, const block_state *x, const float *sum,
-                   float *out)
+/* Sums of blocks, divided by what each block has; out and the sums may be one. */
+static void divide(const prism_ctx *ctx, const prism_problem *p, int32_t s, const block_sums *x, float *out)
 {
     const prism_call *c = p->call;
     const prism_seq q = prism_problem_seq(p, s);
     for (int32_t h = 0; h < c->n_kv_head; h++)
         for (int32_t b = 0; b < q.n_kblk; b++)
             ctx->cpu->store_row[PRISM_F32](out + (((int64_t)s * c->n_kv_head + h) * p->n_kblk + b) * c->d_head,
-                                           sum + b * x->stride_block + h * x->stride_head, c->d_head,
+                                           x->key + b * x->stride_block + h * x->stride_head, c->d_head,
                                            1.0f / (float)prism_seq_keys(&q, b, p->block_size));
-}
-
-static void variances(const prism_pool_job *job, int32_t s, const block_state *x)
-{
-    const prism_problem *p = job->problem;
-    const prism_seq q = prism_problem_seq(p, s);
-    for (int32_t h = 0; h < p->call->n_kv_head; h++)
-        for (int32_t b = 0; b < q.n_kblk; b++)
-            prism_moment_variances(x->key_m2 + b * x->stride_block + h * x->stride_head, p->call->d_head,
-                                   prism_seq_keys(&q, b, p->block_size), variance_at(job, s, h, b));
 }
 
 static void pool_keys(const prism_ctx *ctx, const prism_pool_job *job)
 {
     for (int32_t s = 0; s < job->problem->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(job->problem, s);
-        const block_state x = state_of(job, s);
-        if (q.n_q > 0 && x.n_token < q.n_kv) { /* a sequence without queries is not looked at, nor checked */
-            append(ctx, job, s, &x, q.n_kv);
+        const int32_t n_done = job->pooled ? job->pooled[s].n_token : 0;
+        const bool keeps = job->pooled && job->pooled[s].moments.key;
+        const block_sums x = sums_of(job, s);
+        if (q.n_q > 0 && n_done < q.n_kv) { /* a sequence without queries is not looked at, nor checked */
+            if (x.key)
+                append(ctx, job, s, &x, q.n_kv);
+            if (keeps || job->moments)
+                prism_pool_moments_cpu(ctx, job, s, n_done);
             if (job->pooled)
                 job->pooled[s].n_token = q.n_kv;
         }
         if (job->k_mean)
-            divide(ctx, job->problem, s, &x, x.key_sum, job->k_mean);
-        if (job->k_var && x.key_m2)
-            variances(job, s, &x);
-        if (job->v_mean)
-            divide(ctx, job->problem, s, &x, x.value_sum, job->v_mean);
+            divide(ctx, job->problem, s, &x, job->k_mean);
     }
 }
 
@@ -162,17 +109,10 @@ size_t prism_means_bytes_cpu(const prism_problem *p, int64_t n_mean)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-size_t prism_variances_bytes_cpu(const prism_problem *p, int64_t n_mean)
-{
-    prism_arena a = {0};
-    prism_arena_take(&a, prism_arena_count(&a, n_mean, prism_moment_groups(p->call->d_head), 1, 1), sizeof(float));
-    return a.overflow ? SIZE_MAX : a.used;
-}
-
 void prism_pool_cpu(const prism_ctx *ctx, const prism_pool_job *job)
 {
     if (job->q_mean)
         pool_queries(ctx, job->problem, job->q_mean);
-    if (job->pooled || job->k_mean)
+    if (job->pooled || job->k_mean || job->moments)
         pool_keys(ctx, job);
 }

@@ -29,9 +29,6 @@ typedef struct prism_cpu_kernels {
      * a multiple of 32. */
     void (*load_row[PRISM_N_DTYPE])(float *dst, const void *src, int32_t n);
     void (*add_row[PRISM_N_DTYPE])(float *sum, const void *src, int32_t n);
-    /* x joins n_before rows: m2 += (x - their mean)^2 * n_before / (n_before + 1), sum += x. Welford's update, so that
-     * m2 is the sum of squared deviations from the mean, without the cancellation of a sum of squares. */
-    void (*add_deviation)(float *sum, float *m2, const float *x, int32_t n, int32_t n_before);
     /* dst[j] = src[j] * factor, rounded to nearest even; never to PRISM_Q8_0. */
     void (*store_row[PRISM_N_DTYPE])(void *dst, const float *src, int32_t n, float factor);
 

@@ -64,23 +64,6 @@ static void SUFFIX(add_row_bf16)(float *sum, const void *src, int32_t n)
         sum[j] += prism_bf16_to_f32(x[j]);
 }
 
-static void SUFFIX(add_deviation)(float *sum, float *m2, const float *x, int32_t n, int32_t n_before)
-{
-    const float inverse = n_before ? 1.0f / (float)n_before : 0.0f;
-    const float weight = (float)n_before / ((float)n_before + 1.0f);
-    int32_t j = 0;
-    for (; j + VL <= n; j += VL) {
-        const VF delta = FMA(LOAD(sum + j), SET1(-inverse), LOAD(x + j));
-        STORE(m2 + j, FMA(MUL(delta, delta), SET1(weight), LOAD(m2 + j)));
-        STORE(sum + j, ADD(LOAD(sum + j), LOAD(x + j)));
-    }
-    for (; j < n; j++) {
-        const float delta = x[j] - sum[j] * inverse;
-        m2[j] += delta * delta * weight;
-        sum[j] += x[j];
-    }
-}
-
 static void SUFFIX(store_row_f32)(void *dst, const float *src, int32_t n, float factor)
 {
     float *y = dst;
@@ -283,7 +266,6 @@ static inline void SUFFIX(prism_cpu_kernels_fill)(prism_cpu_kernels *k)
     k->add_row[PRISM_F32] = SUFFIX(add_row_f32);
     k->add_row[PRISM_F16] = SUFFIX(add_row_f16);
     k->add_row[PRISM_BF16] = SUFFIX(add_row_bf16);
-    k->add_deviation = SUFFIX(add_deviation);
     k->store_row[PRISM_F32] = SUFFIX(store_row_f32);
     k->store_row[PRISM_F16] = SUFFIX(store_row_f16);
     k->store_row[PRISM_BF16] = SUFFIX(store_row_bf16);

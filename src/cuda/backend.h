@@ -59,7 +59,7 @@ const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem
 bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job); /* false: it is not asked for */
 size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_problem *p);
 void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *job);
-size_t prism_cuda_variances_bytes(const prism_problem *p, int64_t n_mean);
+size_t prism_cuda_moments_bytes(const prism_problem *p);
 size_t prism_cuda_attend_corrected_bytes(const prism_ctx *ctx, const prism_problem *p);
 void prism_cuda_attend_corrected(const prism_ctx *ctx, const prism_correct_job *job);
 

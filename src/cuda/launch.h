@@ -156,12 +156,12 @@ cudaError_t prism_plan_counts_cuda(const prism_cu_shape *shape, int32_t block_si
                                    const int32_t *full, int64_t *out, cudaStream_t stream);
 
 /*
- * Second moments: docs/moments.md has the formulas and the names. Blocks of 128; d_head 64 or 128; f16 or bf16; strides
+ * Moments: docs/moments.md has the formulas and the names. Blocks of 128; d_head 64 or 128; f16 or bf16; strides
  * multiples of 8 elements, data aligned to 16; cudaErrorNotSupported otherwise.
  *
- *   pool     k, v from n_done on -> k_sum, k_m2, v_sum; v.data may be NULL where nothing will be corrected
- *   image    those, and k, v of block 0 -> image: moments in f16, as the other two read them
- *   select   q, k (own blocks), image -> bitmap, count: prism_plan_emit_cuda() makes lists of them
+ *   pool     q, k, v from n_done on -> k_sum, and moments of blocks that are whole now; q.data may be NULL: nobody
+ * asks, and v.data where nothing will be corrected image    those, and k, v of block 0 -> image: moments in f16, as the
+ * other two read them select   q, k (own blocks), image -> bitmap, count: prism_plan_emit_cuda() makes lists of them
  *   correct  q, image, a plan -> init_o, init_lse: what prism_cu_attend starts from
  *
  * Products are f16 by f16 in f32. A block whose moments (values' included) are not finite in f16 is selected.
@@ -170,9 +170,11 @@ typedef struct prism_cu_moments {
     prism_cu_shape shape;
     prism_cu_view q, k, v;
     int32_t block_size;
-    float *k_sum, *k_m2, *v_sum; /* element s * sum_stride_seq + (b * n_kv_head + h) * d + j */
-    int64_t sum_stride_seq;
-    int32_t n_done; /* keys that are in the sums already */
+    /* prism_block_moments, element ((s * n_block_seq + b) * n_kv_head + h) * d + j; k_sum alike, NULL: not wanted */
+    float *k_sum, *key, *variance, *value, *log_count, *query_sum;
+    int32_t *n_query;
+    int64_t n_block_seq;
+    int32_t n_done; /* keys that are in there already */
     void *image;    /* prism_moments_image_bytes(), aligned to 16 */
     float scale;
     /* select */

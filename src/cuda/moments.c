@@ -1,33 +1,29 @@
-/* The stages of second moments (docs/moments.md) as launches. The moments themselves live in the workspace, in what the
- * API calls k_var: images as the kernels read them, then the sums of blocks where no caller keeps those. */
+/* The stages of moments (docs/moments.md) as launches. In the workspace: images as the kernels read them, then the
+ * moments of blocks, where no caller keeps those. */
+#include "core/moments.h"
 #include "core/options.h"
 #include "cuda/backend.h"
 
 enum { max_key_blocks = 16384 }; /* of the correction */
 
 typedef struct moments_layout {
-    char *image; /* prism_moments_image_bytes() */
-    float *sum;  /* [3][n_seq][n_kblk][n_kv_head][d_head]: k_sum, k_m2, v_sum */
+    char *image;                /* prism_moments_image_bytes() */
+    prism_block_moments blocks; /* [n_seq * n_kblk] */
 } moments_layout;
-
-static int64_t n_sum(const prism_problem *p)
-{
-    return (int64_t)p->call->n_seq * p->n_kblk * p->call->n_kv_head * p->call->d_head;
-}
 
 static moments_layout cut_moments(const prism_problem *p, prism_arena *a)
 {
     const prism_cu_shape shape = prism_cuda_shape(p);
     moments_layout x;
     x.image = prism_arena_take(a, (size_t)prism_moments_image_bytes(&shape), 1);
-    x.sum = prism_arena_take(a, 3 * (size_t)n_sum(p), sizeof(float));
+    x.blocks = prism_block_moments_cut(a, (int64_t)prism_arena_count(a, p->call->n_seq, p->n_kblk, 1, 1),
+                                       p->call->n_kv_head, p->call->d_head);
     return x;
 }
 
-size_t prism_cuda_variances_bytes(const prism_problem *p, int64_t n_mean)
+size_t prism_cuda_moments_bytes(const prism_problem *p)
 {
     prism_arena a = {0};
-    (void)n_mean;
     cut_moments(p, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
@@ -45,27 +41,31 @@ const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem
     int major = 0;
     if (o->method != PRISM_METHOD_MOMENTS && correct == PRISM_CORRECTION_NONE)
         return NULL;
-    if (correct == PRISM_CORRECTION_MEAN)
-        return "a correction by means alone is not computed there";
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, prism_cuda_of(ctx)->ordinal) || major != 9)
-        return "second moments need an H100 or H200";
+        return "moments need an H100 or H200";
     if ((c->d_head != 64 && c->d_head != 128) || p->block_size != 128)
-        return "second moments need d_head 64 or 128 and blocks of 128";
+        return "moments need d_head 64 or 128 and blocks of 128";
     if (p->n_kblk > max_key_blocks)
-        return "second moments hold for at most 16384 blocks of keys";
+        return "moments hold for at most 16384 blocks of keys";
     if (c->q.dtype == PRISM_F32)
-        return "second moments need queries and keys of 16 bits";
+        return "moments need queries and keys of 16 bits";
     if (!(p->scale > 0))
-        return "second moments need a softmax scale above 0";
+        return "moments need a softmax scale above 0";
     if (!copies_by_16(&c->q) || !copies_by_16(&c->k) || !copies_by_16(&c->v) || !copies_by_16(&c->o))
-        return "second moments need strides of a multiple of 8 and data aligned to 16 bytes";
+        return "moments need strides of a multiple of 8 and data aligned to 16 bytes";
     return NULL;
 }
 
-static prism_cu_moments moments_of(const prism_problem *p, const void *memory)
+static void set_blocks(prism_cu_moments *m, const prism_block_moments *of)
+{
+    m->key = of->key, m->variance = of->variance, m->value = of->value;
+    m->log_count = of->log_count, m->query_sum = of->query_sum, m->n_query = of->n_query;
+}
+
+static prism_cu_moments moments_of(const prism_problem *p, void *memory)
 {
     const prism_call *c = p->call;
-    prism_arena a = {.base = (char *)memory};
+    prism_arena a = {.base = memory};
     prism_cu_moments m = {.shape = prism_cuda_shape(p),
                           .q = prism_cuda_queries(p, &c->q),
                           .k = prism_cuda_keys(p, &c->k),
@@ -75,8 +75,8 @@ static prism_cu_moments moments_of(const prism_problem *p, const void *memory)
     if (memory) {
         const moments_layout x = cut_moments(p, &a);
         m.image = x.image;
-        m.k_sum = x.sum, m.k_m2 = x.sum + n_sum(p), m.v_sum = x.sum + 2 * n_sum(p);
-        m.sum_stride_seq = n_sum(p) / c->n_seq;
+        m.n_block_seq = p->n_kblk;
+        set_blocks(&m, &x.blocks);
     }
     return m;
 }
@@ -91,10 +91,10 @@ bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
 {
     prism_cuda_device *device = prism_cuda_of(ctx);
     const prism_problem *p = job->problem;
-    const bool kept = job->pooled && job->pooled[0].key_m2;
-    if (!job->k_var && !kept)
+    const bool kept = job->pooled && job->pooled[0].moments.key;
+    if (!job->moments && !kept)
         return false;
-    const prism_cu_moments all = moments_of(p, job->k_var);
+    const prism_cu_moments all = moments_of(p, job->moments);
     const int before = prism_cuda_enter(device->ordinal);
     if (!kept)
         pool_and_image(device, &all);
@@ -104,8 +104,10 @@ bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
         prism_cu_moments one = all;
         one.shape.n_seq = 1;
         one.shape.n_q = q.n_q, one.shape.n_kv = q.n_kv, one.shape.q_start = q.q_start;
+        one.q = prism_cuda_view_one(&p->call->q, one.q, s);
         one.k = prism_cuda_view_one(&p->call->k, one.k, s), one.v = prism_cuda_view_one(&p->call->v, one.v, s);
-        one.k_sum = pooled->key_sum, one.k_m2 = pooled->key_m2, one.v_sum = pooled->value_sum;
+        one.k_sum = pooled->key_sum;
+        set_blocks(&one, &pooled->moments);
         one.n_done = pooled->n_token;
         if (one.image)
             one.image = (char *)one.image + s * prism_moments_image_bytes(&one.shape);
@@ -131,7 +133,7 @@ void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *jo
     const prism_problem *p = job->problem;
     prism_arena arena = {.base = job->bits};
     const prism_cuda_bits bits = prism_cuda_cut_bits(p, &arena);
-    prism_cu_moments m = moments_of(p, job->k_var);
+    prism_cu_moments m = moments_of(p, job->moments);
     m.keep_sink = job->keep_sink, m.keep_own = job->keep_own, m.min_tokens = job->min_tokens;
     m.error = job->error, m.own_mass = job->scratch;
     m.bitmap = bits.bitmap, m.count = bits.count;
@@ -166,7 +168,8 @@ void prism_cuda_attend_corrected(const prism_ctx *ctx, const prism_correct_job *
         prism_cuda_attention(ctx, p, job->plan, prism_arena_take(&arena, prism_cuda_attend_bytes(ctx, p), 1));
     const int before = prism_cuda_enter(device->ordinal);
     if (a.index) {
-        prism_cu_moments m = moments_of(p, job->k_var);
+        prism_cu_moments m = moments_of(p, job->moments);
+        m.mean = !job->variances;
         if (!c->lse.data) {
             a.lse_stride_seq = (int64_t)c->n_q * c->n_head, a.lse_stride_token = c->n_head, a.lse_stride_head = 1;
             a.lse_row_start = NULL;

@@ -4,10 +4,11 @@
  *
  *   [64 entries][d]   key means      rows of 128 bytes in column groups of 64, swizzled over 128 bytes
  *   [64 entries][16]  key variances  of groups of 8 dimensions; rows of 32 bytes, swizzled over 32 bytes
+ *   [64 entries]      log2 of counts, relative to whole blocks; f32
  *   [64 entries][d]   value means    as the key means
  *
- * all f16. Entries 0 .. 15 are single tokens of block 0, entry 16 is the rest of block 0, entry 16 + b is block b.
- * Moments that are not finite in f16 are stored as zero means and variances that are not a number.
+ * f16 but for the counts. Entries 0 .. 15 are single tokens of block 0, entry 16 is the rest of block 0, entry 16 + b
+ * is block b. Moments that are not finite in f16 are stored as zero means and variances that are not a number.
  */
 #ifndef PRISM_CUDA_MOMENTS_CUH
 #define PRISM_CUDA_MOMENTS_CUH
@@ -24,13 +25,15 @@ constexpr float kLog2e = 1.44269504f, kLow = -1e30f;
 
 template <int D> struct Image {
     static constexpr int kMeans = kTile * D * 2, kVars = kTile * kGroups * 2;
-    static constexpr int kPart = kMeans + kVars, kBytes = kPart + kMeans;
-    /* Byte of element (entry, dimension) of the means, of element (entry, group) of the variances. */
+    static constexpr int kScored = kMeans + kVars + kTile * 4; /* what logits are made of */
+    static constexpr int kValues = (kScored + 1023) / 1024 * 1024, kBytes = kValues + kMeans;
+    /* Byte of element (entry, dimension) of the means, of element (entry, group) of the variances, of a count. */
     static __device__ __forceinline__ int mean(int e, int j)
     {
         return j / 64 * (kTile * 128) + e * 128 + ((j % 64 / 8 ^ e % 8) * 16) + j % 8 * 2;
     }
     static __device__ __forceinline__ int var(int e, int g) { return e * 32 + (g / 8 ^ e / 4 % 2) * 16 + g % 8 * 2; }
+    static __device__ __forceinline__ int bias(int e) { return kMeans + kVars + e * 4; }
 };
 /* Images that hold the entries of blocks 0 .. n_blk - 1. */
 __host__ __device__ __forceinline__ int tiles_for(int n_blk)

@@ -103,12 +103,7 @@ template <int D, class T> struct Corrector {
         wgmma_commit();
         wgmma_wait<0>();
         wgmma_hold(x), wgmma_hold(half);
-        const float unit = p.scale * kLog2e, cap = p.mean ? 0 : 6 * kLog2e;
-#pragma unroll
-        for (int j = 0; j < 32; j++)
-            x[j] = fmaf(x[j], unit, min_or_nan(half[j], cap));
-        if (t == 0)
-            add_counts(x);
+        finish_logits<D>(x, half, sh.slot[ring.slot], p.scale * kLog2e, p.mean ? 0 : 6 * kLog2e);
         uint32_t words[2] = {sh.pruned[2 * t], sh.pruned[2 * t + 1]};
         if (words[0] != kAll || words[1] != kAll) {
 #pragma unroll
@@ -155,7 +150,7 @@ template <int D, class T> struct Corrector {
             wgmma_fence();
 #pragma unroll
             for (int k = 0; k < 4; k++)
-                wgmma_rs<__half>::go(o, e + 4 * k, wgmma_desc(at + Image<D>::kPart + k * 2048, kTile * 128), 1);
+                wgmma_rs<__half>::go(o, e + 4 * k, wgmma_desc(at + Image<D>::kValues + k * 2048, kTile * 128), 1);
             wgmma_commit();
             wgmma_wait<0>();
             wgmma_hold(o);

@@ -1,40 +1,157 @@
 /*
- * Moments of key blocks, and their images.
+ * Moments of key blocks (docs/moments.md, "State").
  *
- *   pool    k, v [tokens][d] -> sums of k and v, sums of squared deviations of k        one pass over K and V
- *   image   those -> means and variances in f16, in the order of shared memory
- *   sinks   block 0: its 16 tokens farthest from the mean by themselves, the moments of the rest
+ *   queries  q, every 16th token          -> sums of blocks, then running sums: the mean query that a block is tilted
+ * by pool     k, v, mean query             -> sums of k, and of whole blocks the moments          one pass over K and V
+ *   first    block 0, without its singles -> its moments
  */
-#include "cuda/moments.cuh"
+#include "cuda/moments_first.cuh"
 
 namespace prism
 {
 
-constexpr int kPoolThreads = 256;
+constexpr int kPoolThreads = 256, kSample = 16, kScan = 8;
 
-/* One block of one head a CTA; the tokens stay in registers between the sums and the squared deviations from the mean.
- * What was there joins by the rule for two sets of numbers (Chan, Golub, LeVeque). */
+__device__ __forceinline__ int64_t row_of(const prism_cu_moments &p, int seq, int b, int head)
+{
+    return ((int64_t)seq * p.n_block_seq + b) * p.shape.n_kv_head + head;
+}
+
+/* Sampled queries of one query block of one KV head's query heads a CTA, a token a warp. The sum takes the place of the
+ * block's running sum; of a block that was begun in an earlier call, it continues that. */
+template <int D, class T>
+__global__ void __launch_bounds__(kPoolThreads) sum_queries(const __grid_constant__ prism_cu_moments p)
+{
+    constexpr int kWarps = kPoolThreads / 32, kWords = D / 64;
+    __shared__ float part[kWarps][D];
+    __shared__ int n_part[kWarps];
+    const prism_cu_shape &s = p.shape;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, j = threadIdx.x, group = s.n_head / s.n_kv_head;
+    int head = blockIdx.x % s.n_kv_head, u = blockIdx.x / s.n_kv_head % s.n_qblk,
+        seq = blockIdx.x / s.n_kv_head / s.n_qblk;
+    Lengths n = lengths(s, seq);
+    QueryBlock block(n, u);
+    if (!block.exists() || p.n_done >= n.n_kv)
+        return;
+    int at = kSample * warp + kSample - 1, n_row = 0;
+    float sum[2 * kWords] = {};
+    if (at >= block.begin && at < block.end && block.own * kBlockKeys + at >= p.n_done)
+        for (int g = 0; g < group; g++) {
+            const uint32_t *from = (const uint32_t *)((const T *)p.q.data + (head * group + g) * p.q.stride_head +
+                                                      token_offset(p.q, seq, block.first + at));
+            float2 x[kWords];
+            bool good = true;
+#pragma unroll
+            for (int w = 0; w < kWords; w++) {
+                x[w] = widen2<T>(__ldg(from + kWords * lane + w));
+                good = good && finite(x[w].x) && finite(x[w].y);
+            }
+            if (!__all_sync(kAll, good))
+                continue;
+            n_row++;
+#pragma unroll
+            for (int w = 0; w < kWords; w++)
+                sum[2 * w] += x[w].x, sum[2 * w + 1] += x[w].y;
+        }
+#pragma unroll
+    for (int w = 0; w < 2 * kWords; w++)
+        part[warp][2 * kWords * lane + w] = sum[w];
+    if (lane == 0)
+        n_part[warp] = n_row;
+    __syncthreads();
+    if (j >= D)
+        return;
+    int64_t row = row_of(p, seq, block.own, head);
+    bool begun = block.own * kBlockKeys < p.n_done;
+    float total = begun ? p.query_sum[row * D + j] : 0;
+    int count = begun ? p.n_query[row] : 0;
+    for (int w = 0; w < kWarps; w++)
+        total += part[w][j], count += n_part[w];
+    p.query_sum[row * D + j] = total;
+    __syncwarp();
+    if (j == 0)
+        p.n_query[row] = count;
+}
+
+/* One KV head a CTA: sums of blocks become running sums. Blocks before the first sampled query take what the first
+ * block with one has. */
+template <int D> __global__ void __launch_bounds__(D) scan_queries(const __grid_constant__ prism_cu_moments p)
+{
+    const prism_cu_shape &s = p.shape;
+    int head = blockIdx.x % s.n_kv_head, seq = blockIdx.x / s.n_kv_head, j = threadIdx.x;
+    Lengths n = lengths(s, seq);
+    if (p.n_done >= n.n_kv)
+        return;
+    int first = p.n_done / kBlockKeys, last = (n.n_kv - 1) / kBlockKeys,
+        known = p.q.data && n.n_q > 0 ? n.q_start / kBlockKeys : INT_MAX;
+    bool begun = p.n_done % kBlockKeys;
+    float carry = 0;
+    int count = 0, none = first;
+    if (!begun && first > 0) {
+        int64_t row = row_of(p, seq, first - 1, head);
+        carry = p.query_sum[row * D + j], count = p.n_query[row];
+    }
+    for (int b0 = first; b0 <= last; b0 += kScan) {
+        float x[kScan];
+        int c[kScan];
+#pragma unroll
+        for (int i = 0; i < kScan; i++) {
+            int64_t row = row_of(p, seq, b0 + i, head);
+            bool there = b0 + i <= last && (b0 + i >= known || (begun && b0 + i == first));
+            x[i] = there ? p.query_sum[row * D + j] : 0, c[i] = there ? p.n_query[row] : 0;
+        }
+        __syncthreads(); /* every thread has read the counts that thread 0 overwrites */
+#pragma unroll
+        for (int i = 0; i < kScan; i++) {
+            if (b0 + i > last)
+                break;
+            int64_t row = row_of(p, seq, b0 + i, head);
+            carry += x[i], count += c[i];
+            p.query_sum[row * D + j] = carry;
+            if (j == 0)
+                p.n_query[row] = count;
+            none = count ? none : b0 + i + 1;
+        }
+    }
+    if (none == first || none > last)
+        return;
+    __syncthreads();
+    int64_t from = row_of(p, seq, none, head);
+    carry = p.query_sum[from * D + j], count = p.n_query[from];
+    for (int b = first; b < none; b++) {
+        int64_t row = row_of(p, seq, b, head);
+        p.query_sum[row * D + j] = carry;
+        if (j == 0)
+            p.n_query[row] = count;
+    }
+}
+
+/* One block of one head a CTA; its tokens stay in registers from the exponents to the variances. Block 0 only has its
+ * keys summed here. */
 template <int D, class T>
 __global__ void __launch_bounds__(kPoolThreads) pool_moments(const __grid_constant__ prism_cu_moments p)
 {
-    constexpr int kLanes = kPoolThreads / (D / 8), kTokens = kBlockKeys / kLanes;
-    __shared__ float part[kLanes][D], mean[D];
+    constexpr int kColumns = D / 8, kLanes = kPoolThreads / kColumns, kTokens = kBlockKeys / kLanes;
+    __shared__ float part[kLanes][D], mean[D], weight[kBlockKeys];
     const prism_cu_shape &s = p.shape;
-    const int tid = threadIdx.x, column = tid % (D / 8) * 8, lane = tid / (D / 8), j = tid % D;
+    const int tid = threadIdx.x, column = tid % kColumns * 8, lane = tid / kColumns, j = tid % D;
     int head = blockIdx.x % s.n_kv_head, b = blockIdx.x / s.n_kv_head % s.n_kblk,
         seq = blockIdx.x / s.n_kv_head / s.n_kblk;
     int first = b * kBlockKeys, hi = min(first + kBlockKeys, lengths(s, seq).n_kv), lo = max(first, p.n_done);
-    if (lo >= hi)
+    bool whole = hi == first + kBlockKeys && b > 0;
+    if (lo >= hi || (!whole && !p.k_sum))
         return;
+    int64_t row = row_of(p, seq, b, head);
     uint4 raw[kTokens];
     float sum[8] = {}, x[8];
-    auto fetch = [&](const prism_cu_view &t) {
+    auto fetch = [&](const prism_cu_view &t, int from) {
 #pragma unroll
         for (int i = 0; i < kTokens; i++) {
-            int token = lo + i * kLanes + lane;
-            raw[i] = token < hi && t.data ? __ldcs((const uint4 *)((const T *)t.data + head * t.stride_head + column +
-                                                                   token_offset(t, seq, token)))
-                                          : make_uint4(0, 0, 0, 0);
+            int token = first + i * kLanes + lane;
+            raw[i] = token >= from && token < hi && t.data
+                         ? __ldcs((const uint4 *)((const T *)t.data + head * t.stride_head + column +
+                                                  token_offset(t, seq, token)))
+                         : make_uint4(0, 0, 0, 0);
         }
     };
     auto wide = [&](int i) {
@@ -45,17 +162,8 @@ __global__ void __launch_bounds__(kPoolThreads) pool_moments(const __grid_consta
             x[2 * k] = f.x, x[2 * k + 1] = f.y;
         }
     };
-    auto add_up = [&]() { /* over the lanes; the total of dimension j to thread j */
-                          *(float4 *)&part[lane][column] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-                          *(float4 *)&part[lane][column + 4] = make_float4(sum[4], sum[5], sum[6], sum[7]);
-                          __syncthreads();
-                          float total = 0;
-                          for (int l = 0; l < kLanes; l++)
-                              total += part[l][j];
-                          __syncthreads();
-                          return total;
-    };
-    auto add_tokens = [&]() {
+    /* Sum of what term(i, k) makes of token i's element k, over all tokens; that of dimension j to thread j. */
+    auto add_up = [&](auto term) {
 #pragma unroll
         for (int k = 0; k < 8; k++)
             sum[k] = 0;
@@ -64,180 +172,127 @@ __global__ void __launch_bounds__(kPoolThreads) pool_moments(const __grid_consta
             wide(i);
 #pragma unroll
             for (int k = 0; k < 8; k++)
-                sum[k] += x[k];
+                sum[k] += term(i, k);
         }
-        return add_up();
+        *(float4 *)&part[lane][column] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+        *(float4 *)&part[lane][column + 4] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+        __syncthreads();
+        float total = 0;
+        for (int l = 0; l < kLanes; l++)
+            total += part[l][j];
+        __syncthreads();
+        return total;
     };
 
-    fetch(p.k);
-    int n_new = hi - lo, n_old = lo - first;
-    float k_sum = add_tokens();
-    if (tid < D)
-        mean[tid] = k_sum / n_new;
-    __syncthreads();
+    fetch(p.k, whole ? first : lo);
+    if (p.k_sum) {
+        float k_sum = add_up([&](int i, int k) { return first + i * kLanes + lane >= lo ? x[k] : 0; });
+        if (tid < D)
+            p.k_sum[row * D + j] = k_sum + (lo > first ? p.k_sum[row * D + j] : 0);
+    }
+    if (!whole)
+        return;
+    float query[8];
+    int n_query = p.n_query[row];
 #pragma unroll
     for (int k = 0; k < 8; k++)
-        sum[k] = 0;
+        query[k] = n_query ? p.query_sum[row * D + column + k] * (p.scale / n_query) : 0;
 #pragma unroll
     for (int i = 0; i < kTokens; i++) {
+        float dot = 0;
         wide(i);
 #pragma unroll
         for (int k = 0; k < 8; k++)
-            if (lo + i * kLanes + lane < hi)
-                sum[k] = fmaf(x[k] - mean[column + k], x[k] - mean[column + k], sum[k]);
+            dot = fmaf(query[k], x[k], dot);
+        for (int m = 1; m < kColumns; m *= 2)
+            dot += __shfl_xor_sync(kAll, dot, m);
+        if (column == 0)
+            weight[i * kLanes + lane] = dot;
     }
-    float k_m2 = add_up();
-    fetch(p.v);
-    float v_sum = add_tokens();
+    __syncthreads();
+    if (tid < 32) {
+        float log_count = tilt(weight, NULL, kBlockKeys);
+        if (tid == 0)
+            p.log_count[row] = log_count;
+    }
+    __syncthreads();
+    float key = add_up([&](int i, int k) { return weight[i * kLanes + lane] * x[k]; });
+    if (tid < D)
+        mean[tid] = key;
+    __syncthreads();
+    float variance = add_up([&](int i, int k) {
+        float d = x[k] - mean[column + k];
+        return weight[i * kLanes + lane] * d * d;
+    });
+    fetch(p.v, first);
+    float value = add_up([&](int i, int k) { return weight[i * kLanes + lane] * x[k]; });
     if (tid >= D)
         return;
-    int64_t at = seq * p.sum_stride_seq + ((int64_t)b * s.n_kv_head + head) * D + j;
-    if (n_old) {
-        float old = p.k_sum[at], delta = k_sum / n_new - old / n_old;
-        k_m2 += p.k_m2[at] + delta * delta * ((float)n_old * n_new / (n_old + n_new));
-        k_sum += old, v_sum += p.v_sum[at];
-    }
-    p.k_sum[at] = k_sum, p.k_m2[at] = k_m2, p.v_sum[at] = v_sum;
+    put_moments<D>(p, row, j, key, variance, value);
 }
 
-/* One entry of an image, by D threads. v: the variance's group mean is taken here, over 8 neighbours. */
-template <int D>
-__device__ __forceinline__ void put_entry(char *images, int entry, int j, float mean, float var, float value)
+/* Block 0 of one head a CTA, once it is whole: all its tokens but the single ones. */
+template <int D, class T> __global__ void __launch_bounds__(D) pool_first(const __grid_constant__ prism_cu_moments p)
 {
-    for (int m = 1; m < 8; m *= 2)
-        var += __shfl_xor_sync(~0u, var, m);
-    var *= 0.125f;
-    int bad = __syncthreads_or(!(fabsf(mean) < 65504.f && fabsf(value) < 65504.f && fabsf(var) < 65504.f));
-    char *image = images + (int64_t)(entry / kTile) * Image<D>::kBytes;
-    int e = entry % kTile;
-    *(__half *)(image + Image<D>::mean(e, j)) = __float2half_rn(bad ? 0 : mean);
-    *(__half *)(image + Image<D>::kPart + Image<D>::mean(e, j)) = __float2half_rn(bad ? 0 : value);
-    if (j % 8 == 0)
-        *(__half *)(image + Image<D>::kMeans + Image<D>::var(e, j / 8)) = __float2half_rn(bad ? NAN : var);
-    if (D == 64 && j < 8) /* groups that there are not */
-        *(__half *)(image + Image<D>::kMeans + Image<D>::var(e, 8 + j)) = __float2half_rn(0);
-}
-
-template <int D> __device__ __forceinline__ char *images_of(const prism_cu_moments &p, int seq, int head)
-{
-    return (char *)p.image + ((int64_t)seq * p.shape.n_kv_head + head) * tiles_for(p.shape.n_kblk) * Image<D>::kBytes;
-}
-
-/* One entry of one head a CTA, from entry 17 on; entries past the last block are zeros. */
-template <int D> __global__ void __launch_bounds__(D) image_moments(const __grid_constant__ prism_cu_moments p)
-{
-    const prism_cu_shape &s = p.shape;
-    int n_entry = tiles_for(s.n_kblk) * kTile - kSingles - 1, head = blockIdx.x % s.n_kv_head,
-        b = 1 + blockIdx.x / s.n_kv_head % n_entry, seq = blockIdx.x / s.n_kv_head / n_entry, j = threadIdx.x;
-    int n = min(kBlockKeys, lengths(s, seq).n_kv - b * kBlockKeys);
-    float mean = 0, var = 0, value = 0;
-    if (n > 0) {
-        int64_t at = seq * p.sum_stride_seq + ((int64_t)b * s.n_kv_head + head) * D + j;
-        mean = p.k_sum[at] / n, var = p.k_m2[at] / n, value = p.v_sum[at] / n;
-    }
-    put_entry<D>(images_of<D>(p, seq, head), kSingles + b, j, mean, var, value);
-}
-
-/* Block 0 of one head a CTA: entries 0 .. 16. Keys and values pass through shared memory one after the other. */
-template <int D, class T> __global__ void __launch_bounds__(D) image_sinks(const __grid_constant__ prism_cu_moments p)
-{
-    __shared__ __align__(16) T x[kBlockKeys][D + 8];
-    __shared__ float mean[D], far[kBlockKeys];
-    __shared__ int place[kBlockKeys], single[kSingles]; /* rank of a token; token of a rank */
+    __shared__ FirstBlock<D, T> x;
+    __shared__ float weight[kBlockKeys];
     const prism_cu_shape &s = p.shape;
     int head = blockIdx.x % s.n_kv_head, seq = blockIdx.x / s.n_kv_head, j = threadIdx.x;
-    int n = min(kBlockKeys, lengths(s, seq).n_kv);
-    char *images = images_of<D>(p, seq, head);
-    if (n < kBlockKeys) { /* nobody has it in the past */
-        for (int e = 0; e <= kSingles; e++)
-            put_entry<D>(images, e, j, 0, 0, 0);
+    if (p.n_done >= kBlockKeys || lengths(s, seq).n_kv < kBlockKeys)
         return;
-    }
-    auto fetch = [&](const prism_cu_view &t) {
-        for (int i = threadIdx.x; i < kBlockKeys * (D / 8); i += D)
-            *(uint4 *)&x[i / (D / 8)][i % (D / 8) * 8] =
-                !t.data ? make_uint4(0, 0, 0, 0)
-                        : __ldg((const uint4 *)((const T *)t.data + head * t.stride_head + i % (D / 8) * 8 +
-                                                token_offset(t, seq, i / (D / 8))));
-    };
-    mean[j] = p.k_sum[seq * p.sum_stride_seq + (int64_t)head * D + j] / kBlockKeys;
-    fetch(p.k);
+    int64_t row = row_of(p, seq, 0, head);
+    x.rank(p, seq, head);
+    int n_query = p.n_query[row];
+    x.mean[j] = n_query ? p.query_sum[row * D + j] * (p.scale / n_query) : 0;
     __syncthreads();
     for (int i = j; i < kBlockKeys; i += D) {
-        float d2 = 0;
-        for (int k = 0; k < D; k++) {
-            float d = (float)x[i][k] - mean[k];
-            d2 = fmaf(d, d, d2);
-        }
-        far[i] = finite(d2) ? d2 : INFINITY;
+        float dot = 0;
+        for (int k = 0; k < D; k++)
+            dot = fmaf(x.mean[k], (float)x.token[i][k], dot);
+        weight[i] = dot;
     }
     __syncthreads();
-    for (int i = j; i < kBlockKeys; i += D) {
-        int before = 0;
-        for (int k = 0; k < kBlockKeys; k++)
-            before += far[k] > far[i] || (far[k] == far[i] && k < i);
-        place[i] = before;
-        if (before < kSingles)
-            single[before] = i;
+    if (j < 32) {
+        float log_count = tilt(weight, x.place, kBlockKeys - kSingles);
+        if (j == 0)
+            p.log_count[row] = log_count;
     }
     __syncthreads();
-    const int n_rest = kBlockKeys - kSingles;
-    float key[kSingles], sum = 0, m2 = 0, value = 0;
-#pragma unroll
-    for (int e = 0; e < kSingles; e++)
-        key[e] = (float)x[single[e]][j];
+    float key = 0, variance = 0, value = 0;
     for (int i = 0; i < kBlockKeys; i++)
-        sum += place[i] < kSingles ? 0 : (float)x[i][j];
-    float rest = sum / n_rest;
-    for (int i = 0; i < kBlockKeys; i++) {
-        float d = place[i] < kSingles ? 0 : (float)x[i][j] - rest;
-        m2 = fmaf(d, d, m2);
-    }
-    __syncthreads();
-    fetch(p.v);
-    __syncthreads();
-#pragma unroll
-    for (int e = 0; e < kSingles; e++)
-        put_entry<D>(images, e, j, key[e], 0, (float)x[single[e]][j]);
+        if (x.place[i] >= kSingles)
+            key = fmaf(weight[i], (float)x.token[i][j], key);
     for (int i = 0; i < kBlockKeys; i++)
-        value += place[i] < kSingles ? 0 : (float)x[i][j];
-    put_entry<D>(images, kSingles, j, rest, m2 / n_rest, value / n_rest);
+        if (x.place[i] >= kSingles)
+            variance = fmaf(weight[i], ((float)x.token[i][j] - key) * ((float)x.token[i][j] - key), variance);
+    __syncthreads();
+    x.fetch(p.v, seq, head);
+    for (int i = 0; i < kBlockKeys; i++)
+        if (x.place[i] >= kSingles)
+            value = fmaf(weight[i], (float)x.token[i][j], value);
+    put_moments<D>(p, row, j, key, variance, value);
 }
 
 template <int D, class T> static cudaError_t pool_moments_launch(const prism_cu_moments &a, cudaStream_t stream)
 {
-    int64_t n_cta = (int64_t)a.shape.n_seq * a.shape.n_kv_head * a.shape.n_kblk;
-    if (n_cta > INT32_MAX)
+    const prism_cu_shape &s = a.shape;
+    const int n_head = s.n_seq * s.n_kv_head;
+    int64_t n_key = (int64_t)n_head * s.n_kblk, n_query = (int64_t)n_head * s.n_qblk;
+    if (n_key > INT32_MAX || n_query > INT32_MAX)
         return cudaErrorNotSupported;
-    if (n_cta)
-        pool_moments<D, T><<<(int)n_cta, kPoolThreads, 0, stream>>>(a);
-    return cudaGetLastError();
-}
-template <int D, class T> static cudaError_t image_moments_launch(const prism_cu_moments &a, cudaStream_t stream)
-{
-    int n_head = a.shape.n_seq * a.shape.n_kv_head;
-    int64_t n_cta = (int64_t)n_head * (tiles_for(a.shape.n_kblk) * kTile - kSingles - 1);
-    if (n_cta > INT32_MAX)
-        return cudaErrorNotSupported;
-    if (n_head == 0)
-        return cudaSuccess;
-    image_moments<D><<<(int)n_cta, D, 0, stream>>>(a);
-    image_sinks<D, T><<<n_head, D, 0, stream>>>(a);
+    if (n_query && a.q.data)
+        sum_queries<D, T><<<(int)n_query, kPoolThreads, 0, stream>>>(a);
+    if (n_key) {
+        scan_queries<D><<<n_head, D, 0, stream>>>(a);
+        pool_moments<D, T><<<(int)n_key, kPoolThreads, 0, stream>>>(a);
+        pool_first<D, T><<<n_head, D, 0, stream>>>(a);
+    }
     return cudaGetLastError();
 }
 
 } // namespace prism
 
-extern "C" int64_t prism_moments_image_bytes(const prism_cu_shape *s)
-{
-    int bytes = s->d_head == 64 ? prism::Image<64>::kBytes : prism::Image<128>::kBytes;
-    return (int64_t)s->n_seq * s->n_kv_head * prism::tiles_for(s->n_kblk) * bytes;
-}
 extern "C" cudaError_t prism_moments_pool_cuda(const prism_cu_moments *a, cudaStream_t stream)
 {
     PRISM_MOMENTS_SWITCH(a, pool_moments_launch, stream);
-}
-extern "C" cudaError_t prism_moments_image_cuda(const prism_cu_moments *a, cudaStream_t stream)
-{
-    PRISM_MOMENTS_SWITCH(a, image_moments_launch, stream);
 }

@@ -115,25 +115,29 @@ __device__ __forceinline__ void prepare(uint32_t (&q)[D / 4], uint32_t (&square)
     }
 }
 
-/* Adds ln(count) of the entries of the first image, relative to whole blocks. */
-__device__ __forceinline__ void add_counts(float (&x)[32])
+__device__ __forceinline__ float min_or_nan(float x, float y)
+{
+    float z;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+/* Logits of the entries of an image in shared memory: products, half the variances up to the cap, counts. */
+template <int D>
+__device__ __forceinline__ void finish_logits(float (&x)[32], const float (&half)[32], const char *image, float unit,
+                                              float cap)
 {
 #pragma unroll
-    for (int j = 0; j < 12; j++) {
-        int e = j / 4 * 8 + threadIdx.x % 4 * 2 + j % 2;
-        x[j] += e < kSingles ? -7.f : e == kSingles ? -0.192645078f : 0.f; /* 1 and 112 keys of 128 */
+    for (int j = 0; j < 8; j++) {
+        float2 bias = *(const float2 *)(image + Image<D>::bias(8 * j + threadIdx.x % 4 * 2));
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x[4 * j + i] = fmaf(x[4 * j + i], unit, min_or_nan(half[4 * j + i], cap)) + (i % 2 ? bias.y : bias.x);
     }
 }
 /* Entries that a row in block `own` has in its past; block 0's are its past together or not at all. */
 __device__ __forceinline__ int past_entries(int own)
 {
     return own ? own + kSingles : 0;
-}
-__device__ __forceinline__ float min_or_nan(float x, float y)
-{
-    float z;
-    asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
-    return z;
 }
 __device__ __forceinline__ void quad_max(float &x)
 {

@@ -14,7 +14,7 @@
 namespace prism
 {
 
-constexpr int kAsking = 32, kHeads = 4, kSelectSlots = 6;
+constexpr int kAsking = 32, kHeads = 4, kSelectSlots = 6, kNear = 6144;
 
 /* Work items: query blocks, late ones first; of each, sequences, KV heads, and fours of their query heads. */
 struct SelectItem {
@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kScorers) own_mass(const __grid_constant__ pri
 }
 
 template <int D> struct SelectShared {
-    char slot[kSelectSlots][Image<D>::kPart];
-    float sum[2][kHeads][2][kTile]; /* [turn][head][warp of the two][entry] */
+    char slot[kSelectSlots][Image<D>::kValues]; /* kScored bytes of it, aligned */
+    float sum[2][kHeads][2][kTile];             /* [turn][head][warp of the two][entry] */
     Slots<D, kSelectSlots> slots;
 };
 
@@ -119,13 +119,8 @@ template <int D, class T> struct Selector {
         wgmma_commit();
         wgmma_wait<0>();
         wgmma_hold(x), wgmma_hold(half);
+        finish_logits<D>(x, half, sh.slot[ring.slot], p.scale * kLog2e, 6 * kLog2e);
         ring.release();
-        const float unit = p.scale * kLog2e, cap = 6 * kLog2e;
-#pragma unroll
-        for (int j = 0; j < 32; j++)
-            x[j] = fmaf(x[j], unit, min_or_nan(half[j], cap));
-        if (t == 0)
-            add_counts(x);
         int left = past_entries(own) - t * kTile;
         if (left < kTile) {
 #pragma unroll
@@ -241,7 +236,8 @@ template <int D, class T> struct Selector {
         int64_t head = (int64_t)item.seq * s.n_head + item.head0 + h;
         uint32_t *words = p.bitmap + head * map.before(s.n_qblk) + map.before(item.u);
         int n_out = 2 * map.in(item.u), count = 0;
-        float least = p.error * block.n_asking();
+        int n_before = block.own * kBlockKeys; /* a longer row prunes less: core/moments.h */
+        float least = p.error * block.n_asking() * (n_before > kNear ? (float)kNear / n_before : 1);
         for (int t = 0; t < n_tile; t++) {
             add_rows(t, block.own, norm, valid, sh.sum[t % 2][h][warp % 2]);
             sync_some(1 + h, 64); /* the two warps of a head */
@@ -281,7 +277,7 @@ __global__ void __launch_bounds__(kScoreThreads, 1) score(const __grid_constant_
             const char *image = image_of<D>(p, item.seq, item.kv_head);
             for (int walk = 0; walk < 2; walk++)
                 for (int t = 0; t < n_tile; t++)
-                    ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kPart);
+                    ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kScored);
         }
     }
 }

@@ -32,8 +32,7 @@ void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *band
                                         .pooled = job->problem->call->pooled,
                                         .q_mean = queries ? job->q_mean : NULL,
                                         .k_mean = job->k_mean,
-                                        .k_var = job->k_var,
-                                        .v_mean = job->v_mean});
+                                        .moments = job->moments});
     if (job->ctx->timed)
         k->mark(job->ctx, PRISM_MOMENT_POOLED);
 }

@@ -11,7 +11,7 @@ typedef struct prism_plan_job {
     const prism_options *options;
     int32_t min_tokens;       /* options->min_tokens, default resolved */
     void *q_mean, *k_mean;    /* the backend's formats */
-    void *k_var, *v_mean;     /* NULL: not wanted */
+    void *moments;            /* the backend's, too; NULL: not wanted */
     void *bits;               /* out of select(), unless the method lists */
     int32_t *n_block, *n_key; /* [n_row]: out of select() if the method lists */
     void *scratch;            /* scratch_bytes() */
@@ -24,7 +24,7 @@ typedef struct prism_plan_job {
 typedef struct prism_method_impl {
     const char *name;
     bool needs_bands, uses_top_p;
-    bool needs_variances;
+    bool needs_moments;
     bool pools; /* wants pooled queries and keys */
     size_t (*scratch_bytes)(const prism_ctx *ctx, const prism_problem *p, const prism_options *o);
     void (*select)(const prism_plan_job *job); /* NULL: the full plan */
@@ -39,7 +39,7 @@ extern const prism_method_impl prism_method_prism, prism_method_dense, prism_met
 /* NULL for an unknown value. */
 const prism_method_impl *prism_method_get(prism_method method);
 
-/* Moments of blocks into job->k_mean, k_var and v_mean and, if wanted, job->q_mean; bands: as in prism_pool_job. */
+/* Into job->k_mean and moments, where these are not NULL, and, if wanted, job->q_mean; bands: as in prism_pool_job. */
 void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *bands);
 
 /* Scores of pooled queries and keys, top-p, union. bands NULL: one band of all dimensions. */

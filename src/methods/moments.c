@@ -1,5 +1,5 @@
-/* Second moments (docs/moments.md): query tokens against mean and variance of the keys of a block; a row keeps the
- * blocks that their moments cannot stand for. */
+/* Moments (docs/moments.md): query tokens against mean and variance of the keys of a block; a row keeps the blocks that
+ * their moments cannot stand for. */
 #include "core/options.h"
 #include "core/work.h"
 #include "methods/methods.h"
@@ -18,8 +18,7 @@ static void select_moments(const prism_plan_job *job)
         job->ctx, &(prism_moments_job){
                       .problem = job->problem,
                       .min_tokens = job->min_tokens,
-                      .k_mean = job->k_mean,
-                      .k_var = job->k_var,
+                      .moments = job->moments,
                       .error = opt->moments_error,
                       .keep_sink = opt->keep_sink &&
                                    prism_options_correction(opt) == PRISM_CORRECTION_NONE, /* else it is exact */
@@ -32,14 +31,12 @@ static void select_moments(const prism_plan_job *job)
 static double flop_moments(const prism_problem *p, const prism_options *o, const prism_seq *q, int32_t n_pooled)
 {
     (void)o;
-    return prism_work_pool_keys(p, q, n_pooled) + prism_work_pool_moments(p, q, n_pooled, true, false) +
-           prism_work_ask(p, q);
+    return prism_work_pool_moments(p, q, n_pooled) + prism_work_ask(p, q);
 }
 
 const prism_method_impl prism_method_moments = {
     .name = "moments",
-    .needs_variances = true,
-    .pools = true,
+    .needs_moments = true,
     .scratch_bytes = scratch_bytes,
     .select = select_moments,
     .flop = flop_moments,

@@ -32,9 +32,9 @@ def error_of(q, k, v, q0, h, e, scale):
 def judge(m, q, k, v, q0, tag, error=.02, sink=0, own=1, scale=None):
     """Plan m [H][n_qblk][n_kblk] of the kernel."""
     if k.shape[0] < B: return expect(m.all() == own or not own, tag)
-    H = q.shape[1]; e = entries(k, v); scale = scale or q.shape[2] ** -.5; nq, nk = m.shape[1:]; mine = torch.arange(nq, device="cuda") + q0 // B; worst = 0.; differ = kept = cells = 0
+    H = q.shape[1]; scale = scale or q.shape[2] ** -.5; e = entries(k, v, q, q0, scale); nq, nk = m.shape[1:]; mine = torch.arange(nq, device="cuda") + q0 // B; patience = (6144 / (mine * B).clamp(min=1)).clamp(max=1); worst = 0.; differ = kept = cells = 0
     for h in range(H):
-        E = error_of(q, k, v, q0, h, e, scale); past = torch.arange(E.shape[1], device="cuda")[None] < mine[:, None]; ref = (E >= error) & past
+        E = error_of(q, k, v, q0, h, e, scale) / patience[:, None]; past = torch.arange(E.shape[1], device="cuda")[None] < mine[:, None]; ref = (E >= error) & past
         if sink: ref[:, 0] |= past[:, 0]
         got = m[h][:, :E.shape[1]] & past; bad = got != ref; differ += bad.sum().item(); kept += got.sum().item(); cells += past.sum().item()
         if bad.any(): worst = max(worst, (E[bad] / error - 1).abs().max().item())
@@ -44,7 +44,7 @@ def judge(m, q, k, v, q0, tag, error=.02, sink=0, own=1, scale=None):
 def judge_correction(m, o, lse, q, k, v, q0, tag, scale=None, mean=0):
     H = q.shape[1]; scale = scale or q.shape[2] ** -.5; pos = torch.arange(q.shape[0], device="cuda") + q0; u = pos // B - q0 // B; worst = [0., 0.]
     if k.shape[0] < B: return expect(bool((lse == -float("inf")).all()), tag, "nothing to correct")
-    e = entries(k, v); b = (torch.arange(len(e[0]), device="cuda") - S).clamp(min=0)
+    e = entries(k, v, q, q0, scale); b = (torch.arange(e[0].shape[1], device="cuda") - S).clamp(min=0)
     for h in range(H):
         g = h // (H // k.shape[1])
         for i in range(0, len(pos), 8192):
@@ -65,7 +65,8 @@ def single():
         if n_kv > 1000:  # pooled in two calls: the same sums to rounding
             T = one(lib, q, k, v, q0, **o); s = T.a.shape; n1 = n_kv * 2 // 3 + 5; s.n_kv, s.n_q = n1, n1 - q0 if n1 > q0 else 0; s.q_start = n1 - s.n_q; T.run("p")
             s.n_kv, s.n_q, s.q_start = n_kv, n_q, q0; T.a.n_done = n1; T.run()
-            expect(rel(T.sums, P.sums.double()) < 1e-6 and (T.mask(q0 // B)[0] != m).float().mean() < 1e-3, tag, "pooled in two calls", rel(T.sums, P.sums.double()))
+            off = max(rel(x[:, :len(k) // B], y[:, :len(k) // B].double()) for x, y in zip(T.state[:6], P.state[:6]))
+            expect(q0 >= n1 or off < 1e-5 and (T.mask(q0 // B)[0] != m).float().mean() < 1e-3, tag, "pooled in two calls", off)
         for _ in range(3): expect(torch.equal(one(lib, q, k, v, q0, **o).run().bitmap, P.bitmap), tag, "repeats")
 
 def batch():

@@ -41,9 +41,10 @@ static void moments(const prism_cu_shape &s, const prism_cu_view &q, const prism
                     const prism_cu_view &o, const prism_cu_select &plan)
 {
     prism_cu_moments m = {s, q, k, v, 128};
-    m.sum_stride_seq = (int64_t)s.n_kblk * s.n_kv_head * s.d_head;
-    m.k_sum = make<float>(m.sum_stride_seq), m.k_m2 = make<float>(m.sum_stride_seq),
-    m.v_sum = make<float>(m.sum_stride_seq);
+    const size_t n_row = (size_t)s.n_kblk * s.n_kv_head, n_all = n_row * s.d_head;
+    m.n_block_seq = s.n_kblk;
+    m.k_sum = make<float>(n_all), m.key = make<float>(n_all), m.variance = make<float>(n_all), m.value = make<float>(n_all);
+    m.log_count = make<float>(n_row), m.query_sum = make<float>(n_all), m.n_query = make<int32_t>(n_row);
     m.image = make<char>(prism_moments_image_bytes(&s)), m.own_mass = make<float>(prism_moments_own_floats(&s));
     m.scale = .1f, m.error = .01f, m.keep_own = 1, m.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
     m.count = make<int32_t>(s.n_head * s.n_qblk);
