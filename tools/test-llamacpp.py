@@ -76,7 +76,7 @@ def test_divergence(directory):
         out.write(source.read(40000))
     for cache, bound in BOUND.items():
         expect(divergence(model, text, base, cache, first=True)[0] == 0, f"{cache} cache: llama.cpp alone")
-        for method, most in (("dense", bound), ("prism", 0.03)):
+        for method, most in (("dense", bound), ("prism", 0.03), ("moments", 0.01)):
             stats = os.path.join(directory, f"stats-{cache}-{method}")
             kl, ratio = divergence(model, text, base, cache, environment(stats, PRISM_METHOD=method))
             calls = paths(stats)

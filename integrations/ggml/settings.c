@@ -38,6 +38,8 @@ void plugin_settings_read(void)
         {"PRISM_METHOD", "method"}, {"PRISM_TOP_P", "top_p"}, {"PRISM_MIN_TOKENS", "min_tokens"}};
     memset(&plugin_options, 0, sizeof plugin_options);
     prism_options_init(&plugin_options.options);
+    const char *top_p = getenv("PRISM_TOP_P"); /* who gives a mass to keep means the method that keeps it */
+    plugin_options.options.method = top_p && *top_p ? PRISM_METHOD_PRISM : PRISM_METHOD_MOMENTS;
     for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
         const char *value = getenv(variables[i][0]);
         if (value && *value && i == 0 && !strcmp(value, "ggml"))

@@ -579,9 +579,12 @@ static void test_settings(void **state)
     plugin_settings_read();
     assert_string_equal(plugin_options.error, "PRISM_METHOD: option method cannot be 'magic'");
     unsetenv("PRISM_METHOD");
-    unsetenv("PRISM_TOP_P");
     unsetenv("PRISM_MIN_TOKENS");
     plugin_settings_read();
+    assert_int_equal(o->method, PRISM_METHOD_PRISM); /* a mass to keep was given */
+    unsetenv("PRISM_TOP_P");
+    plugin_settings_read();
+    assert_int_equal(o->method, PRISM_METHOD_MOMENTS);
 }
 
 int main(void)
