@@ -41,6 +41,7 @@ typedef struct prism_pool_job {
     void *q_mean;             /* out, [n_row][d_head]; NULL: not wanted */
     void *k_mean;             /* out, [n_seq][n_kv_head][n_kblk][d_head]; NULL: not wanted */
     void *moments;            /* out, moments_bytes(); NULL: not wanted. With pooled only of states that keep them */
+    bool reads_values;        /* false: moments are for a plan alone, and nobody looked at call->v */
 } prism_pool_job;
 
 enum { PRISM_MAX_BAND = 2 };

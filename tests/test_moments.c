@@ -495,6 +495,9 @@ static void test_refusals(void **state)
     assert_int_equal(pooled.n_token, 0);
     call.pooled = NULL; /* a plan alone reads no values */
     assert_ok(runner_plan(&r, &o, &call));
+    call.v =
+        (prism_tensor){.data = memory.data, .dtype = (prism_dtype)9, .stride_token = INT64_MAX}; /* nor looks at them */
+    assert_ok(runner_plan(&r, &o, &call));
 
     assert_ok(prism_pooled_moments_bytes(KV, D, 64, N, &bytes));
     assert_int_equal(prism_pooled_moments_init(&pooled, KV, D, 64, N, memory.data, bytes - 1), PRISM_ERROR_CAPACITY);

@@ -261,7 +261,7 @@ static prism_status set_full(prism_ctx *ctx, const prism_problem *p, prism_plan 
 static void append_keys(prism_ctx *ctx, const prism_problem *p)
 {
     if (p->call->pooled)
-        ctx->kernels->pool(ctx, &(prism_pool_job){.problem = p, .pooled = p->call->pooled});
+        ctx->kernels->pool(ctx, &(prism_pool_job){.problem = p, .pooled = p->call->pooled, .reads_values = true});
 }
 
 static double pool_seconds(const prism_ctx *ctx)
@@ -321,7 +321,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     }
     const prism_method_impl *m = prism_method_get(options->method);
     prism_arena arena = {.base = workspace};
-    prism_plan_job job = {.ctx = ctx, .problem = &p, .options = options, .min_tokens = min_tokens};
+    prism_plan_job job = {.ctx = ctx, .problem = &p, .options = options, .min_tokens = min_tokens, .attends = attends};
     layout_plan_job(ctx, &p, options, attends, &arena, &job);
     const double flop = select_flop(m, &job);
     if (ctx->kernels->other && !begin_on_device(ctx, &p, plan))
@@ -370,7 +370,7 @@ prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call)
 static void attend(prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, bool pooled, void *workspace)
 {
     prism_arena a = {.base = workspace};
-    prism_plan_job job = {.ctx = ctx, .problem = p};
+    prism_plan_job job = {.ctx = ctx, .problem = p, .attends = true};
     if (plan->correct == PRISM_CORRECTION_NONE) {
         ctx->kernels->attend(ctx, p, plan, workspace);
         return;

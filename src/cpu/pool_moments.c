@@ -149,9 +149,10 @@ static void weighted_variance(const prism_cpu_kernels *k, const prism_tensor *x,
     prism_moment_group_means(sum, d, variance);
 }
 
-static void make_moments(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t b,
+static void make_moments(const prism_cpu_kernels *k, const prism_pool_job *job, int32_t s, int32_t h_kv, int32_t b,
                          const prism_block_moments *m)
 {
+    const prism_problem *p = job->problem;
     const prism_call *c = p->call;
     const int32_t d = c->d_head;
     const int64_t at = (int64_t)b * c->n_kv_head + h_kv;
@@ -161,7 +162,7 @@ static void make_moments(const prism_cpu_kernels *k, const prism_problem *p, int
     m->log_count[at] = weigh(k, p, &x, query, weight);
     weighted_mean(k, &c->k, &x, d, weight, m->key + at * d);
     weighted_variance(k, &c->k, &x, d, weight, m->key + at * d, m->variance + at * prism_moment_groups(d));
-    if (c->v.data) /* where there are none nobody will ask: a plan alone */
+    if (job->reads_values)
         weighted_mean(k, &c->v, &x, d, weight, m->value + at * d);
 }
 
@@ -176,5 +177,5 @@ void prism_pool_moments_cpu(const prism_ctx *ctx, const prism_pool_job *job, int
 #pragma omp parallel for collapse(2) num_threads(ctx->n_thread) schedule(static)
     for (int32_t b = n_done / p->block_size; b < whole; b++)
         for (int32_t h = 0; h < p->call->n_kv_head; h++)
-            make_moments(ctx->cpu, p, s, h, b, &m);
+            make_moments(ctx->cpu, job, s, h, b, &m);
 }

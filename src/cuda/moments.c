@@ -94,7 +94,9 @@ bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
     const bool kept = job->pooled && job->pooled[0].moments.key;
     if (!job->moments && !kept)
         return false;
-    const prism_cu_moments all = moments_of(p, job->moments);
+    prism_cu_moments all = moments_of(p, job->moments);
+    if (!job->reads_values)
+        all.v.data = NULL;
     const int before = prism_cuda_enter(device->ordinal);
     if (!kept)
         pool_and_image(device, &all);

@@ -32,7 +32,8 @@ void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *band
                                         .pooled = job->problem->call->pooled,
                                         .q_mean = queries ? job->q_mean : NULL,
                                         .k_mean = job->k_mean,
-                                        .moments = job->moments});
+                                        .moments = job->moments,
+                                        .reads_values = job->attends || job->problem->call->pooled});
     if (job->ctx->timed)
         k->mark(job->ctx, PRISM_MOMENT_POOLED);
 }

@@ -12,6 +12,7 @@ typedef struct prism_plan_job {
     int32_t min_tokens;       /* options->min_tokens, default resolved */
     void *q_mean, *k_mean;    /* the backend's formats */
     void *moments;            /* the backend's, too; NULL: not wanted */
+    bool attends;             /* the plan is attended in the same call */
     void *bits;               /* out of select(), unless the method lists */
     int32_t *n_block, *n_key; /* [n_row]: out of select() if the method lists */
     void *scratch;            /* scratch_bytes() */

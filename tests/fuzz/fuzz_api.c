@@ -149,6 +149,8 @@ static prism_options take_options(input *in, world *w, const prism_call *c)
     o.min_tokens = take(in, 4) ? 0 : (int32_t)take(in, 250) - 2;
     o.keep_sink = take(in, 2);
     o.keep_own = take(in, 2);
+    o.correct = (prism_correction)(take(in, 32) ? take(in, 4) : 9);
+    o.moments_error = (float)take(in, 64) / 32;
     o.bands = take(in, 32) ? &w->bands : NULL;
     if (take(in, 32) && prism_rope_init(&rope, c->d_head) == PRISM_OK) {
         prism_rope_add(&rope, (prism_rope_layout)take(in, 3), (int32_t)take(in, 8), take_count(in, 40), 1e4);
@@ -193,13 +195,17 @@ static void renew_pooled(input *in, world *w, const prism_call *c, int32_t block
     for (int s = 0; s < max_seq; s++) {
         size_t bytes;
         const int32_t n_max = (int32_t)take(in, 256) + 1;
-        if (prism_pooled_bytes(c->n_kv_head, c->d_head, block_size, n_max, &bytes) || bytes > 1 << 20)
+        const bool moments = take(in, 2);
+        if ((moments ? prism_pooled_moments_bytes : prism_pooled_bytes)(c->n_kv_head, c->d_head, block_size, n_max,
+                                                                        &bytes) ||
+            bytes > 1 << 20)
             continue;
         free(w->pooled_memory[s]);
         w->pooled_memory[s] = aligned_alloc(64, (bytes + 63) / 64 * 64);
         if (!w->pooled_memory[s])
             abort();
-        prism_pooled_init(&w->pooled[s], c->n_kv_head, c->d_head, block_size, n_max, w->pooled_memory[s], bytes);
+        (moments ? prism_pooled_moments_init : prism_pooled_init)(&w->pooled[s], c->n_kv_head, c->d_head, block_size,
+                                                                  n_max, w->pooled_memory[s], bytes);
         if (take(in, 16) == 0)
             w->pooled[s].n_token = (int32_t)take_i64(in);
     }
