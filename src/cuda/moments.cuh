@@ -8,7 +8,11 @@
  *   [64 entries][d]   value means    as the key means
  *
  * f16 but for the counts. Entries 0 .. 15 are single tokens of block 0, entry 16 is the rest of block 0, entry 16 + b
- * is block b. Moments that are not finite in f16 are stored as zero means and variances that are not a number.
+ * is block b. Moments that are not finite in f16 are stored as zeros with a count that is not a number.
+ *
+ * Four neighbouring lanes share a row of a fragment, and each holds two neighbours of every eight columns. Dimensions
+ * are stored in such an order that what a lane holds are eight neighbouring dimensions of every 32, which is 16 bytes
+ * of a query or of a result and one group.
  */
 #ifndef PRISM_CUDA_MOMENTS_CUH
 #define PRISM_CUDA_MOMENTS_CUH
@@ -27,12 +31,17 @@ template <int D> struct Image {
     static constexpr int kMeans = kTile * D * 2, kVars = kTile * kGroups * 2;
     static constexpr int kScored = kMeans + kVars + kTile * 4; /* what logits are made of */
     static constexpr int kValues = (kScored + 1023) / 1024 * 1024, kBytes = kValues + kMeans;
-    /* Byte of element (entry, dimension) of the means, of element (entry, group) of the variances, of a count. */
-    static __device__ __forceinline__ int mean(int e, int j)
+    /* Byte of (entry, dimension) in the means, of (entry, group) in the variances, of a count. */
+    static __device__ __forceinline__ int mean(int e, int dim)
     {
+        int j = dim / 32 * 32 + dim / 2 % 4 * 8 + dim / 8 % 4 * 2 + dim % 2;
         return j / 64 * (kTile * 128) + e * 128 + ((j % 64 / 8 ^ e % 8) * 16) + j % 8 * 2;
     }
-    static __device__ __forceinline__ int var(int e, int g) { return e * 32 + (g / 8 ^ e / 4 % 2) * 16 + g % 8 * 2; }
+    static __device__ __forceinline__ int var(int e, int group)
+    {
+        int g = group / 8 * 8 + group % 4 * 2 + group / 4 % 2;
+        return e * 32 + (g / 8 ^ e / 4 % 2) * 16 + g % 8 * 2;
+    }
     static __device__ __forceinline__ int bias(int e) { return kMeans + kVars + e * 4; }
 };
 /* Images that hold the entries of blocks 0 .. n_blk - 1. */
@@ -60,22 +69,36 @@ template <class T> __device__ __forceinline__ void warp_mma(float (&c)[4], const
         PRISM_WARP_MMA("bf16");
 }
 
-/* Tokens token[0] and token[1] (negative: none, zeros) as rows g and g + 8 of fragments of 16-dimension steps. */
-template <int D, class T>
-__device__ __forceinline__ void load_rows(uint32_t (&q)[D / 4], const prism_cu_view &t, int seq, int head,
-                                          const int (&token)[2])
-{
+/* What a lane holds of two rows of queries: 8 dimensions of every 32. Rows `token` of a head; negative: zeros. */
+template <int D> struct Rows {
+    uint32_t word[2][D / 32][4];
+
+    template <class T>
+    __device__ __forceinline__ void load(const prism_cu_view &t, int seq, int head, const int (&token)[2])
+    {
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const T *data = (const T *)t.data + head * t.stride_head + (token[h] >= 0 ? token_offset(t, seq, token[h]) : 0);
-        const uint32_t *from = (const uint32_t *)data + threadIdx.x % 4;
+        for (int h = 0; h < 2; h++) {
+            const T *from = (const T *)t.data + head * t.stride_head + threadIdx.x % 4 * 8 +
+                            (token[h] >= 0 ? token_offset(t, seq, token[h]) : 0);
 #pragma unroll
-        for (int j = 0; j < D / 16; j++)
-#pragma unroll
-            for (int x = 0; x < 2; x++)
-                q[4 * j + 2 * x + h] = token[h] >= 0 ? __ldg(from + 8 * j + 4 * x) : 0;
+            for (int i = 0; i < D / 32; i++) {
+                uint32_t(&w)[4] = word[h][i];
+                w[0] = w[1] = w[2] = w[3] = 0;
+                if (token[h] >= 0) /* issued here, however late it is used */
+                    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                                 : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+                                 : "l"(from + 32 * i));
+            }
+        }
     }
-}
+    /* As fragments of left factors, 16 columns each. */
+    __device__ __forceinline__ void fragments(uint32_t (&q)[D / 4]) const
+    {
+#pragma unroll
+        for (int j = 0; j < D / 4; j++)
+            q[j] = word[j % 2][j / 8][j / 2 % 4];
+    }
+};
 
 /* A query block of a call: tokens of the call that lie in it, as offsets from the block's first position. */
 struct QueryBlock {

@@ -4,7 +4,9 @@
  *   q [128][d] x images -> logits of the pruned entries -> online softmax x value means -> init_o, init_lse
  *
  * A CTA takes one query block of one head, all its tokens; the walk is that of attention, over entries in place of
- * keys.
+ * keys. One warp fetches images; three look up what a row lists, one row each in turn, and turn counts into biases,
+ * -inf for entries that are not the row's to correct. Two warpgroups of 64 rows compute: variances, then biases, then
+ * means go into one accumulator, and the means of image n + 1 queue up behind the values of image n.
  */
 #include "cuda/device.cuh"
 #include "cuda/moments_score.cuh"
@@ -12,7 +14,9 @@
 namespace prism
 {
 
-constexpr int kCorrectSlots = 4, kMaxWords = 2 * 264; /* of one row's entries */
+constexpr int kCorrectThreads = kScorers + 128, kCorrectSlots = 6, kLookers = 3;
+constexpr int kMaxWords = 2 * 264; /* of one row's entries */
+constexpr float kSlack = 8;        /* log2 of the largest weight */
 
 struct CorrectItem {
     int seq, head, u;
@@ -23,141 +27,239 @@ struct CorrectItem {
         u = s.n_qblk - 1 - i / heads, head = i % heads % s.n_head, seq = i % heads / s.n_head;
         row = ((int64_t)seq * s.n_head + head) * s.n_qblk + u;
     }
+    /* Images that it walks through. */
+    static __device__ __forceinline__ int tiles(const QueryBlock &block, bool full)
+    {
+        return !full && block.exists() && block.own ? tiles_for(block.own) : 0;
+    }
 };
 
 template <int D> struct CorrectShared {
     char slot[kCorrectSlots][Image<D>::kBytes];
-    char q[2][D / 64][64 * 128]; /* [warpgroup]: rows of 128 bytes, swizzled */
-    uint32_t pruned[kMaxWords];  /* bit e: entry e */
-    Slots<D, kCorrectSlots> slots;
+    float bias[kCorrectSlots][kTile];
+    uint32_t pruned[kLookers][kMaxWords]; /* bit e: entry e */
+    Slots<kCorrectSlots> slots;
+    uint64_t ready[kCorrectSlots], turn[kLookers]; /* biases are there; a looker may go on to its row's images */
+};
+
+/* A warp that makes biases of every third item's images. */
+template <int D> struct Looker {
+    const prism_cu_moments &p;
+    CorrectShared<D> &sh;
+    Ring<kCorrectSlots> ring;
+    int me, lane;
+    uint32_t phase;
+
+    /* Bits of the entries in the past that the row does not list. */
+    __device__ __forceinline__ void find_pruned(const CorrectItem &item, const QueryBlock &block, int n_tile)
+    {
+        int n = past_entries(block.own);
+        uint32_t *pruned = sh.pruned[me];
+        __syncwarp(); /* nobody reads the last row's */
+        for (int i = lane; i < 2 * n_tile; i += 32) {
+            int left = n - 32 * i;
+            pruned[i] = left >= 32 ? kAll : left > 0 ? (1u << left) - 1 : 0;
+        }
+        __syncwarp();
+        int64_t from = p.row_ptr[item.row], to = p.row_ptr[item.row + 1];
+#pragma unroll 4
+        for (int64_t i = from + lane; i < to; i += 32) {
+            int b = __ldg(p.index + i), e = b + kSingles;
+            if (b < block.own)
+                atomicAnd(&pruned[e / 32], ~(1u << e % 32));
+            if (b == 0)
+                atomicAnd(&pruned[0], ~0xffffu);
+        }
+        __syncwarp();
+    }
+    __device__ __forceinline__ void run(int n_item, bool full)
+    {
+        for (int i = blockIdx.x, turn = 0; i < n_item; i += gridDim.x, turn = turn + 1 == kLookers ? 0 : turn + 1) {
+            CorrectItem item(p.shape, i);
+            QueryBlock block(lengths(p.shape, item.seq), item.u);
+            int n_tile = CorrectItem::tiles(block, full);
+            if (turn != me) {
+                ring.skip(n_tile);
+                continue;
+            }
+            if (n_tile)
+                find_pruned(item, block, n_tile);
+            mbar_wait(smem_addr(&sh.turn[me]), phase);
+            phase ^= 1;
+            for (int t = 0; t < n_tile; t++) {
+                ring.wait();
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    int e = 32 * h + lane;
+                    float bias = *(const float *)(sh.slot[ring.slot] + Image<D>::bias(e));
+                    bool counts = sh.pruned[me][2 * t + h] >> lane & 1 && !isnan(bias);
+                    sh.bias[ring.slot][e] = counts ? bias : -INFINITY;
+                }
+                __syncwarp();
+                if (lane == 0)
+                    mbar_arrive(smem_addr(&sh.ready[ring.slot]));
+                ring.next();
+            }
+            if (lane == 0)
+                mbar_arrive(smem_addr(&sh.turn[me + 1 == kLookers ? 0 : me + 1]));
+        }
+    }
 };
 
 /* A thread holds rows `row` and `row` + 8 of 128. */
 template <int D, class T> struct Corrector {
     const prism_cu_moments &p;
     CorrectShared<D> &sh;
-    Ring<D, kCorrectSlots> ring;
-    int row, group;
-    uint32_t square[4];
-    float o[D / 2], top[2], sum[2];
+    Ring<kCorrectSlots> ring;
+    int row;
+    uint32_t q[D / 4], square[4], e[16];
+    float o[D / 2], top[2], sum[2], fade[2]; /* top: in units of the scale */
 
-    /* Queries as f16 to shared memory, in the layout of a left factor; their squares stay in registers. */
-    __device__ __forceinline__ void load(const CorrectItem &item, const QueryBlock &block)
+    /* Queries of item i, if there is one that has any use for them. */
+    __device__ __forceinline__ void load(Rows<D> &rows, int i, int n_item, bool full)
     {
-        uint32_t q[D / 4];
+        if (i >= n_item)
+            return;
+        CorrectItem item(p.shape, i);
+        QueryBlock block(lengths(p.shape, item.seq), item.u);
+        if (!CorrectItem::tiles(block, full))
+            return;
         int token[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             int at = row + 8 * h;
             token[h] = at >= block.begin && at < block.end ? block.first + at : -1;
         }
-        load_rows<D, T>(q, p.q, item.seq, item.head, token);
-        prepare<D, T>(q, square, sh.slots, p.scale);
-        int r = row % 64, c = threadIdx.x % 4;
-#pragma unroll
-        for (int j = 0; j < D / 16; j++)
-#pragma unroll
-            for (int x = 0; x < 2; x++)
-#pragma unroll
-                for (int h = 0; h < 2; h++)
-                    *(uint32_t *)&sh.q[group][j / 4][(r + 8 * h) * 128 + ((j % 4 * 2 + x ^ r % 8) * 16) + c * 4] =
-                        q[4 * j + 2 * x + h];
-        fence_async_proxy();
-        sync_some(2 + group, 128);
+        rows.template load<T>(p.q, item.seq, item.head, token);
     }
 
-    /* Bits of the entries in the past that the row does not list. By all scorers. */
-    __device__ __forceinline__ void find_pruned(const CorrectItem &item, const QueryBlock &block, int n_tile)
+    /* Waits for the next image; x becomes its variances, on their way. */
+    __device__ __forceinline__ void begin(float (&x)[32])
     {
-        int n = past_entries(block.own);
-        sync_some(1, kScorers); /* nobody reads the last row's */
-        for (int i = threadIdx.x; i < 2 * n_tile; i += kScorers) {
-            int left = n - 32 * i;
-            sh.pruned[i] = left >= 32 ? kAll : left > 0 ? (1u << left) - 1 : 0;
-        }
-        sync_some(1, kScorers);
-        int64_t from = p.row_ptr[item.row], to = p.row_ptr[item.row + 1];
-        for (int64_t i = from + threadIdx.x; i < to; i += kScorers) {
-            int b = p.index[i], e = b + kSingles;
-            if (b < block.own)
-                atomicAnd(&sh.pruned[e / 32], ~(1u << e % 32));
-            if (b == 0)
-                atomicAnd(&sh.pruned[0], ~0xffffu);
-        }
-        sync_some(1, kScorers);
-    }
-
-    /* Logits of the next image's pruned entries, the others' kLow. */
-    __device__ __forceinline__ void logits(int t, float (&x)[32])
-    {
-        float half[32];
-        uint32_t at = smem_addr(sh.slot[ring.slot]), q = smem_addr(sh.q[group][0]);
         ring.wait();
-        wgmma_hold(x), wgmma_hold(half);
+        mbar_wait(smem_addr(&sh.ready[ring.slot]), ring.phase);
+        add_variances<D>(x, square, smem_addr(sh.slot[ring.slot]));
+    }
+    /* Variances, which have arrived, up to the cap, biases, and means, on their way. */
+    __device__ __forceinline__ void go_on(float (&x)[32])
+    {
+        const float cap = p.mean ? 0 : 6 / p.scale, per_unit = 1 / (p.scale * kLog2e);
+        wgmma_hold(x);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            float2 b = *(const float2 *)&sh.bias[ring.slot][8 * j + threadIdx.x % 4 * 2];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                x[4 * j + i] = fmaf(i % 2 ? b.y : b.x, per_unit, fminf(x[4 * j + i], cap));
+        }
+        add_means<D>(x, q, smem_addr(sh.slot[ring.slot]));
+    }
+    __device__ __forceinline__ void add_values(int slot)
+    {
+        uint64_t values = wgmma_desc(uniform(smem_addr(sh.slot[slot])) + Image<D>::kValues, kTile * 128);
+        wgmma_hold(o);
         wgmma_fence();
 #pragma unroll
-        for (int j = 0; j < D / 16; j++)
-            wgmma_ss<__half>::go(x, wgmma_desc(q + j / 4 * 8192 + j % 4 * 32, 0),
-                                 wgmma_desc(at + j / 4 * (kTile * 128) + j % 4 * 32, 0), j > 0);
-        wgmma_tile(half, square, desc32(at + Image<D>::kMeans), 0);
+        for (int k = 0; k < 4; k++)
+            wgmma_rs<__half>::go(o, e + 4 * k, desc_behind(values, k * 2048), 1);
         wgmma_commit();
-        wgmma_wait<0>();
-        wgmma_hold(x), wgmma_hold(half);
-        finish_logits<D>(x, half, sh.slot[ring.slot], p.scale * kLog2e, p.mean ? 0 : 6 * kLog2e);
-        uint32_t words[2] = {sh.pruned[2 * t], sh.pruned[2 * t + 1]};
-        if (words[0] != kAll || words[1] != kAll) {
-#pragma unroll
-            for (int j = 0; j < 32; j++)
-                if (!(words[j / 16] >> (j / 4 % 4 * 8 + threadIdx.x % 4 * 2) >> j % 2 & 1))
-                    x[j] = kLow;
-        }
+    }
+    __device__ __forceinline__ void release(int slot)
+    {
+        if (threadIdx.x % 32 == 0)
+            mbar_arrive(smem_addr(&sh.slots.empty[slot]));
     }
 
-    __device__ __forceinline__ void walk(int n_tile)
+    /* Logits, which have arrived, to exponents x of weights: less the maximum. `fade` is what sums and O must be
+     * multiplied by; a maximum stays while weights are below 2^kSlack. */
+    __device__ __forceinline__ void exponents(float (&x)[32], float (&logit)[32])
+    {
+        const float unit = p.scale * kLog2e;
+        float most[2] = {top[0], top[1]}, zero[2];
+        wgmma_hold(logit);
+#pragma unroll
+        for (int j = 0; j < 32; j++)
+            most[j / 2 % 2] = fmaxf(most[j / 2 % 2], logit[j]); /* passes over what is not a number */
+        quad_max(most[0]), quad_max(most[1]);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            bool up = (most[h] - top[h]) * unit > kSlack;
+            fade[h] = up ? exp2_fast((top[h] - most[h]) * unit) : 1;
+            top[h] = up ? most[h] : top[h], sum[h] *= fade[h];
+            zero[h] = -top[h] * unit;
+        }
+#pragma unroll
+        for (int j = 0; j < 32; j++)
+            x[j] = fmaf(logit[j], unit, zero[j / 2 % 2]);
+        wgmma_hold(x); /* not later: the logits' registers are wanted */
+    }
+    /* One half of the weights. */
+    __device__ __forceinline__ void weigh(float (&x)[32], int half)
     {
 #pragma unroll
-        for (int j = 0; j < D / 2; j++)
-            o[j] = 0;
-        top[0] = top[1] = kLow, sum[0] = sum[1] = 0;
-        for (int t = 0; t < n_tile; t++) {
-            float x[32];
-            uint32_t at = smem_addr(sh.slot[ring.slot]), e[16];
-            logits(t, x);
-            float most[2] = {top[0], top[1]}, fade[2];
-#pragma unroll
-            for (int j = 0; j < 32; j++)
-                most[j / 2 % 2] = fmaxf(most[j / 2 % 2], x[j]);
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                quad_max(most[h]);
-                fade[h] = exp2_fast(top[h] - most[h]);
-                sum[h] *= fade[h], top[h] = most[h];
-            }
-#pragma unroll
-            for (int j = 0; j < 32; j++) { /* nor what is not a number */
-                x[j] = x[j] > 0.5f * kLow ? exp2_fast(x[j] - top[j / 2 % 2]) : 0;
-                sum[j / 2 % 2] += x[j];
-            }
-            if (__any_sync(kAll, fade[0] < 1 || fade[1] < 1)) {
-#pragma unroll
-                for (int j = 0; j < D / 2; j++)
-                    o[j] *= fade[j / 2 % 2];
-            }
-#pragma unroll
-            for (int j = 0; j < 16; j++)
-                e[j] = pack2<__half>(x[2 * j], x[2 * j + 1]);
-            wgmma_hold(o);
-            wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                wgmma_rs<__half>::go(o, e + 4 * k, wgmma_desc(at + Image<D>::kValues + k * 2048, kTile * 128), 1);
-            wgmma_commit();
-            wgmma_wait<0>();
-            wgmma_hold(o);
-            ring.release();
+        for (int j = 16 * half; j < 16 * half + 16; j++) {
+            x[j] = exp2_fast(x[j]);
+            sum[j / 2 % 2] += x[j];
         }
     }
+    /* The second half, and values, on their way. */
+    __device__ __forceinline__ void finish(float (&x)[32], int slot)
+    {
+        if (__any_sync(kAll, fade[0] < 1 || fade[1] < 1)) {
+#pragma unroll
+            for (int j = 0; j < D / 2; j++)
+                o[j] *= fade[j / 2 % 2];
+        }
+        weigh(x, 1);
+#pragma unroll
+        for (int j = 0; j < 16; j++)
+            e[j] = pack2<__half>(x[2 * j], x[2 * j + 1]);
+        add_values(slot);
+    }
+    /* x: the image in `slot`, half of its weights made; y: the variances of the next one, which have arrived. The
+     * products of y's means run beside the other half, and the values of x beside the first half of the next weights,
+     * which take the place of x; `more`: the variances of one more image that of y. */
+    template <bool more> __device__ __forceinline__ void step(float (&x)[32], float (&y)[32], int &slot)
+    {
+        int old = slot;
+        go_on(y);
+        finish(x, old);
+        slot = ring.slot;
+        ring.next();
+        wgmma_wait<1>();
+        exponents(x, y);
+        if (more)
+            begin(y);
+        weigh(x, 0);
+        wgmma_wait<0>();
+        wgmma_hold(o);
+        release(old);
+    }
 
+    /* From the first image to the last, which is left half weighed. Returns its slot. */
+    __device__ __forceinline__ int walk(int n_tile, float (&x)[32])
+    {
+        float y[32];
+        int left = n_tile - 1, slot = ring.slot;
+        begin(y);
+        wgmma_wait<0>();
+        go_on(y);
+        wgmma_wait<0>();
+        exponents(x, y);
+        ring.next();
+        if (left) {
+            begin(y);
+            wgmma_wait<0>();
+        }
+        weigh(x, 0);
+        for (; left > 1; left--)
+            step<true>(x, y, slot);
+        if (left)
+            step<false>(x, y, slot);
+        return slot;
+    }
+
+    /* A row whose query is not finite has a sum that is not a number, and gets nothing. */
     __device__ __forceinline__ void write(const CorrectItem &item, const QueryBlock &block)
     {
         int c = threadIdx.x % 4;
@@ -168,53 +270,86 @@ template <int D, class T> struct Corrector {
             if (at < block.begin || at >= block.end)
                 continue;
             int token = block.first + at;
-            float f = sum[h] > 0 ? 1 / sum[h] : 0;
-            T *out = (T *)p.init_o + token_offset(p.o, item.seq, token) + item.head * p.o.stride_head + 2 * c;
+            bool some = sum[h] > 0;
+            float f = 1 / sum[h];
+            T *out = (T *)p.init_o + token_offset(p.o, item.seq, token) + item.head * p.o.stride_head + 8 * c;
 #pragma unroll
-            for (int j = 0; j < D / 8; j++)
-                *(uint32_t *)(out + 8 * j) = pack2<T>(o[4 * j + 2 * h] * f, o[4 * j + 2 * h + 1] * f);
+            for (int i = 0; i < D / 32; i++) {
+                uint32_t w[4];
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    w[k] = some ? pack2<T>(o[16 * i + 4 * k + 2 * h] * f, o[16 * i + 4 * k + 2 * h + 1] * f) : 0;
+                *(uint4 *)(out + 32 * i) = make_uint4(w[0], w[1], w[2], w[3]);
+            }
             int64_t first =
                 p.lse_row_start ? p.lse_row_start[item.seq] * p.lse_stride_token : item.seq * p.lse_stride_seq;
             if (c == 0)
                 p.init_lse[first + token * p.lse_stride_token + item.head * p.lse_stride_head] =
-                    sum[h] > 0 ? (top[h] + log2f(sum[h]) + 7) / kLog2e : -INFINITY;
+                    some ? top[h] * p.scale + (log2f(sum[h]) + 7) / kLog2e : -INFINITY;
         }
     }
 
-    __device__ __forceinline__ void run(const CorrectItem &item, bool full)
+    __device__ __forceinline__ void run(int n_item, bool full)
     {
-        QueryBlock block(lengths(p.shape, item.seq), item.u);
-        if (!block.exists())
-            return;
-        int n_tile = full || !block.own ? 0 : tiles_for(block.own);
-        if (n_tile) {
-            sync_some(2 + group, 128); /* nobody reads the last row's queries */
-            load(item, block);
-            find_pruned(item, block, n_tile);
+        Rows<D> rows;
+        load(rows, blockIdx.x, n_item, full);
+        for (int i = blockIdx.x; i < n_item; i += gridDim.x) {
+            CorrectItem item(p.shape, i);
+            QueryBlock block(lengths(p.shape, item.seq), item.u);
+            int n_tile = CorrectItem::tiles(block, full), slot;
+            float x[32];
+#pragma unroll
+            for (int j = 0; j < D / 2; j++)
+                o[j] = 0;
+            top[0] = top[1] = kLow, sum[0] = sum[1] = 0;
+            if (n_tile) {
+                prepare<D, T>(rows, q, square, p.scale);
+                slot = walk(n_tile, x);
+            }
+            load(rows, i + gridDim.x, n_item, full); /* the next item's, which arrive behind the rest of this one */
+            if (n_tile) {
+                finish(x, slot);
+                wgmma_wait<0>();
+                wgmma_hold(o);
+                release(slot);
+            }
+            write(item, block);
         }
-        walk(n_tile);
-        write(item, block);
     }
 };
 
 template <int D, class T>
-__global__ void __launch_bounds__(kScoreThreads, 1) correct(const __grid_constant__ prism_cu_moments p, int n_item)
+__global__ void __launch_bounds__(kCorrectThreads, 1) correct(const __grid_constant__ prism_cu_moments p, int n_item)
 {
     extern __shared__ __align__(1024) char smem[];
     CorrectShared<D> &sh = *(CorrectShared<D> *)smem;
-    sh.slots.init();
     const bool full = !p.index || (p.full && *p.full);
-    if (threadIdx.x < kScorers) {
-        int lane = threadIdx.x % 32;
-        Corrector<D, T> x = {p, sh, {sh.slots, 0, 0}, (int)threadIdx.x / 32 * 16 + lane / 4, (int)threadIdx.x / 128};
-        for (int i = blockIdx.x; i < n_item; i += gridDim.x)
-            x.run(CorrectItem(p.shape, i), full);
-    } else if (threadIdx.x == kScorers) {
-        Ring<D, kCorrectSlots> ring = {sh.slots, 0, 0};
-        for (int i = blockIdx.x; i < n_item && !full; i += gridDim.x) {
+    const int warp = __shfl_sync(kAll, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    if (threadIdx.x == 0) {
+        sh.slots.init();
+        for (int i = 0; i < kCorrectSlots; i++)
+            mbar_init(smem_addr(&sh.ready[i]), 1);
+        for (int i = 0; i < kLookers; i++)
+            mbar_init(smem_addr(&sh.turn[i]), 1);
+        mbar_init_fence();
+        mbar_arrive(smem_addr(&sh.turn[0]));
+    }
+    __syncthreads();
+    if (warp < kScorers / 32) {
+        regs_grow<232>();
+        Corrector<D, T> x = {p, sh, {sh.slots, 0, 0}, warp * 16 + lane / 4};
+        x.run(n_item, full);
+        return;
+    }
+    regs_shrink<40>();
+    if (warp > kScorers / 32) {
+        Looker<D> x = {p, sh, {sh.slots, 0, 0}, warp - kScorers / 32 - 1, lane, 0};
+        x.run(n_item, full);
+    } else if (lane == 0) {
+        Ring<kCorrectSlots> ring = {sh.slots, 0, 0};
+        for (int i = blockIdx.x; i < n_item; i += gridDim.x) {
             CorrectItem item(p.shape, i);
-            QueryBlock block(lengths(p.shape, item.seq), item.u);
-            int n_tile = block.exists() && block.own ? tiles_for(block.own) : 0;
+            int n_tile = CorrectItem::tiles(QueryBlock(lengths(p.shape, item.seq), item.u), full);
             const char *image = image_of<D>(p, item.seq, item.head / (p.shape.n_head / p.shape.n_kv_head));
             for (int t = 0; t < n_tile; t++)
                 ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kBytes);
@@ -236,7 +371,7 @@ template <int D, class T> static cudaError_t correct_launch(const prism_cu_momen
     e = cudaFuncSetAttribute(correct<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (e)
         return e;
-    correct<D, T><<<min(n_item, device.n_sm), kScoreThreads, bytes, stream>>>(a, n_item);
+    correct<D, T><<<min(n_item, device.n_sm), kCorrectThreads, bytes, stream>>>(a, n_item);
     return cudaGetLastError();
 }
 

@@ -22,11 +22,11 @@ __device__ __forceinline__ void put_entry(char *images, int entry, int j, float 
     *(__half *)(image + Image<D>::mean(e, j)) = __float2half_rn(bad ? 0 : mean);
     *(__half *)(image + Image<D>::kValues + Image<D>::mean(e, j)) = __float2half_rn(bad ? 0 : value);
     if (j % 8 == 0)
-        *(__half *)(image + Image<D>::kMeans + Image<D>::var(e, j / 8)) = __float2half_rn(bad ? NAN : variance);
+        *(__half *)(image + Image<D>::kMeans + Image<D>::var(e, j / 8)) = __float2half_rn(bad ? 0 : variance);
     if (D == 64 && j < 8) /* groups that there are not */
         *(__half *)(image + Image<D>::kMeans + Image<D>::var(e, 8 + j)) = __float2half_rn(0);
     if (j == 0)
-        *(float *)(image + Image<D>::bias(e)) = bad ? 0 : bias;
+        *(float *)(image + Image<D>::bias(e)) = bad ? NAN : bias;
 }
 
 template <int D> __device__ __forceinline__ char *images_of(const prism_cu_moments &p, int seq, int head)

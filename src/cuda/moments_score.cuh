@@ -9,37 +9,32 @@
 namespace prism
 {
 
-constexpr int kScorers = 256, kScoreThreads = kScorers + 32; /* two warpgroups of 64 rows, a warp that copies */
+constexpr int kScorers = 256; /* two warpgroups of 64 rows */
 
-/* Barriers of a ring of N slots, and constants beside them. */
-template <int D, int N> struct Slots {
-    static constexpr int kSlots = N;
+/* Barriers of a ring of N slots. */
+template <int N> struct Slots {
     uint64_t full[N], empty[N];
-    uint2 members[D / 16][2][32]; /* fragments of: dimension k is in group n */
-
-    __device__ __forceinline__ void init()
+    __device__ __forceinline__ void init() /* by one thread, which makes them known */
     {
-        for (int i = threadIdx.x; i < D / 16 * 64; i += kScoreThreads) {
-            int lane = i % 32, t = i / 32 % 2, k = i / 64 * 16 + lane % 4 * 2, n = 8 * t + lane / 4;
-            members[i / 64][t][lane] = make_uint2(k / 8 == n ? 0x3c003c00 : 0, (k + 8) / 8 == n ? 0x3c003c00 : 0);
-        }
-        if (threadIdx.x == 0) {
-            for (int i = 0; i < N; i++)
-                mbar_init(smem_addr(&full[i]), 1), mbar_init(smem_addr(&empty[i]), kScorers / 32);
-            mbar_init_fence();
-        }
-        __syncthreads();
+        for (int i = 0; i < N; i++)
+            mbar_init(smem_addr(&full[i]), 1), mbar_init(smem_addr(&empty[i]), kScorers / 32);
     }
 };
 /* A place in the ring, the same walk on both sides. */
-template <int D, int N> struct Ring {
-    Slots<D, N> &slots;
+template <int N> struct Ring {
+    Slots<N> &slots;
     int slot;
     uint32_t phase;
     __device__ __forceinline__ void next()
     {
         if (++slot == N)
             slot = 0, phase ^= 1;
+    }
+    __device__ __forceinline__ void skip(int n)
+    {
+        slot += n;
+        phase ^= slot / N & 1;
+        slot %= N;
     }
     /* The copying thread. bytes: a multiple of 16. */
     __device__ __forceinline__ void copy(void *to, const void *from, int bytes)
@@ -81,58 +76,53 @@ __device__ __forceinline__ uint64_t desc32(uint32_t addr)
 {
     return (uint64_t)((addr & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(256 >> 4) << 32 | (uint64_t)3 << 62;
 }
-__device__ __forceinline__ uint32_t half2_bits(__half2 x)
+
+/* Queries as fragments in f16, and that of their squares: summed by groups, scaled so that the product with variances
+ * is half the variance of the logits in units of the scale. */
+template <int D, class T>
+__device__ __forceinline__ void prepare(const Rows<D> &rows, uint32_t (&q)[D / 4], uint32_t (&square)[4], float scale)
 {
-    return *(uint32_t *)&x;
+    float sum[2][4] = {};
+    rows.fragments(q);
+#pragma unroll
+    for (int j = 0; j < D / 4; j++) {
+        float2 x = widen2<T>(q[j]);
+        sum[j % 2][j / 8] = fmaf(x.x, x.x, fmaf(x.y, x.y, sum[j % 2][j / 8]));
+        q[j] = pack2<__half>(x.x, x.y);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        square[j] = pack2<__half>(sum[j % 2][j / 2 * 2] * (0.5f * scale), sum[j % 2][j / 2 * 2 + 1] * (0.5f * scale));
 }
 
-/* Queries to f16, in place, and the fragment of their squares summed by groups: scaled so that its product with
- * variances is half the variance of the logits. */
-template <int D, class T, int N>
-__device__ __forceinline__ void prepare(uint32_t (&q)[D / 4], uint32_t (&square)[4], const Slots<D, N> &slots,
-                                        float scale)
+/* The same in all lanes, and the compiler told so: descriptors are made in uniform registers. */
+__device__ __forceinline__ uint32_t uniform(uint32_t x)
 {
-    const __half2 unit = __float2half2_rn(scale * sqrtf(0.5f * kLog2e));
-    float acc[2][4] = {};
-#pragma unroll
-    for (int j = 0; j < D / 16; j++) {
-        uint32_t sq[4];
-#pragma unroll
-        for (int x = 0; x < 4; x++) {
-            __half2 y = __float22half2_rn(widen2<T>(q[4 * j + x])), z = __hmul2(y, unit);
-            q[4 * j + x] = half2_bits(y), sq[x] = half2_bits(__hmul2(z, z));
-        }
-#pragma unroll
-        for (int t = 0; t < 2; t++) {
-            uint2 b = slots.members[j][t][threadIdx.x % 32];
-            warp_mma<__half>(acc[t], sq, b.x, b.y);
-        }
-    }
-#pragma unroll
-    for (int t = 0; t < 2; t++) {
-        square[2 * t] = half2_bits(__floats2half2_rn(acc[t][0], acc[t][1]));
-        square[2 * t + 1] = half2_bits(__floats2half2_rn(acc[t][2], acc[t][3]));
-    }
+    return __shfl_sync(kAll, x, 0);
 }
-
-__device__ __forceinline__ float min_or_nan(float x, float y)
+/* The tile so many bytes behind another. No carry: shared memory ends before 16 bits of low word do. */
+__device__ __forceinline__ uint64_t desc_behind(uint64_t desc, int bytes)
 {
-    float z;
-    asm("min.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
-    return z;
+    return (desc & ~(uint64_t)kAll) | ((uint32_t)desc + bytes / 16);
 }
-/* Logits of the entries of an image in shared memory: products, half the variances up to the cap, counts. */
-template <int D>
-__device__ __forceinline__ void finish_logits(float (&x)[32], const float (&half)[32], const char *image, float unit,
-                                              float cap)
+/* Products with an image in shared memory, without waiting: x = half the variances of the logits. */
+template <int D> __device__ __forceinline__ void add_variances(float (&x)[32], const uint32_t *square, uint32_t image)
 {
+    wgmma_hold(x);
+    wgmma_fence();
+    wgmma_tile(x, square, desc32(uniform(image) + Image<D>::kMeans), 0);
+    wgmma_commit();
+}
+/* x += q . means */
+template <int D> __device__ __forceinline__ void add_means(float (&x)[32], const uint32_t *q, uint32_t image)
+{
+    uint64_t means = wgmma_desc(uniform(image), 0);
+    wgmma_hold(x);
+    wgmma_fence();
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-        float2 bias = *(const float2 *)(image + Image<D>::bias(8 * j + threadIdx.x % 4 * 2));
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            x[4 * j + i] = fmaf(x[4 * j + i], unit, min_or_nan(half[4 * j + i], cap)) + (i % 2 ? bias.y : bias.x);
-    }
+    for (int j = 0; j < D / 16; j++)
+        wgmma_tile(x, q + 4 * j, desc_behind(means, j / 4 * (kTile * 128) + j % 4 * 32), 1);
+    wgmma_commit();
 }
 /* Entries that a row in block `own` has in its past; block 0's are its past together or not at all. */
 __device__ __forceinline__ int past_entries(int own)

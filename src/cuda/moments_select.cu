@@ -6,7 +6,8 @@
  *             the same again -> sigma^3 p, summed over the tokens of a head -> bits        (second walk)
  *
  * A CTA takes one query block of up to four heads that share a KV head: 32 asking tokens each make 128 rows. Logits are
- * computed twice: keeping them would take a cluster's shared memory.
+ * computed twice: keeping them would take a cluster's shared memory. Two CTAs a multiprocessor, and no warp for copies,
+ * so that a thread may have 128 registers: its first thread asks for an image whenever it is done with one.
  */
 #include "cuda/device.cuh"
 #include "cuda/moments_score.cuh"
@@ -14,7 +15,8 @@
 namespace prism
 {
 
-constexpr int kAsking = 32, kHeads = 4, kSelectSlots = 6, kNear = 6144;
+constexpr int kAsking = 32, kHeads = 4, kNear = 6144;
+constexpr int kSelectSlots = 5, kFed = 3; /* images under way ahead of the first warp */
 
 /* Work items: query blocks, late ones first; of each, sequences, KV heads, and fours of their query heads. */
 struct SelectItem {
@@ -35,15 +37,21 @@ struct SelectItem {
 
 /* log2 of the sum over keys up to the token's own of 2^(logit in units of log 2). A warp 16 asking tokens of a head. */
 template <int D, class T>
-__global__ void __launch_bounds__(kScorers) own_mass(const __grid_constant__ prism_cu_moments p)
+__global__ void __launch_bounds__(kScorers, 4) own_mass(const __grid_constant__ prism_cu_moments p)
 {
-    __shared__ __align__(16) T key[kBlockKeys][D + 8];
+    __shared__ __align__(16) T key[kBlockKeys][D + 32]; /* eight lanes' 16 bytes in as many groups of banks */
     const prism_cu_shape &s = p.shape;
     SelectItem item(s, blockIdx.x);
     Lengths n = lengths(s, item.seq);
     QueryBlock block(n, item.u);
     if (!block.exists())
         return;
+    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4, h = warp / 2, i0 = warp % 2 * 16 + g;
+    bool mine = h < item.n_head;
+    int at[2] = {block.asking(i0), block.asking(i0 + 8)};
+    const int token[2] = {at[0] < 0 ? -1 : block.first + at[0], at[1] < 0 ? -1 : block.first + at[1]};
+    Rows<D> rows;
+    rows.template load<T>(p.q, item.seq, item.head0 + (mine ? h : 0), token);
     for (int i = threadIdx.x; i < kBlockKeys * (D / 8); i += kScorers) {
         int b = i / (D / 8), j = i % (D / 8) * 8;
         uint4 x = make_uint4(0, 0, 0, 0);
@@ -53,133 +61,178 @@ __global__ void __launch_bounds__(kScorers) own_mass(const __grid_constant__ pri
         *(uint4 *)&key[b][j] = x;
     }
     __syncthreads();
-    int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4, h = warp / 2, i0 = warp % 2 * 16 + g;
-    if (h >= item.n_head)
+    if (!mine)
         return;
-    int at[2] = {block.asking(i0), block.asking(i0 + 8)};
-    const int token[2] = {at[0] < 0 ? -1 : block.first + at[0], at[1] < 0 ? -1 : block.first + at[1]};
     uint32_t q[D / 4];
-    load_rows<D, T>(q, p.q, item.seq, item.head0 + h, token);
-    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-    for (int t = 0; t < (warp % 2 ? 16 : 8); t++) { /* 8 keys at a time, online */
-        float acc[4] = {};
+    rows.fragments(q);
+    float top[2] = {kLow, kLow}, sum[2] = {};
+    for (int t = 0; t < (warp % 2 ? 4 : 2); t++) { /* 32 keys at a time, online */
+        float acc[4][4] = {};
 #pragma unroll
-        for (int j = 0; j < D / 16; j++) {
-            const uint32_t *b = (const uint32_t *)&key[8 * t + g][16 * j + 2 * c];
-            warp_mma<T>(acc, q + 4 * j, b[0], b[4]);
-        }
+        for (int j = 0; j < D / 32; j++)
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                uint4 b = *(const uint4 *)&key[32 * t + 8 * k + g][32 * j + 8 * c];
+                warp_mma<T>(acc[k], q + 8 * j, b.x, b.y);
+                warp_mma<T>(acc[k], q + 8 * j + 4, b.z, b.w);
+            }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int limit = at[i] - 8 * t - 2 * c; /* of the two keys 0 and 1, those up to it are seen */
-            float x0 = limit >= 0 ? acc[2 * i] * (p.scale * kLog2e) : -INFINITY,
-                  x1 = limit >= 1 ? acc[2 * i + 1] * (p.scale * kLog2e) : -INFINITY;
-            float m = fmaxf(top[i], fmaxf(x0, x1));
-            if (limit >= 0) {
-                sum[i] = sum[i] * exp2_fast(top[i] - m) + exp2_fast(x0 - m) + exp2_fast(x1 - m);
-                top[i] = m;
+            int limit = at[i] - 32 * t - 2 * c; /* the last key that is seen, counted from this lane's first */
+            float most = top[i];
+#pragma unroll
+            for (int k = 0; k < 8; k++) {
+                float &x = acc[k / 2][2 * i + k % 2];
+                x = limit >= k / 2 * 8 + k % 2 ? x * (p.scale * kLog2e) : -INFINITY;
+                most = fmaxf(most, x);
             }
+            sum[i] *= exp2_fast(top[i] - most), top[i] = most;
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                sum[i] += exp2_fast(acc[k / 2][2 * i + k % 2] - most);
         }
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        for (int x = 1; x < 4; x *= 2) {
-            float m2 = __shfl_xor_sync(kAll, top[i], x), s2 = __shfl_xor_sync(kAll, sum[i], x), m = fmaxf(top[i], m2);
-            sum[i] = (sum[i] == 0 ? 0 : sum[i] * exp2_fast(top[i] - m)) + (s2 == 0 ? 0 : s2 * exp2_fast(m2 - m));
-            top[i] = m;
-        }
+        float most = top[i];
+        quad_max(most);
+        sum[i] *= exp2_fast(top[i] - most);
+        quad_add(sum[i]);
         if (c == 0)
-            p.own_mass[((int64_t)blockIdx.x * kHeads + h) * kAsking + i0 + 8 * i] = top[i] + log2f(sum[i]);
+            p.own_mass[((int64_t)blockIdx.x * kHeads + h) * kAsking + i0 + 8 * i] = most + log2f(sum[i]);
     }
 }
 
 template <int D> struct SelectShared {
     char slot[kSelectSlots][Image<D>::kValues]; /* kScored bytes of it, aligned */
     float sum[2][kHeads][2][kTile];             /* [turn][head][warp of the two][entry] */
-    Slots<D, kSelectSlots> slots;
+    Slots<kSelectSlots> slots;
+};
+
+/* The thread that copies images, one at a time, in the order in which they are walked through. */
+template <int D> struct Feeder {
+    const prism_cu_moments &p;
+    SelectShared<D> &sh;
+    Ring<kSelectSlots> ring;
+    int i, n_item, n_tile, left; /* next item; of this one: images, and copies to come */
+    const char *image;
+
+    __device__ __forceinline__ void feed()
+    {
+        while (left == 0) {
+            if (i >= n_item)
+                return;
+            SelectItem item(p.shape, i);
+            QueryBlock block(lengths(p.shape, item.seq), item.u);
+            n_tile = block.exists() ? tiles_for(block.own + 1) : 0, left = 2 * n_tile;
+            image = image_of<D>(p, item.seq, item.kv_head);
+            i += gridDim.x;
+        }
+        int t = left > n_tile ? 2 * n_tile - left : n_tile - left;
+        ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kScored);
+        left--;
+    }
 };
 
 /* A thread holds rows `row` and `row` + 8 of 128: head row / 32 of the item, asking token row % 32. */
 template <int D, class T> struct Selector {
     const prism_cu_moments &p;
     SelectShared<D> &sh;
-    Ring<D, kSelectSlots> ring;
+    Ring<kSelectSlots> ring;
+    Feeder<D> feeder;
     uint32_t q[D / 4], square[4];
 
-    /* Logits of the next image, not finite where a moment or query is not; half the variances beside them. */
-    __device__ __forceinline__ void logits(int t, int own, float (&x)[32], float (&half)[32])
+    /* Entries of the next image that lie in the past: logits, and where `errors` is set the logarithm of sigma^3 with
+     * them, all in units of the scale. Not finite where a moment or query is not; but for `errors` what a moment makes
+     * so, or what lies not in the past, is kLow. */
+    template <bool errors> __device__ __forceinline__ void logits(int left, float (&x)[32])
     {
-        uint32_t at = smem_addr(sh.slot[ring.slot]);
+        const float cap = 6 / p.scale, per_unit = 1 / (p.scale * kLog2e);
+        const char *image = sh.slot[ring.slot];
         ring.wait();
-        wgmma_hold(x), wgmma_hold(half);
-        wgmma_fence();
-#pragma unroll
-        for (int j = 0; j < D / 16; j++)
-            wgmma_tile(x, q + 4 * j, wgmma_desc(at + j / 4 * (kTile * 128) + j % 4 * 32, 0), j > 0);
-        wgmma_tile(half, square, desc32(at + Image<D>::kMeans), 0);
-        wgmma_commit();
+        add_variances<D>(x, square, smem_addr(image));
         wgmma_wait<0>();
-        wgmma_hold(x), wgmma_hold(half);
-        finish_logits<D>(x, half, sh.slot[ring.slot], p.scale * kLog2e, 6 * kLog2e);
-        ring.release();
-        int left = past_entries(own) - t * kTile;
-        if (left < kTile) {
+        wgmma_hold(x);
+        const int first = threadIdx.x % 4 * 2;
+        float bias[16];
 #pragma unroll
-            for (int j = 0; j < 32; j++)
-                if (j / 4 * 8 + threadIdx.x % 4 * 2 + j % 2 >= left)
-                    x[j] = kLow, half[j] = 0;
+        for (int j = 0; j < 8; j++) {
+            float2 b = *(const float2 *)(image + Image<D>::bias(8 * j + first));
+            bias[2 * j] = errors ? b.x : fmaxf(b.x, kLow), bias[2 * j + 1] = errors ? b.y : fmaxf(b.y, kLow);
         }
+        if (!errors && left < kTile) {
+#pragma unroll
+            for (int j = 0; j < 16; j++)
+                bias[j] = first + j / 2 * 8 + j % 2 < left ? bias[j] : kLow;
+        }
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float &y = x[4 * j + i], logit = fmaf(bias[2 * j + i % 2], per_unit, fminf(y, cap));
+                y = errors ? fmaf(log2_fast(y), 1.5f * per_unit, logit) : logit;
+            }
+        }
+        add_means<D>(x, q, smem_addr(image));
+        wgmma_wait<0>();
+        wgmma_hold(x);
+        ring.release();
+        if (threadIdx.x == 0)
+            feeder.feed();
+        __syncwarp();
     }
 
-    /* First walk: log2 of a row's mass, its own block's included; a huge number where that is not finite, so that such
-     * a row has no share in any sum. */
+    /* First walk: log2 of a row's mass, its own block's included, `norm` so far; a huge number where that is not
+     * finite, so that such a row has no share in any sum. Each lane keeps a maximum and a sum of its own. */
     __device__ __forceinline__ void normalise(int n_tile, int own, float (&norm)[2])
     {
+        const float unit = p.scale * kLog2e;
         float top[2] = {kLow, kLow}, sum[2] = {};
         for (int t = 0; t < n_tile; t++) {
-            float x[32], half[32];
-            logits(t, own, x, half);
+            float x[32];
+            logits<false>(past_entries(own) - t * kTile, x);
             float most[2] = {top[0], top[1]};
 #pragma unroll
             for (int j = 0; j < 32; j++)
                 most[j / 2 % 2] = fmaxf(most[j / 2 % 2], x[j]); /* passes over what is not a number */
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                quad_max(most[h]);
-                sum[h] *= exp2_fast(top[h] - most[h]);
+                sum[h] *= exp2_fast((top[h] - most[h]) * unit);
                 top[h] = most[h];
             }
+            float zero[2] = {-top[0] * unit, -top[1] * unit};
 #pragma unroll
             for (int j = 0; j < 32; j++)
-                sum[j / 2 % 2] += exp2_fast(fmaxf(x[j], kLow) - top[j / 2 % 2]);
+                sum[j / 2 % 2] += exp2_fast(fmaf(x[j], unit, zero[j / 2 % 2]));
         }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
+            float most = top[h];
+            quad_max(most);
+            sum[h] *= exp2_fast((top[h] - most) * unit);
             quad_add(sum[h]);
-            float mine = norm[h] - 7, m = fmaxf(top[h], mine);
-            float z = m + log2f(sum[h] * exp2_fast(top[h] - m) + exp2_fast(mine - m));
+            float theirs = most * unit, mine = norm[h] - 7, m = fmaxf(theirs, mine);
+            float z = m + log2f(sum[h] * exp2_fast(theirs - m) + exp2_fast(mine - m));
             norm[h] = fabsf(z) < 1e30f ? z : 1e30f;
         }
     }
 
-    /* Second walk, one image: sums over this warp's rows of sigma^3 p, an entry after another. */
-    __device__ __forceinline__ void add_rows(int t, int own, const float (&norm)[2], const bool (&valid)[2], float *sum)
+    /* Second walk, one image: sums over this warp's rows of sigma^3 p, an entry after another. norm: of p, less what
+     * the units of sigma^3 come to. */
+    __device__ __forceinline__ void add_rows(const float (&norm)[2], float *sum)
     {
         const uint32_t ones[4] = {0x3c003c00, 0x3c003c00, 0x3c003c00, 0x3c003c00};
-        float x[32], half[32];
-        logits(t, own, x, half);
-#pragma unroll
-        for (int j = 0; j < 32; j++) { /* fits f16, and what is not a number stays so */
-            float s2 = half[j] * (2 / kLog2e), s;
-            asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(s) : "f"(s2));
-            x[j] = min_or_nan(s2 * s * exp2_fast(x[j] - norm[j / 2 % 2]), 6e4f);
-        }
+        const float unit = p.scale * kLog2e;
+        float x[32];
+        logits<true>(kTile, x);
 #pragma unroll
         for (int j = 0; j < 8; j++) { /* 8 entries: those of `row`, those of `row` + 8 */
             uint32_t b[2];
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                uint32_t y = pack2<__half>(x[4 * j + 2 * h], x[4 * j + 2 * h + 1]);
-                asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(b[h]) : "r"(valid[h] ? y : 0));
+            for (int h = 0; h < 2; h++) { /* too large for f16: Inf, which no threshold is above */
+                uint32_t y = pack2<__half>(exp2_fast(fmaf(x[4 * j + 2 * h], unit, -norm[h])),
+                                           exp2_fast(fmaf(x[4 * j + 2 * h + 1], unit, -norm[h])));
+                asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(b[h]) : "r"(y));
             }
             float s[4] = {};
             warp_mma<__half>(s, ones, b[0], b[1]);
@@ -220,17 +273,18 @@ template <int D, class T> struct Selector {
         bool exists = block.exists(), mine = h < item.n_head;
         int n_tile = exists ? tiles_for(block.own + 1) : 0;
         int token[2];
-        bool valid[2];
         float norm[2];
 #pragma unroll
         for (int k = 0; k < 2; k++) {
             int at = exists && mine ? block.asking(i0 + 8 * k) : -1;
-            valid[k] = at >= 0, token[k] = valid[k] ? block.first + at : -1;
-            norm[k] = valid[k] ? p.own_mass[((int64_t)i * kHeads + h) * kAsking + i0 + 8 * k] : 0;
+            token[k] = at >= 0 ? block.first + at : -1;
+            norm[k] = at >= 0 ? p.own_mass[((int64_t)i * kHeads + h) * kAsking + i0 + 8 * k] : 1e30f; /* no share */
         }
-        load_rows<D, T>(q, p.q, item.seq, item.head0 + (mine ? h : 0), token);
-        prepare<D, T>(q, square, sh.slots, p.scale);
+        Rows<D> rows;
+        rows.template load<T>(p.q, item.seq, item.head0 + (mine ? h : 0), token);
+        prepare<D, T>(rows, q, square, p.scale);
         normalise(n_tile, block.own, norm);
+        norm[0] -= 1.5f * log2f(2 * p.scale), norm[1] -= 1.5f * log2f(2 * p.scale);
 
         Bitmap map = bitmap_of(s, kBlockKeys);
         int64_t head = (int64_t)item.seq * s.n_head + item.head0 + h;
@@ -239,7 +293,7 @@ template <int D, class T> struct Selector {
         int n_before = block.own * kBlockKeys; /* a longer row prunes less: core/moments.h */
         float least = p.error * block.n_asking() * (n_before > kNear ? (float)kNear / n_before : 1);
         for (int t = 0; t < n_tile; t++) {
-            add_rows(t, block.own, norm, valid, sh.sum[t % 2][h][warp % 2]);
+            add_rows(norm, sh.sum[t % 2][h][warp % 2]);
             sync_some(1 + h, 64); /* the two warps of a head */
             if (warp % 2 == 0 && mine)
                 count += decide(t, sh.sum[t % 2][h], block, least, n.n_kv < p.min_tokens, (uint16_t *)words, n_out);
@@ -259,27 +313,22 @@ template <int D, class T> struct Selector {
 };
 
 template <int D, class T>
-__global__ void __launch_bounds__(kScoreThreads, 1) score(const __grid_constant__ prism_cu_moments p, int n_item)
+__global__ void __launch_bounds__(kScorers, 2) score(const __grid_constant__ prism_cu_moments p, int n_item)
 {
     extern __shared__ __align__(1024) char smem[];
     SelectShared<D> &sh = *(SelectShared<D> *)smem;
-    sh.slots.init();
-    if (threadIdx.x < kScorers) {
-        Selector<D, T> x = {p, sh, {sh.slots, 0, 0}};
-        for (int i = blockIdx.x; i < n_item; i += gridDim.x)
-            x.run(i, SelectItem(p.shape, i));
-    } else if (threadIdx.x == kScorers) {
-        Ring<D, kSelectSlots> ring = {sh.slots, 0, 0};
-        for (int i = blockIdx.x; i < n_item; i += gridDim.x) {
-            SelectItem item(p.shape, i);
-            QueryBlock block(lengths(p.shape, item.seq), item.u);
-            int n_tile = block.exists() ? tiles_for(block.own + 1) : 0;
-            const char *image = image_of<D>(p, item.seq, item.kv_head);
-            for (int walk = 0; walk < 2; walk++)
-                for (int t = 0; t < n_tile; t++)
-                    ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kScored);
-        }
+    if (threadIdx.x == 0) {
+        sh.slots.init();
+        mbar_init_fence();
     }
+    __syncthreads();
+    Ring<kSelectSlots> ring = {sh.slots, 0, 0};
+    Selector<D, T> x = {p, sh, ring, {p, sh, ring, (int)blockIdx.x, n_item, 0, 0, NULL}};
+    for (int i = 0; i < kFed && threadIdx.x == 0; i++)
+        x.feeder.feed();
+    __syncwarp();
+    for (int i = blockIdx.x; i < n_item; i += gridDim.x)
+        x.run(i, SelectItem(p.shape, i));
 }
 
 template <int D, class T> static cudaError_t select_launch(const prism_cu_moments &a, cudaStream_t stream)
@@ -300,7 +349,7 @@ template <int D, class T> static cudaError_t select_launch(const prism_cu_moment
     e = cudaFuncSetAttribute(score<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (e)
         return e;
-    score<D, T><<<min(n_item, device.n_sm), kScoreThreads, bytes, stream>>>(a, n_item);
+    score<D, T><<<min(n_item, 2 * device.n_sm), kScorers, bytes, stream>>>(a, n_item);
     return cudaGetLastError();
 }
 
