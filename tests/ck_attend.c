@@ -197,6 +197,25 @@ static void check_tails(void)
     }
 }
 
+/* bfloat16 throughout, and query blocks of 32, 64, 96 and 128 rows, which some tiers take in strips; several blocks. */
+static void check_strips(void)
+{
+    rng r = ck_rng("attend strips");
+    static const int dims[] = {128, 64, 33, 96};
+    for (int rows = 32; rows <= 128; rows += 32)
+        for (int kind = 0; kind < 3; kind++) {
+            shape s = {.n_seq = 1, .n_head = 2, .n_kv_head = 1, .d = dims[rows / 32 - 1], .page_size = 16};
+            s.block = rows > 64 || kind == 1 ? 128 : 64;
+            s.q_start[0] = 384;
+            s.n_q[0] = rows;
+            s.dtype = s.out_dtype = PRISM_BF16;
+            ck_gpu_fit(&s, kind != 0);
+            test_case *c = case_new(&s, rng_next(&r));
+            check_attend(c, kind, rng_next(&r));
+            case_free(c);
+        }
+}
+
 void ck_attend(void)
 {
     rng r = ck_rng("attend");
@@ -209,4 +228,5 @@ void ck_attend(void)
         case_free(c);
     }
     check_tails();
+    check_strips();
 }

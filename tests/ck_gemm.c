@@ -108,7 +108,7 @@ static void check_equal_columns(const prism_cpu_kernels *kern, int m, int n, int
  * product rounds to odd, which is off by up to a unit and not half of one. Its operands stand as pairs of rows. */
 static void check_gemm_bf16(const prism_cpu_kernels *kern, int m, int n, int k, int gap, bool scaled, rng *r)
 {
-    product p = product_new(kern->panel, m, n, k, gap, scaled, r);
+    product p = product_new(kern->panel_bf16, m, n, k, gap, scaled, r);
     const double unit = kern->isa == PRISM_ISA_NEONBF16 ? 0x1p-23 : 0x1p-24;
     guarded a16 = guarded_new((size_t)((m - 1) * p.lda + k) * 2, 2), b16 = guarded_new((size_t)n * (size_t)k * 2, 64);
     uint16_t *a = a16.data, *b = b16.data;
@@ -121,8 +121,9 @@ static void check_gemm_bf16(const prism_cpu_kernels *kern, int m, int n, int k, 
         }
     for (int l = 0; l < k; l++)
         for (int j = 0; j < n; j++) {
-            uint16_t *pair = b + ((int64_t)(j / kern->panel) * kern->panel * k + l / 2 * 2 * kern->panel);
-            value_encode(PRISM_BF16, p.matrix[l * n + j], &pair[j % kern->panel * 2 + l % 2]);
+            const int panel = kern->panel_bf16;
+            uint16_t *pair = b + ((int64_t)(j / panel) * panel * k + l / 2 * 2 * panel);
+            value_encode(PRISM_BF16, p.matrix[l * n + j], &pair[j % panel * 2 + l % 2]);
             p.matrix[l * n + j] = value_round(PRISM_BF16, p.matrix[l * n + j]);
         }
     kern->gemm_bf16(p.c.data, p.ldc, scaled ? p.alpha.data : NULL, a, p.lda, b, m, n, k);
@@ -151,10 +152,12 @@ static void check_gemm_bf16(const prism_cpu_kernels *kern, int m, int n, int k, 
 
 static void check_gemms_bf16(const prism_cpu_kernels *kern, rng *r)
 {
+    ck_ok(PRISM_MAX_PANEL % kern->panel_bf16 == 0, "%s: bfloat16 panel %d does not divide %d", kern->name,
+          kern->panel_bf16, PRISM_MAX_PANEL);
     for (int m = 1; m <= 67; m += m < 35 ? 1 : 16)
         for (int steps = 1; steps <= 8; steps += steps < 3 ? 1 : 5) {
             const int k = kern->depth_bf16 * steps;
-            check_gemm_bf16(kern, m, kern->panel * rng_range(r, 1, 3), k, rng_range(r, 0, 2), (m + steps) % 2, r);
+            check_gemm_bf16(kern, m, kern->panel_bf16 * rng_range(r, 1, 3), k, rng_range(r, 0, 2), (m + steps) % 2, r);
         }
     check_gemm_bf16(kern, 128, 128, 128, 0, false, r);
     check_gemm_bf16(kern, 127, 128, 64, 1, true, r);

@@ -185,7 +185,7 @@ static void attend_keys(const attend_item *it, const thread_scratch *t, prism_ra
     const prism_problem *p = it->p;
     const prism_operand *op = it->op;
     const int32_t block = p->block_size, m = rows.end - rows.begin, first = it->q.q_start + rows.begin;
-    const int32_t n_row = prism_round_up(n, op->k->panel);
+    const int32_t n_row = prism_round_up(n, op->panel);
     int32_t n_valid[PRISM_MAX_BLOCK];
     for (int32_t r = 0, seen = 0; r < m; r++) {
         while (seen < n && key[seen] <= first + r)
@@ -204,40 +204,105 @@ static void attend_keys(const attend_item *it, const thread_scratch *t, prism_ra
         prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, t->value, m, op->d_pad, n_row);
 }
 
+/* Blocks for a tier that attends over several at once. */
+enum { max_batch = 64, strip_rows = 32 };
+typedef struct batch {
+    int32_t n;
+    prism_key_block block[max_batch];
+} batch;
+
+/* n_valid: as in prism_tile_bf16. The batch is empty after it. */
+static void attend_batch(const attend_item *it, const thread_scratch *t, int32_t m, const int32_t *n_valid,
+                         prism_softmax *state, batch *b)
+{
+    const prism_operand *op = it->op;
+    const prism_tile_bf16 tile = {.query = t->query,
+                                  .block = b->block,
+                                  .n_block = b->n,
+                                  .m = m,
+                                  .n = it->p->block_size,
+                                  .depth = op->depth,
+                                  .d_pad = op->d_pad,
+                                  .scale = op->scale,
+                                  .n_valid = n_valid,
+                                  .logit = t->logit,
+                                  .output = t->output,
+                                  .state = state};
+    if (b->n > 0)
+        op->k->attend_bf16(&tile);
+    b->n = 0;
+}
+
+/* One listed block, step by step. n_valid: keys that a row sees. */
+static void attend_block(const attend_item *it, const thread_scratch *t, int32_t v, int32_t m, const int32_t *n_valid,
+                         prism_softmax *state, float *alpha)
+{
+    const prism_operand *op = it->op;
+    const int32_t block = it->p->block_size;
+    const void *key = prism_operand_at(op, it->a->key, (int64_t)v * block * op->depth);
+    const void *value = prism_operand_at(op, it->a->value, (int64_t)v * block * op->d_pad);
+    prism_operand_product(op, t->logit, block, NULL, t->query, op->depth, key, m, block, op->depth);
+    weigh(op, t, block, m, block, n_valid, state, alpha);
+    if (n_valid[0] < block && !it->a->finite[v])
+        add_values_by_row(op, t, block, value, block, m, n_valid, alpha);
+    else
+        prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, value, m, op->d_pad, block);
+}
+
+/* The listed blocks: a tier that attends over several at once gets its own block by itself, because what other rows'
+ * tokens hold there decides how its values are added, and no row's bits may depend on those. */
+static void attend_list(const attend_item *it, const thread_scratch *t, prism_plan_row list, int32_t m,
+                        const int32_t *n_own, prism_softmax *state, float *alpha)
+{
+    const prism_operand *op = it->op;
+    const int32_t block = it->p->block_size, own = it->q.first_qblk + it->i;
+    const bool in_batches = op->bf16 && op->k->attend_bf16;
+    const int32_t m_pad = prism_round_up(m, strip_rows);
+    int32_t n_before[PRISM_MAX_BLOCK];
+    batch waiting = {.n = 0};
+    for (int32_t r = 0; r < m; r++)
+        n_before[r] = block;
+    for (int64_t n = 0; n < list.n; n++) {
+        const int32_t v = list.index ? list.index[n] : (int32_t)n;
+        if (in_batches && (v == own || waiting.n == max_batch))
+            attend_batch(it, t, m_pad, NULL, state, &waiting);
+        if (!in_batches || (v == own && !it->a->finite[v])) {
+            attend_block(it, t, v, m, v == own ? n_own : n_before, state, alpha);
+            continue;
+        }
+        waiting.block[waiting.n++] =
+            (prism_key_block){prism_operand_at(op, it->a->key, (int64_t)v * block * op->depth),
+                              prism_operand_at(op, it->a->value, (int64_t)v * block * op->d_pad)};
+        if (v == own)
+            attend_batch(it, t, m_pad, n_own, state, &waiting);
+    }
+    attend_batch(it, t, m_pad, NULL, state, &waiting);
+}
+
 static void attend_tile(const attend_item *it, const thread_scratch *t)
 {
     const prism_problem *p = it->p;
     const prism_operand *op = it->op;
     const int32_t block = p->block_size, own = it->q.first_qblk + it->i;
     const prism_range rows = prism_seq_rows(&it->q, it->i, block);
-    const int32_t m = rows.end - rows.begin;
+    const int32_t m = rows.end - rows.begin, m_pad = prism_round_up(m, strip_rows);
     const int64_t row = prism_problem_row(p, it->s, it->h, it->i);
     const prism_plan_row list = prism_plan_get_row(it->plan, row);
     prism_softmax state[PRISM_MAX_BLOCK];
     float alpha[PRISM_MAX_BLOCK];
-    int32_t n_before[PRISM_MAX_BLOCK], n_own[PRISM_MAX_BLOCK]; /* keys a row sees of an earlier block, of its own */
-    for (int32_t r = 0; r < m; r++) {
+    int32_t n_own[PRISM_MAX_BLOCK]; /* keys a row sees of its own block */
+    for (int32_t r = 0; r < m_pad; r++) {
         state[r] = (prism_softmax){-INFINITY, 0};
-        n_before[r] = block;
         n_own[r] = it->q.q_start + rows.begin + r - own * block + 1;
     }
     load_queries(it, rows, t->query);
-    memset(t->output, 0, (size_t)m * (size_t)op->d_pad * sizeof(float));
+    memset(prism_operand_at(op, t->query, (int64_t)m * op->depth), 0,
+           (size_t)(m_pad - m) * (size_t)op->depth * op->bytes);
+    memset(t->output, 0, (size_t)m_pad * (size_t)op->d_pad * sizeof(float));
     if (it->correct)
         prism_correct_start(op->k, it->correct, it->s, it->h, rows, own, list, &it->a->entries, &t->correct, state,
                             t->output);
-    for (int64_t n = 0; n < list.n; n++) {
-        const int32_t v = list.index ? list.index[n] : (int32_t)n;
-        const int32_t *n_valid = v == own ? n_own : n_before;
-        const void *key = prism_operand_at(op, it->a->key, (int64_t)v * block * op->depth);
-        const void *value = prism_operand_at(op, it->a->value, (int64_t)v * block * op->d_pad);
-        prism_operand_product(op, t->logit, block, NULL, t->query, op->depth, key, m, block, op->depth);
-        weigh(op, t, block, m, block, n_valid, state, alpha);
-        if (v == own && !it->a->finite[v])
-            add_values_by_row(op, t, block, value, block, m, n_valid, alpha);
-        else
-            prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, value, m, op->d_pad, block);
-    }
+    attend_list(it, t, list, m, n_own, state, alpha);
     const prism_plan_keys keys = prism_plan_get_keys(it->plan, row);
     for (int64_t n = 0; n < keys.n; n += block)
         attend_keys(it, t, rows, keys.index + n, (int32_t)(keys.n - n < block ? keys.n - n : block), state, alpha);

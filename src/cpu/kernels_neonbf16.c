@@ -23,6 +23,7 @@ static inline uint32_t pair_at(const void *p)
 void prism_cpu_kernels_neonbf16(prism_cpu_kernels *k)
 {
     k->depth_bf16 = 2;
+    k->panel_bf16 = PANEL;
     k->gemm_bf16 = gemm_bf16_neonbf16;
     k->softmax_bf16 = softmax_bf16_neonbf16;
 }

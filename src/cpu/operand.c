@@ -16,6 +16,7 @@ prism_operand prism_operand_make(const prism_cpu_kernels *k, const prism_problem
         .bytes = bf16 ? sizeof(uint16_t) : sizeof(float),
         .d = d,
         .depth = bf16 ? prism_round_up(d, k->depth_bf16) : d,
+        .panel = bf16 ? k->panel_bf16 : k->panel,
         .d_pad = prism_round_up(d, PRISM_MAX_PANEL),
         .q_factor = bf16 ? 1.0f : p->scale * log2_e,
         .scale = bf16 ? p->scale * log2_e : 1.0f,
@@ -53,7 +54,7 @@ void prism_operand_load_rows(const prism_operand *op, const prism_tensor *x, int
 /* Words of four bytes: a float32, or a pair of bfloat16 of one token. out[l][j] = rows[first + j][l] */
 void prism_operand_pack_keys(const prism_operand *op, const void *rows, int32_t n, void *keys)
 {
-    const int32_t width = op->k->panel, n_word = (int32_t)((size_t)op->depth * op->bytes / sizeof(uint32_t));
+    const int32_t width = op->panel, n_word = (int32_t)((size_t)op->depth * op->bytes / sizeof(uint32_t));
     const uint32_t *in = rows;
     uint32_t *out = keys;
     for (int32_t first = 0; first < n; first += width, in += (int64_t)width * n_word)
@@ -64,7 +65,7 @@ void prism_operand_pack_keys(const prism_operand *op, const void *rows, int32_t 
 
 static void pack_values_f32(const prism_operand *op, const float *rows, int32_t n, float *out)
 {
-    const int32_t width = op->k->panel, d = op->depth;
+    const int32_t width = op->panel, d = op->depth;
     for (int32_t first = 0; first < op->d_pad; first += width)
         for (int32_t i = 0; i < n; i++)
             for (int32_t j = first; j < first + width; j++)
@@ -73,7 +74,7 @@ static void pack_values_f32(const prism_operand *op, const float *rows, int32_t 
 
 static void pack_values_bf16(const prism_operand *op, const uint16_t *rows, int32_t n, uint16_t *out)
 {
-    const int32_t width = op->k->panel, d = op->depth;
+    const int32_t width = op->panel, d = op->depth;
     for (int32_t first = 0; first < op->d_pad; first += width)
         for (int32_t i = 0; i < n; i += 2) {
             const uint16_t *row = rows + (int64_t)i * d;
@@ -98,7 +99,7 @@ void prism_operand_pack_values(const prism_operand *op, const void *rows, int32_
 
 void prism_operand_clear_value(const prism_operand *op, void *values, int32_t n, int32_t j)
 {
-    const int32_t width = op->k->panel;
+    const int32_t width = op->panel;
     for (int32_t first = 0; first < op->d_pad; first += width) {
         char *panel = prism_operand_at(op, values, (int64_t)first * n);
         if (!op->bf16)

@@ -17,6 +17,7 @@ typedef struct prism_operand {
     size_t bytes;   /* of an element */
     int32_t d;      /* d_head */
     int32_t depth;  /* d, rounded up to what the products take */
+    int32_t panel;  /* columns */
     int32_t d_pad;  /* d, rounded up to panels, whatever the tier */
     float q_factor; /* that Q is multiplied with when it is loaded; 1 for bfloat16: Q stays exact */
     float scale;    /* that logits are multiplied with; 1 for float32 */

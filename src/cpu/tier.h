@@ -20,6 +20,23 @@ typedef struct prism_softmax {
     float max, sum;
 } prism_softmax;
 
+/* Attention of a tile of queries over some blocks of n keys each, in bfloat16: logits = query keys, weights,
+ * output = alpha output + weights values. */
+typedef struct prism_key_block {
+    const uint16_t *key, *value; /* packed as in gemm_bf16 */
+} prism_key_block;
+
+typedef struct prism_tile_bf16 {
+    const uint16_t *query; /* [m][depth] */
+    const prism_key_block *block;
+    int32_t n_block, m, n, depth, d_pad;
+    float scale;
+    const int32_t *n_valid; /* [m] keys that a row sees of the only block; NULL: every row sees every key */
+    float *logit;           /* scratch, [n][n] */
+    float *output;          /* [m][d_pad] */
+    prism_softmax *state;   /* [m] */
+} prism_tile_bf16;
+
 typedef struct prism_cpu_kernels {
     const char *name;
     prism_isa isa;
@@ -47,14 +64,19 @@ typedef struct prism_cpu_kernels {
     void (*softmax)(float *logit, int64_t ld, int32_t m, int32_t n, const int32_t *n_valid, prism_softmax *state,
                     float *alpha);
 
-    /* Products of bfloat16 with sums in float32, in tiers that have such dot products; else NULL. As gemm, but panels
-     * hold pairs of rows, [k / 2][panel][2], k a multiple of depth_bf16, and weights that stand beside the logits:
+    /* Products of bfloat16 with sums in float32, in tiers that have such dot products; else NULL. As gemm, but b is
+     * packed in panels of panel_bf16 columns of pairs of rows, [k / 2][panel_bf16][2], k a multiple of depth_bf16, n of
+     * panel_bf16; and weights that stand beside the logits:
      * weight = 2^(scale * logit - max), rounded to bfloat16 after it was summed. Subnormal operands and sums are 0. */
-    int32_t depth_bf16;
+    int32_t depth_bf16, panel_bf16;
     void (*gemm_bf16)(float *c, int64_t ldc, const float *alpha, const uint16_t *a, int64_t lda, const uint16_t *b,
                       int32_t m, int32_t n, int32_t k);
     void (*softmax_bf16)(uint16_t *weight, float *logit, int64_t ld, int32_t m, int32_t n, float scale,
                          const int32_t *n_valid, prism_softmax *state, float *alpha);
+
+    /* The three steps in one, where a tier gains by it; else NULL. m is a multiple of 32, n of 64. Of a single block it
+     * gives the bits that gemm_bf16, softmax_bf16 and gemm_bf16 give. */
+    void (*attend_bf16)(const prism_tile_bf16 *tile);
 
     /* x[j] *= factor; returns the largest; *finite = all of them are. */
     float (*scale_max)(float *x, int32_t n, float factor, bool *finite);
