@@ -15,7 +15,7 @@ cuda: ## the same with the CUDA backend (needs nvcc 12 or later; runs where ther
 	@cmake -S . -B $(BUILD) -DPRISM_TESTS=OFF -DPRISM_CUDA=ON >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS)
 
-demo: all ## answer a 16K-token prompt with Prism and with full attention, and compare
+demo: all ## answer a 16K-token prompt with sparse and with full attention, and compare
 	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 10 --compare dense
 
 ggml: ## build/libggml-prism.so, the llama.cpp plug-in: docs/llamacpp.md (needs CMake and a C compiler only)

@@ -81,7 +81,7 @@ enum {
     "none)\n"                                                                                                          \
     "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, "           \
     "min_tokens,\n"                                                                                                    \
-    "                         and a method's own (docs/methods.md), e.g. xattn_threshold=0.8\n" CLI_DEVICE_HELP        \
+    "                         and a method's own (docs/methods.md), e.g. moments_error=0.03\n" CLI_DEVICE_HELP         \
     "  --json                 one JSON object on stdout, for machines\n"                                               \
     "  -h, --help             this text\n"
 

@@ -10,7 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *what;
 } commands[] = {
-    {"run", cli_run, "answer a long prompt, by Prism and, to compare, by full attention"},
+    {"run", cli_run, "answer a long prompt, by sparse and, to compare, by full attention"},
     {"attend", cli_attend, "attention over tensors in a safetensors file: mask and output"},
     {"info", cli_info, "this machine: kernel tiers, the one in use, threads, build"},
     {"convert", cli_convert, "a Hugging Face model directory to one GGUF file"},

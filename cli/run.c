@@ -21,7 +21,8 @@ static const char help[] =
     "  --key KEY              which record (the first)\n"
     "  -n, --n-predict N      tokens to answer with (64); an end-of-text token ends it earlier\n"
     "  --compare M2           run with method M2 too: speed-up, whether the answers agree, KL divergence\n"
-    "  --chunk N              prefill in steps of at most N tokens, each but the last ending on a block boundary\n"
+    "  --chunk N              prefill in steps of at most N tokens, at least a block, all but the last ending on a\n"
+    "                         block boundary\n"
     "  --max-tokens-in N      keep only the last N tokens of a longer prompt\n"
     "  --plan FILE            write the block plan of every layer to FILE, safetensors: layer.I u8 [head][row][block]\n"
     "" CLI_METHOD_HELP "\n"
@@ -259,13 +260,20 @@ static int parse_option(run_args *args, int o, char *const *argv)
     return code >= 0 ? code : cli_bad_option(argv, "run");
 }
 
+/* Methods that top_p steers. */
+static bool keeps_mass(prism_method method)
+{
+    return method == PRISM_METHOD_PRISM || method == PRISM_METHOD_MEANPOOL;
+}
+
 static int check_args(const run_args *args, int argc, char *const *argv)
 {
     if (optind < argc)
         return cli_fail(EXIT_USAGE, "unexpected argument '%s': 'prism run --help' tells more", argv[optind]);
     if (!args->model)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
-    if (args->method.names_top_p && !args->method.names_method)
+    if (args->method.names_top_p && !keeps_mass(args->method.options.method) &&
+        !(args->compares && keeps_mass(args->compared)))
         return cli_fail(EXIT_USAGE, "top_p is an option of methods prism and meanpool: name one with --method");
     if (!!args->file + !!args->text + !!args->ruler != 1)
         return cli_fail(EXIT_USAGE, "give the prompt by one of -f, -p, --ruler-json");

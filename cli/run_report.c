@@ -120,7 +120,10 @@ cJSON *run_to_json(const run_args *args, const run_result *results, int n_result
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "model", args->model);
     cJSON_AddNumberToObject(o, "prompt_tokens", n_prompt);
+    static const char *const corrections[] = {"default", "none", "mean", "moments"};
     cJSON_AddNumberToObject(o, "top_p", (double)args->method.options.top_p);
+    cJSON_AddNumberToObject(o, "moments_error", (double)args->method.options.moments_error);
+    cJSON_AddStringToObject(o, "correct", corrections[args->method.options.correct]);
     cJSON_AddNumberToObject(o, "block_size", args->method.options.block_size);
     cJSON_AddStringToObject(o, "calibration",
                             args->method.options.calibration == PRISM_CALIBRATION_GLOBAL ? "global" : "causal");

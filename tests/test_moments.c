@@ -1,4 +1,4 @@
-/* Second moments: pooled state, estimates, selection and correction, judged by the oracle (oracle_moments.h), by closed
+/* Moments: pooled state, estimates, selection and correction, judged by the oracle (oracle_moments.h), by closed
  * forms and by full attention. */
 #include <float.h>
 #include <math.h>

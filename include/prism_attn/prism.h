@@ -266,7 +266,8 @@ typedef struct prism_options {
     float top_p;        /* (0, 1]; 1 is dense. Methods prism and meanpool */
     float top_p_high;   /* a band's own threshold, 0: top_p. Method prism */
     float top_p_low;
-    int32_t keep_sink;        /* always keep block 0. Not minference and flashprefill: they keep their own sinks */
+    int32_t keep_sink;        /* always keep block 0. Not minference and flashprefill, which keep their own sinks, nor
+                                 moments where it corrects: block 0's farthest tokens are exact there */
     int32_t keep_own;         /* always keep the block of the row's own positions. Not the same two */
     int32_t min_tokens;       /* sequences whose keys are fewer take the dense plan; -1: the measured default */
     const prism_bands *bands; /* method prism: required; borrowed for the call */

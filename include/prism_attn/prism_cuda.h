@@ -6,8 +6,9 @@
  * not be built for CUDA, and the same binary runs where there is no GPU.
  *
  * On such a context
- *   - the data of all tensors, pooled->key_sum, the workspace, and the arrays n_q_of, n_kv_of, q_start_of, row_start
- * and page_table are in memory that the GPU can read; structs and prism_pooled itself are in the host's.
+ *   - the data of all tensors, pooled->key_sum and the arrays of pooled->moments, the workspace, and the arrays n_q_of,
+ * n_kv_of, q_start_of, row_start and page_table are in memory that the GPU can read; structs and prism_pooled itself
+ * are in the host's.
  *   - prism_plan_build(), prism_attend(), prism_attention() without stats and prism_pool_append() start work on the
  *     context's stream and return: they neither allocate nor wait, and may be captured in a CUDA graph. A failure of a
  *     kernel while it runs shows in a later call, as always with CUDA.
@@ -17,8 +18,8 @@
  * device, and prism_plan_read() and the counts say so (PRISM_PATH_DENSE_OVERFLOW). max_density 0 excludes that.
  *   - prism_plan_read(), prism_plan_mask(), prism_plan_from_mask() and prism_attention() with stats wait for the
  * stream.
- *   - methods prism, meanpool and dense; queries and keys of one type with stride_dim 1. What is not computed there is
- *     refused with UNSUPPORTED and a sentence.
+ *   - methods prism, moments, meanpool and dense; queries and keys of one type with stride_dim 1. What is not computed
+ * there is refused with UNSUPPORTED and a sentence.
  */
 #ifndef PRISM_ATTN_PRISM_CUDA_H
 #define PRISM_ATTN_PRISM_CUDA_H
@@ -46,7 +47,8 @@ PRISM_API prism_status prism_cuda_describe(int32_t device, prism_cuda_info *info
 PRISM_API prism_status prism_cuda_set_stream(prism_ctx *ctx, void *stream);
 
 /* The kernel that the last attention on ctx ran: "sm90" (wgmma), "sm80" (mma), "any" (no tensor cores: other head
- * dimensions, float32, odd strides; many times slower), "" before the first. docs/cuda.md says which call gets which. */
+ * dimensions, float32, odd strides; many times slower), "" before the first. docs/cuda.md says which call gets which.
+ */
 PRISM_API const char *prism_cuda_attend_kernel(const prism_ctx *ctx);
 
 /* A plan where the device keeps it; of the last build, valid once the stream has come so far. Pointers are the plan's.

@@ -274,7 +274,8 @@ prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, i
 {
     const char *problem = prism_options_problem(options);
     if (problem)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.%s is out of range", problem);
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.%s is out of range, or not for method %s", problem,
+                          prism_method_name(options->method) ? prism_method_name(options->method) : "?");
     if (!prism_method_get(options->method)->needs_bands)
         return PRISM_OK;
     const prism_bands *b = options->bands;

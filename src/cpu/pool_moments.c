@@ -2,11 +2,11 @@
  * pool, for moments (docs/moments.md, "State"):
  *
  *   queries            -> running sums of sampled queries, block after block
- *   K, V, mean query   -> mean and variance of a whole block's keys and mean of its values, tilted by e^(mean query .
- * key)
+ *   K, V, mean query   -> mean and variance of a whole block's keys and mean of its values, with weights
+ *                         e^(mean query . key)
  *
- * A block's moments are made once, when its last key comes, from all its tokens: however the prompt is cut, the bits
- * are the same.
+ * A block's moments are made once, when its last key comes, from all its tokens: however a prompt is cut that is seen
+ * from its start, the bits are the same.
  */
 #include <string.h>
 
