@@ -6,7 +6,8 @@
  * A CTA takes one query block of one head, all its tokens; the walk is that of attention, over entries in place of
  * keys. One warp fetches images; three look up what a row lists, one row each in turn, and turn counts into biases,
  * -inf for entries that are not the row's to correct. Two warpgroups of 64 rows compute: variances, then biases, then
- * means go into one accumulator, and the means of image n + 1 queue up behind the values of image n.
+ * means go into one accumulator. Products of image n + 1 run beside the weights of image n, and the values of n beside
+ * the first half of the next weights; the first products of an item run beside the end of the item before it.
  */
 #include "cuda/device.cuh"
 #include "cuda/moments_score.cuh"
@@ -19,18 +20,23 @@ constexpr int kMaxWords = 2 * 264; /* of one row's entries */
 constexpr float kSlack = 8;        /* log2 of the largest weight */
 
 struct CorrectItem {
-    int seq, head, u;
+    int seq, head, n_tile; /* images that it walks through */
     int64_t row;
-    __device__ __forceinline__ CorrectItem(const prism_cu_shape &s, int i) /* late query blocks first */
+    QueryBlock block;
+    __device__ __forceinline__ CorrectItem(const prism_cu_shape &s, int i, bool full) /* late query blocks first */
+        : CorrectItem(s, s.n_qblk - 1 - i / (s.n_seq * s.n_head), i % (s.n_seq * s.n_head), full)
     {
-        int heads = s.n_seq * s.n_head;
-        u = s.n_qblk - 1 - i / heads, head = i % heads % s.n_head, seq = i % heads / s.n_head;
-        row = ((int64_t)seq * s.n_head + head) * s.n_qblk + u;
     }
-    /* Images that it walks through. */
-    static __device__ __forceinline__ int tiles(const QueryBlock &block, bool full)
+    __device__ __forceinline__ CorrectItem(const prism_cu_shape &s, int u, int head_of_all, bool full)
+        : seq(head_of_all / s.n_head), head(head_of_all % s.n_head), row((int64_t)head_of_all * s.n_qblk + u),
+          block(lengths(s, seq), u)
     {
-        return !full && block.exists() && block.own ? tiles_for(block.own) : 0;
+        n_tile = !full && block.exists() && block.own ? tiles_for(block.own) : 0;
+    }
+    /* A token of the call by its offset in the query block, or -1. */
+    __device__ __forceinline__ int token(int at) const
+    {
+        return at >= block.begin && at < block.end ? block.first + at : -1;
     }
 };
 
@@ -43,7 +49,7 @@ template <int D> struct CorrectShared {
 };
 
 /* A warp that makes biases of every third item's images. */
-template <int D> struct Looker {
+template <int D, class T> struct Looker {
     const prism_cu_moments &p;
     CorrectShared<D> &sh;
     Ring<kCorrectSlots> ring;
@@ -51,12 +57,12 @@ template <int D> struct Looker {
     uint32_t phase;
 
     /* Bits of the entries in the past that the row does not list. */
-    __device__ __forceinline__ void find_pruned(const CorrectItem &item, const QueryBlock &block, int n_tile)
+    __device__ __forceinline__ void find_pruned(const CorrectItem &item)
     {
-        int n = past_entries(block.own);
+        int n = past_entries(item.block.own);
         uint32_t *pruned = sh.pruned[me];
         __syncwarp(); /* nobody reads the last row's */
-        for (int i = lane; i < 2 * n_tile; i += 32) {
+        for (int i = lane; i < 2 * item.n_tile; i += 32) {
             int left = n - 32 * i;
             pruned[i] = left >= 32 ? kAll : left > 0 ? (1u << left) - 1 : 0;
         }
@@ -65,28 +71,36 @@ template <int D> struct Looker {
 #pragma unroll 4
         for (int64_t i = from + lane; i < to; i += 32) {
             int b = __ldg(p.index + i), e = b + kSingles;
-            if (b < block.own)
+            if (b < item.block.own)
                 atomicAnd(&pruned[e / 32], ~(1u << e % 32));
             if (b == 0)
                 atomicAnd(&pruned[0], ~0xffffu);
         }
         __syncwarp();
     }
+    /* The item's queries come to L2. */
+    __device__ __forceinline__ void prefetch(const CorrectItem &item)
+    {
+        for (int at = lane; at < kBlockKeys; at += 32) {
+            int token = item.token(at);
+            const T *q = (const T *)p.q.data + item.head * p.q.stride_head;
+            for (int j = 0; j < D && token >= 0; j += 64)
+                prefetch_l2(q + token_offset(p.q, item.seq, token) + j);
+        }
+    }
     __device__ __forceinline__ void run(int n_item, bool full)
     {
         for (int i = blockIdx.x, turn = 0; i < n_item; i += gridDim.x, turn = turn + 1 == kLookers ? 0 : turn + 1) {
-            CorrectItem item(p.shape, i);
-            QueryBlock block(lengths(p.shape, item.seq), item.u);
-            int n_tile = CorrectItem::tiles(block, full);
+            CorrectItem item(p.shape, i, full);
             if (turn != me) {
-                ring.skip(n_tile);
+                ring.skip(item.n_tile);
                 continue;
             }
-            if (n_tile)
-                find_pruned(item, block, n_tile);
+            if (item.n_tile)
+                prefetch(item), find_pruned(item);
             mbar_wait(smem_addr(&sh.turn[me]), phase);
             phase ^= 1;
-            for (int t = 0; t < n_tile; t++) {
+            for (int t = 0; t < item.n_tile; t++) {
                 ring.wait();
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
@@ -115,21 +129,9 @@ template <int D, class T> struct Corrector {
     uint32_t q[D / 4], square[4], e[16];
     float o[D / 2], top[2], sum[2], fade[2]; /* top: in units of the scale */
 
-    /* Queries of item i, if there is one that has any use for them. */
-    __device__ __forceinline__ void load(Rows<D> &rows, int i, int n_item, bool full)
+    __device__ __forceinline__ void load(Rows<D> &rows, const CorrectItem &item)
     {
-        if (i >= n_item)
-            return;
-        CorrectItem item(p.shape, i);
-        QueryBlock block(lengths(p.shape, item.seq), item.u);
-        if (!CorrectItem::tiles(block, full))
-            return;
-        int token[2];
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            int at = row + 8 * h;
-            token[h] = at >= block.begin && at < block.end ? block.first + at : -1;
-        }
+        const int token[2] = {item.token(row), item.token(row + 8)};
         rows.template load<T>(p.q, item.seq, item.head, token);
     }
 
@@ -236,15 +238,14 @@ template <int D, class T> struct Corrector {
         release(old);
     }
 
-    /* From the first image to the last, which is left half weighed. Returns its slot. */
-    __device__ __forceinline__ int walk(int n_tile, float (&x)[32])
+    /* From the first image, whose logits are in y, to the last, which is left half weighed in x. Returns its slot. */
+    __device__ __forceinline__ int walk(int n_tile, float (&x)[32], float (&y)[32])
     {
-        float y[32];
         int left = n_tile - 1, slot = ring.slot;
-        begin(y);
-        wgmma_wait<0>();
-        go_on(y);
-        wgmma_wait<0>();
+#pragma unroll
+        for (int j = 0; j < D / 2; j++)
+            o[j] = 0;
+        top[0] = top[1] = kLow, sum[0] = sum[1] = 0;
         exponents(x, y);
         ring.next();
         if (left) {
@@ -260,18 +261,19 @@ template <int D, class T> struct Corrector {
     }
 
     /* A row whose query is not finite has a sum that is not a number, and gets nothing. */
-    __device__ __forceinline__ void write(const CorrectItem &item, const QueryBlock &block)
+    __device__ __forceinline__ void write(const CorrectItem &item)
     {
         int c = threadIdx.x % 4;
+        quad_add(sum[0]), quad_add(sum[1]);
+        int64_t lse = (p.lse_row_start ? p.lse_row_start[item.seq] * p.lse_stride_token : item.seq * p.lse_stride_seq) +
+                      item.head * p.lse_stride_head;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            quad_add(sum[h]);
-            int at = row + 8 * h;
-            if (at < block.begin || at >= block.end)
-                continue;
-            int token = block.first + at;
+            int token = item.token(row + 8 * h);
             bool some = sum[h] > 0;
             float f = 1 / sum[h];
+            if (token < 0)
+                continue;
             T *out = (T *)p.init_o + token_offset(p.o, item.seq, token) + item.head * p.o.stride_head + 8 * c;
 #pragma unroll
             for (int i = 0; i < D / 32; i++) {
@@ -281,39 +283,70 @@ template <int D, class T> struct Corrector {
                     w[k] = some ? pack2<T>(o[16 * i + 4 * k + 2 * h] * f, o[16 * i + 4 * k + 2 * h + 1] * f) : 0;
                 *(uint4 *)(out + 32 * i) = make_uint4(w[0], w[1], w[2], w[3]);
             }
-            int64_t first =
-                p.lse_row_start ? p.lse_row_start[item.seq] * p.lse_stride_token : item.seq * p.lse_stride_seq;
             if (c == 0)
-                p.init_lse[first + token * p.lse_stride_token + item.head * p.lse_stride_head] =
-                    some ? top[h] * p.scale + (log2f(sum[h]) + 7) / kLog2e : -INFINITY;
+                p.init_lse[lse + token * p.lse_stride_token] =
+                    some ? top[h] * p.scale + (log2_fast(sum[h]) + 7) / kLog2e : -INFINITY;
         }
     }
+    __device__ __forceinline__ void write_nothing(const CorrectItem &item)
+    {
+#pragma unroll
+        for (int j = 0; j < D / 2; j++)
+            o[j] = 0;
+        sum[0] = sum[1] = 0;
+        write(item);
+    }
 
-    __device__ __forceinline__ void run(int n_item, bool full)
+    /* Logits y of an item's first image, with nothing beside them. */
+    __device__ __forceinline__ void first(const CorrectItem &item, float (&y)[32])
     {
         Rows<D> rows;
-        load(rows, blockIdx.x, n_item, full);
+        load(rows, item);
+        prepare<D, T>(rows, q, square, p.scale);
+        begin(y);
+        wgmma_wait<0>();
+        go_on(y);
+        wgmma_wait<0>();
+    }
+    /* The last values of an item run beside the first variances of the next, whose first means run while results are
+     * written. */
+    __device__ __forceinline__ void run(int n_item, bool full)
+    {
+        float x[32], y[32];
+        CorrectItem item(p.shape, blockIdx.x, full);
+        if (item.n_tile)
+            first(item, y);
         for (int i = blockIdx.x; i < n_item; i += gridDim.x) {
-            CorrectItem item(p.shape, i);
-            QueryBlock block(lengths(p.shape, item.seq), item.u);
-            int n_tile = CorrectItem::tiles(block, full), slot;
-            float x[32];
-#pragma unroll
-            for (int j = 0; j < D / 2; j++)
-                o[j] = 0;
-            top[0] = top[1] = kLow, sum[0] = sum[1] = 0;
-            if (n_tile) {
-                prepare<D, T>(rows, q, square, p.scale);
-                slot = walk(n_tile, x);
+            bool last = i + gridDim.x >= n_item;
+            CorrectItem next(p.shape, last ? i : i + gridDim.x, full || last);
+            if (!item.n_tile) {
+                write_nothing(item);
+                if (next.n_tile)
+                    first(next, y);
+                item = next;
+                continue;
             }
-            load(rows, i + gridDim.x, n_item, full); /* the next item's, which arrive behind the rest of this one */
-            if (n_tile) {
+            int slot = walk(item.n_tile, x, y);
+            if (next.n_tile) {
+                Rows<D> rows;
+                load(rows, next);
+                finish(x, slot);
+                prepare<D, T>(rows, q, square, p.scale);
+                begin(y);
+                wgmma_wait<0>();
+                wgmma_hold(o);
+                release(slot);
+                go_on(y);
+                write(item);
+                wgmma_wait<0>();
+            } else {
                 finish(x, slot);
                 wgmma_wait<0>();
                 wgmma_hold(o);
                 release(slot);
+                write(item);
             }
-            write(item, block);
+            item = next;
         }
     }
 };
@@ -343,15 +376,14 @@ __global__ void __launch_bounds__(kCorrectThreads, 1) correct(const __grid_const
     }
     regs_shrink<40>();
     if (warp > kScorers / 32) {
-        Looker<D> x = {p, sh, {sh.slots, 0, 0}, warp - kScorers / 32 - 1, lane, 0};
+        Looker<D, T> x = {p, sh, {sh.slots, 0, 0}, warp - kScorers / 32 - 1, lane, 0};
         x.run(n_item, full);
     } else if (lane == 0) {
         Ring<kCorrectSlots> ring = {sh.slots, 0, 0};
         for (int i = blockIdx.x; i < n_item; i += gridDim.x) {
-            CorrectItem item(p.shape, i);
-            int n_tile = CorrectItem::tiles(QueryBlock(lengths(p.shape, item.seq), item.u), full);
+            CorrectItem item(p.shape, i, full);
             const char *image = image_of<D>(p, item.seq, item.head / (p.shape.n_head / p.shape.n_kv_head));
-            for (int t = 0; t < n_tile; t++)
+            for (int t = 0; t < item.n_tile; t++)
                 ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kBytes);
         }
     }

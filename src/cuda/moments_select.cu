@@ -50,16 +50,18 @@ __global__ void __launch_bounds__(kScorers, 4) own_mass(const __grid_constant__ 
     bool mine = h < item.n_head;
     int at[2] = {block.asking(i0), block.asking(i0 + 8)};
     const int token[2] = {at[0] < 0 ? -1 : block.first + at[0], at[1] < 0 ? -1 : block.first + at[1]};
+#pragma unroll
+    for (int i = threadIdx.x; i < kBlockKeys * (D / 8); i += kScorers) { /* past the last key: zeros */
+        int b = i / (D / 8), j = i % (D / 8) * 8, token = block.own * kBlockKeys + b;
+        const T *from = (const T *)p.k.data + item.kv_head * p.k.stride_head + j +
+                        token_offset(p.k, item.seq, min(token, n.n_kv - 1));
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_addr(&key[b][j])), "l"(from),
+                     "r"(token < n.n_kv ? 16 : 0)
+                     : "memory");
+    }
     Rows<D> rows;
     rows.template load<T>(p.q, item.seq, item.head0 + (mine ? h : 0), token);
-    for (int i = threadIdx.x; i < kBlockKeys * (D / 8); i += kScorers) {
-        int b = i / (D / 8), j = i % (D / 8) * 8;
-        uint4 x = make_uint4(0, 0, 0, 0);
-        if (block.own * kBlockKeys + b < n.n_kv)
-            x = __ldg((const uint4 *)((const T *)p.k.data + item.kv_head * p.k.stride_head +
-                                      token_offset(p.k, item.seq, block.own * kBlockKeys + b) + j));
-        *(uint4 *)&key[b][j] = x;
-    }
+    asm volatile("cp.async.wait_all;" ::: "memory");
     __syncthreads();
     if (!mine)
         return;
@@ -106,6 +108,7 @@ __global__ void __launch_bounds__(kScorers, 4) own_mass(const __grid_constant__ 
 template <int D> struct SelectShared {
     char slot[kSelectSlots][Image<D>::kValues]; /* kScored bytes of it, aligned */
     float sum[2][kHeads][2][kTile];             /* [turn][head][warp of the two][entry] */
+    int count[kHeads][2];
     Slots<kSelectSlots> slots;
 };
 
@@ -241,27 +244,22 @@ template <int D, class T> struct Selector {
         }
     }
 
-    /* Bits of one image's entries for one head, by one warp; returns how many. Entry e is block e - 16, so half words
-     * of the bitmap shift by one. */
+    /* Bits of half an image's entries for one head, by one warp; returns how many. Entry e is block e - 16, so half
+     * words of the bitmap shift by one. */
     __device__ __forceinline__ int decide(int t, const float (*sum)[kTile], const QueryBlock &block, float least,
                                           bool all, uint16_t *out, int n_out)
     {
-        int n = 0, lane = threadIdx.x % 32;
+        int lane = threadIdx.x % 32, half = threadIdx.x / 32 % 2, e = 32 * half + lane, v = t * kTile + e - kSingles;
+        float error = sum[0][e] + sum[1][e];
         /* A single token whose logit is not finite keeps block 0. */
-        bool sink = p.keep_sink || __any_sync(kAll, t == 0 && lane < kSingles && isnan(sum[0][lane] + sum[1][lane]));
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int e = 32 * i + lane, v = t * kTile + e - kSingles;
-            bool keep = v >= 0 && v <= block.own &&
-                        ((v < block.own && !(sum[0][e] + sum[1][e] < least)) || (v == block.own && p.keep_own) ||
-                         (v == 0 && sink) || all);
-            uint32_t w = __ballot_sync(kAll, keep);
-            int to = 4 * t - 1 + 2 * i + lane;
-            if (lane < 2 && to >= 0 && to < n_out)
-                out[to] = (uint16_t)(w >> 16 * lane);
-            n += __popc(w);
-        }
-        return n;
+        bool sink = t == 0 && (p.keep_sink || __any_sync(kAll, e < kSingles && isnan(error)));
+        bool keep = v >= 0 && v <= block.own &&
+                    ((v < block.own && !(error < least)) || (v == block.own && p.keep_own) || (v == 0 && sink) || all);
+        uint32_t w = __ballot_sync(kAll, keep);
+        int to = 4 * t - 1 + 2 * half + lane;
+        if (lane < 2 && to >= 0 && to < n_out)
+            out[to] = (uint16_t)(w >> 16 * lane);
+        return __popc(w);
     }
 
     __device__ __forceinline__ void run(int i, const SelectItem &item)
@@ -295,10 +293,14 @@ template <int D, class T> struct Selector {
         for (int t = 0; t < n_tile; t++) {
             add_rows(norm, sh.sum[t % 2][h][warp % 2]);
             sync_some(1 + h, 64); /* the two warps of a head */
-            if (warp % 2 == 0 && mine)
+            if (mine)
                 count += decide(t, sh.sum[t % 2][h], block, least, n.n_kv < p.min_tokens, (uint16_t *)words, n_out);
         }
+        if (lane == 0)
+            sh.count[h][warp % 2] = count;
         sync_some(1 + h, 64);
+        count = sh.count[h][0] + sh.count[h][1];
+        sync_some(1 + h, 64); /* both have read */
         if (warp % 2 || !mine)
             return;
         for (int k = max(0, 4 * n_tile - 1) + lane; k < n_out; k += 32)
