@@ -33,7 +33,7 @@ def test_same_plans_as_the_command(bundled, command, tmp_path):
     prompt = tmp_path / "prompt.txt"
     prompt.write_text(TEXT.read_text(encoding="utf-8")[:8000], encoding="utf-8")
     files = ["-m", MODEL, "-f", prompt, "--plan", tmp_path / "plan.safetensors", "-n", "0"]
-    subprocess.run([command, "run", *files, "-o", "min_tokens=0"], check=True)
+    subprocess.run([command, "run", *files, "--method", "prism", "-o", "min_tokens=0"], check=True)
     theirs = load_file(tmp_path / "plan.safetensors")
     pt.enable(model, min_tokens=0)
     ids = tokenizer(prompt.read_text(encoding="utf-8"), return_tensors="pt").input_ids
