@@ -90,11 +90,15 @@ prism_status prism_pooled_moments_init(prism_pooled *pooled, int32_t n_kv_head, 
 
 /* --------------------------------------------------------------------------------------------- workspace ---- */
 
+static bool corrects(const prism_options *o)
+{
+    return prism_options_correction(o) != PRISM_CORRECTION_NONE;
+}
+
 /* attends: the plan is attended in the same call, which needs what pruned blocks contribute. */
 static bool needs_moments(const prism_options *o, bool attends)
 {
-    return prism_method_get(o->method)->needs_moments ||
-           (attends && prism_options_correction(o) != PRISM_CORRECTION_NONE);
+    return prism_method_get(o->method)->needs_moments || (attends && corrects(o));
 }
 
 static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, bool attends,
@@ -135,27 +139,22 @@ static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const pri
 }
 
 /* Scratch of attending, and before it the moments that a correction reads. */
-static void *layout_attend(const prism_ctx *ctx, const prism_problem *p, bool corrects, prism_arena *a,
+static void *layout_attend(const prism_ctx *ctx, const prism_problem *p, bool is_corrected, prism_arena *a,
                            prism_plan_job *job)
 {
     const prism_kernels *k = ctx->kernels;
-    if (!corrects)
+    if (!is_corrected)
         return prism_arena_take(a, k->attend_bytes(ctx, p), 1);
     job->moments = prism_arena_take(a, k->moments_bytes(p), 1);
     return prism_arena_take(a, k->attend_corrected_bytes(ctx, p), 1);
 }
 
-static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, bool corrects)
+static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, bool is_corrected)
 {
     prism_arena a = {0};
     prism_plan_job job;
-    layout_attend(ctx, p, corrects, &a, &job);
+    layout_attend(ctx, p, is_corrected, &a, &job);
     return a.overflow ? SIZE_MAX : a.used;
-}
-
-static bool corrects(const prism_options *o)
-{
-    return prism_options_correction(o) != PRISM_CORRECTION_NONE;
 }
 
 prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call, size_t *bytes)

@@ -33,14 +33,6 @@ size_t prism_moments_bytes_cpu(const prism_problem *p)
 
 /* --------------------------------------------------------------------------------------------- mean query ---- */
 
-static bool is_finite(const float *x, int32_t n)
-{
-    float sum = 0;
-    for (int32_t j = 0; j < n; j++)
-        sum += x[j] * 0.0f;
-    return sum == 0;
-}
-
 /* The sampled queries of positions [begin, end) of KV head h_kv's query heads. */
 static void add_queries(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t q_start,
                         int32_t begin, int32_t end, float *sum, int32_t *n)
@@ -50,7 +42,9 @@ static void add_queries(const prism_cpu_kernels *k, const prism_problem *p, int3
     for (int32_t t = begin + PRISM_MOMENT_SAMPLE - 1 - begin % PRISM_MOMENT_SAMPLE; t < end; t += PRISM_MOMENT_SAMPLE)
         for (int32_t g = 0; g < p->group; g++) {
             prism_load_token(k, &p->call->q, s, t - q_start, h_kv * p->group + g, d, row);
-            if (!is_finite(row, d))
+            bool finite;
+            k->scale_max(row, d, 1.0f, &finite);
+            if (!finite)
                 continue;
             k->add_row[PRISM_F32](sum, row, d);
             ++*n;

@@ -1,10 +1,5 @@
 /* The arithmetic of the measurements: counts against direct sums, densities, rounding, what is derived from times. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "../lm/lm_test.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -29,13 +24,6 @@ static int teardown(void **state)
     prism_destroy(ctx);
     return 0;
 }
-
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        lm_error err = {0};                                                                                            \
-        if (!(call))                                                                                                   \
-            fail_msg("%s: %s", #call, err.text);                                                                       \
-    } while (0)
 
 static prism_call shape(int32_t n_head, int32_t n_q, int32_t n_kv)
 {

@@ -7,12 +7,7 @@
  * that for chance. One key too many or too few changes a row of up to 2000 keys of noise by more than that:
  * 1/sqrt(2000) is 2^-5.5.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "../lm/lm_test.h"
 
 #include <math.h>
 #include <prism_attn/prism_cuda.h>
@@ -50,13 +45,6 @@ static int teardown(void **state)
     prism_destroy(ctx);
     return 0;
 }
-
-#define ok(call)                                                                                                       \
-    do {                                                                                                               \
-        lm_error err = {0};                                                                                            \
-        if (!(call))                                                                                                   \
-            fail_msg("%s: %s", #call, err.text);                                                                       \
-    } while (0)
 
 /* ----------------------------------------------------------------------------------------------- answers ---- */
 

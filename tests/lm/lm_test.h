@@ -1,4 +1,4 @@
-/* What the runner's tests share. cmocka wants its includes in this order. */
+/* What the tests of the runner and of the bench share. cmocka wants its includes in this order. */
 #ifndef LM_TEST_H
 #define LM_TEST_H
 
