@@ -342,6 +342,9 @@ int cli_attend(int argc, char **argv)
         return cli_fail(EXIT_USAGE, "no input: give a safetensors file with --in");
     if ((args.n_high < 0) != (args.n_low < 0))
         return cli_fail(EXIT_USAGE, "--high-dims and --low-dims go together");
+    const int named = cli_check_named(&args.method, 1U << args.method.options.method);
+    if (named)
+        return named;
     const int code = cli_check_output(args.out, (const char *const[]){args.in, NULL});
     return code ? code : attend_file(&args);
 }

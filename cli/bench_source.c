@@ -97,9 +97,12 @@ static int load_methods(bench_state *s)
     s->methods = calloc((size_t)s->parsed.n, sizeof *s->methods);
     if (!s->methods)
         return cli_fail(EXIT_RUN, "out of memory for the methods");
-    for (int32_t i = 0; i < s->parsed.n; i++)
+    unsigned named = 0;
+    for (int32_t i = 0; i < s->parsed.n; i++) {
         s->methods[i] = (bench_method){s->parsed.items[i].label, s->parsed.items[i].options};
-    return EXIT_DONE;
+        named |= 1U << s->methods[i].options.method;
+    }
+    return cli_check_named(&a->base, named);
 }
 
 int bench_load(bench_state *s)

@@ -25,6 +25,8 @@ int cli_bad_option(char *const *argv, const char *command);
 
 /* --------------------------------------------------------------------------------------------- arguments ---- */
 
+enum { CLI_MAX_NAMED = 32, CLI_MAX_NAME = 64 };
+
 /* "cpu", "cuda", or "cuda:N" for GPU number N. */
 typedef struct cli_device {
     prism_device kind;
@@ -37,7 +39,9 @@ int cli_create_context(const cli_device *device, int32_t n_thread, prism_ctx **o
 /* Options that every command with a method takes. */
 typedef struct cli_method_args {
     prism_options options;
-    bool names_method, names_top_p; /* they were given */
+    bool names_method;                       /* it was given */
+    char named[CLI_MAX_NAMED][CLI_MAX_NAME]; /* other options of the library that were */
+    int n_named;
     int32_t n_thread;
     cli_device device;
     bool json;
@@ -88,6 +92,9 @@ enum {
 void cli_method_args_init(cli_method_args *args);
 /* Handles one of CLI_METHOD_OPTIONS. Returns EXIT_DONE, or the exit code after a message; -1: not one of them. */
 int cli_method_arg(cli_method_args *args, int option, const char *value);
+/* Once all arguments are read: EXIT_USAGE with a message if an option was given that none of the methods goes by.
+ * methods: bit m for method m. */
+int cli_check_named(const cli_method_args *args, unsigned methods);
 /* A whole number in [min, max]; prints a message and returns false otherwise. */
 bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max, int32_t *out);
 

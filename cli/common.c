@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "eval/methods.h"
 
 #include <prism_attn/prism_cuda.h>
 
@@ -99,11 +100,22 @@ void cli_method_args_init(cli_method_args *args)
     prism_options_init(&args->options);
 }
 
+static void remember(cli_method_args *args, const char *name)
+{
+    for (int i = 0; i < args->n_named; i++)
+        if (!strcmp(args->named[i], name))
+            return;
+    if (args->n_named < CLI_MAX_NAMED) /* more than the library has */
+        snprintf(args->named[args->n_named++], CLI_MAX_NAME, "%s", name);
+}
+
 static int set_option(cli_method_args *args, const char *name, const char *value)
 {
     if (!prism_options_set(&args->options, name, value)) {
-        args->names_method |= !strcmp(name, "method");
-        args->names_top_p |= !strncmp(name, "top_p", 5);
+        if (!strcmp(name, "method"))
+            args->names_method = true;
+        else
+            remember(args, name);
         return EXIT_DONE;
     }
     if (!strcmp(name, "method"))
@@ -114,13 +126,26 @@ static int set_option(cli_method_args *args, const char *name, const char *value
 
 static int set_named_option(cli_method_args *args, const char *assignment)
 {
-    char name[64];
+    char name[CLI_MAX_NAME];
     const char *equals = strchr(assignment, '=');
     if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof name)
         return cli_fail(EXIT_USAGE, "--option '%s': NAME=VALUE is wanted", assignment);
     memcpy(name, assignment, (size_t)(equals - assignment));
     name[equals - assignment] = '\0';
     return set_option(args, name, equals + 1);
+}
+
+int cli_check_named(const cli_method_args *args, unsigned methods)
+{
+    for (int i = 0; i < args->n_named; i++) {
+        bool used = false;
+        for (int32_t m = 0; m < prism_method_count(); m++)
+            used |= methods >> m & 1 && prism_method_uses((prism_method)m, args->named[i]);
+        if (!used)
+            return cli_fail(EXIT_USAGE, "%s is an option of these methods only: %s", args->named[i],
+                            eval_methods_using(args->named[i]).text);
+    }
+    return EXIT_DONE;
 }
 
 int cli_method_arg(cli_method_args *args, int option, const char *value)

@@ -260,21 +260,16 @@ static int parse_option(run_args *args, int o, char *const *argv)
     return code >= 0 ? code : cli_bad_option(argv, "run");
 }
 
-/* Methods that top_p steers. */
-static bool keeps_mass(prism_method method)
-{
-    return method == PRISM_METHOD_PRISM || method == PRISM_METHOD_MEANPOOL;
-}
-
 static int check_args(const run_args *args, int argc, char *const *argv)
 {
     if (optind < argc)
         return cli_fail(EXIT_USAGE, "unexpected argument '%s': 'prism run --help' tells more", argv[optind]);
     if (!args->model)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
-    if (args->method.names_top_p && !keeps_mass(args->method.options.method) &&
-        !(args->compares && keeps_mass(args->compared)))
-        return cli_fail(EXIT_USAGE, "top_p is an option of methods prism and meanpool: name one with --method");
+    const unsigned compared = args->compares ? 1U << args->compared : 0;
+    const int code = cli_check_named(&args->method, compared | 1U << args->method.options.method);
+    if (code)
+        return code;
     if (!!args->file + !!args->text + !!args->ruler != 1)
         return cli_fail(EXIT_USAGE, "give the prompt by one of -f, -p, --ruler-json");
     const char *inputs[] = {args->model, args->file ? args->file : args->ruler, NULL};

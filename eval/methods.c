@@ -1,22 +1,21 @@
 #include "eval/methods.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static bool known_methods(const char *item, lm_error *err)
+eval_method_names eval_methods_using(const char *option)
 {
-    char names[256] = "";
+    eval_method_names names = {""};
     size_t used = 0;
-    for (int32_t i = 0; i < prism_method_count() && used + 32 < sizeof names; i++) {
-        const char *name = prism_method_name((prism_method)i);
-        if (strlen(name) >= 30)
+    for (int32_t i = 0; i < prism_method_count(); i++) {
+        if (option && !prism_method_uses((prism_method)i, option))
             continue;
-        memcpy(names + used, used ? ", " : "", used ? 2 : 0);
-        used += used ? 2 : 0;
-        memcpy(names + used, name, strlen(name) + 1);
-        used += strlen(name);
+        const char *name = prism_method_name((prism_method)i);
+        if (used + strlen(name) + 3 <= sizeof names.text)
+            used += (size_t)sprintf(names.text + used, "%s%s", used ? ", " : "", name);
     }
-    return lm_fail(err, LM_ERROR_USAGE, "methods '%s': no such method; there are %s", item, names);
+    return names;
 }
 
 /* name=value, in place. */
@@ -29,7 +28,9 @@ static bool apply(char *option, const char *label, prism_options *options, lm_er
     if (!strcmp(option, "method") || prism_options_set(options, option, equals + 1))
         return lm_fail(err, LM_ERROR_USAGE, "methods '%s': option '%s' is unknown, or '%s' out of its range", label,
                        option, equals + 1);
-    return true;
+    return prism_method_uses(options->method, option) ||
+           lm_fail(err, LM_ERROR_USAGE, "methods '%s': %s does not go by %s, but %s", label,
+                   prism_method_name(options->method), option, eval_methods_using(option).text);
 }
 
 static bool parse_item(const char *text, size_t n, const prism_options *base, eval_method *out, lm_error *err)
@@ -49,7 +50,8 @@ static bool parse_item(const char *text, size_t n, const prism_options *base, ev
     memcpy(copy, out->label, n + 1);
     const char *name = strsep(&rest, ":");
     if (prism_method_find(name, &out->options.method))
-        return known_methods(out->label, err);
+        return lm_fail(err, LM_ERROR_USAGE, "methods '%s': no such method; there are %s", out->label,
+                       eval_methods_using(NULL).text);
     while (rest)
         if (!apply(strsep(&rest, ":"), out->label, &out->options, err))
             return false;

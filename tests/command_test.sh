@@ -35,6 +35,10 @@ expect 2 "no model" "$prism" run -p hello
 expect 2 "one of -f, -p, --ruler-json" "$prism" run -m "$model"
 expect 2 "'prism info' lists them" "$prism" run -m "$model" -p hello --method magic
 expect 2 "top_p=3" "$prism" run -m "$model" -p hello --top-p 3
+expect 2 "prism, meanpool" "$prism" run -m "$model" -p hello --top-p 0.9
+expect 2 "moments" "$prism" attend --in "$golden" -o moments_error=0.1
+expect 2 "moments does not go by top_p" "$prism" eval ppl -m "$model" --methods dense,moments:top_p=0.9
+expect 2 "prism, meanpool" "$prism" bench attention --methods dense,moments --top-p 0.9
 expect 2 "--bogus" "$prism" attend --bogus
 expect 2 "go together" "$prism" attend --in "$golden" --high-dims 64
 expect 2 "cannot be written" "$prism" run -m "$model" -p hello --plan nowhere/plan.safetensors

@@ -221,13 +221,51 @@ static void test_options_by_name(void **state)
     prism_options_init(NULL);
 }
 
+/* Options that a method does not go by change no bit of its results. */
+static void test_options_of_others(void **state)
+{
+    static const char *const others[][2] = {
+        {"calibration", "global"},  {"top_p", "0.3"},       {"top_p_high", "0.2"},         {"top_p_low", "1"},
+        {"keep_sink", "0"},         {"keep_own", "0"},      {"minference_vertical", "40"}, {"minference_slash", "60"},
+        {"minference_budget", "1"}, {"flex_gamma", "0.2"},  {"flex_tau", "0.9"},           {"flex_min_budget", "0"},
+        {"flex_max_budget", "64"},  {"xattn_stride", "16"}, {"xattn_threshold", "0.2"},    {"flash_alpha", "0.9"},
+        {"flash_sink", "0"},        {"flash_window", "1"},  {"flash_last", "0"},           {"moments_error", "0.9"}};
+    fixture *f = *state;
+    float first[N * HEADS * DIM];
+    int n_used = 0;
+    for (int32_t m = 0; m < prism_method_count(); m++) {
+        prism_options o = f->options;
+        o.method = (prism_method)m;
+        assert_ok(prism_attention(f->ctx, &o, &f->call, f->plan, f->workspace, ROOM, NULL));
+        memcpy(first, f->o, sizeof first);
+        for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+            prism_options changed = o;
+            assert_ok(prism_options_set(&changed, others[i][0], others[i][1]));
+            n_used += prism_method_uses((prism_method)m, others[i][0]);
+            if (prism_method_uses((prism_method)m, others[i][0]))
+                continue;
+            assert_ok(prism_attention(f->ctx, &changed, &f->call, f->plan, f->workspace, ROOM, NULL));
+            if (memcmp(first, f->o, sizeof first))
+                fail_msg("%s goes by %s", prism_method_name((prism_method)m), others[i][0]);
+        }
+        assert_true(prism_method_uses((prism_method)m, "block_size") && prism_method_uses((prism_method)m, "correct"));
+    }
+    assert_int_equal(n_used, 6 + 3 + 3 + 6 + 4 + 4 + 3); /* methods 0, 2, 3, ... */
+    assert_true(prism_method_uses(PRISM_METHOD_PRISM, "top_p") && prism_method_uses(PRISM_METHOD_MEANPOOL, "top_p"));
+    assert_int_equal(prism_method_uses(PRISM_METHOD_MOMENTS, "top_p"), 0);
+    assert_int_equal(prism_method_uses(PRISM_METHOD_PRISM, "magic"), 0);
+    assert_int_equal(prism_method_uses(PRISM_METHOD_PRISM, NULL), 0);
+    assert_int_equal(prism_method_uses((prism_method)prism_method_count(), "block_size"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test_with(test_good_call),     test_with(test_call_counts),
-        test_with(test_call_features), test_with(test_call_ragged),
-        test_with(test_call_tensors),  test_with(test_call_overflow),
-        test_with(test_options),       cmocka_unit_test(test_options_by_name),
+        test_with(test_good_call),         test_with(test_call_counts),
+        test_with(test_call_features),     test_with(test_call_ragged),
+        test_with(test_call_tensors),      test_with(test_call_overflow),
+        test_with(test_options),           cmocka_unit_test(test_options_by_name),
+        test_with(test_options_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

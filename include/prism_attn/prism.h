@@ -301,6 +301,9 @@ PRISM_API prism_status prism_options_set(prism_options *options, const char *nam
 PRISM_API const char *prism_method_name(prism_method method);
 PRISM_API prism_status prism_method_find(const char *name, prism_method *out);
 PRISM_API int32_t prism_method_count(void);
+/* 1 if a method goes by the option called name: another value of it may give another plan, or another result. 0 if not,
+ * and for what does not exist. */
+PRISM_API int32_t prism_method_uses(prism_method method, const char *name);
 
 /* --------------------------------------------------------------------------------------------- the call ---- */
 

@@ -122,11 +122,19 @@ static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const 
     job->scratch = prism_arena_take(a, m->scratch_bytes(ctx, p, o), 1);
 }
 
+/* Of a method with top_p. One band that keeps everything is enough. */
+static bool keeps_all_mass(const prism_options *o)
+{
+    if (!prism_method_get(o->method)->needs_bands)
+        return o->top_p >= 1;
+    return prism_options_top_p(o, o->top_p_high) >= 1 || prism_options_top_p(o, o->top_p_low) >= 1;
+}
+
 static bool is_full(const prism_options *o)
 {
     const prism_method_impl *m = prism_method_get(o->method);
     return !m->select || (o->method == PRISM_METHOD_MOMENTS && o->moments_error == 0) ||
-           (m->uses_top_p && (prism_options_top_p(o, o->top_p_high) >= 1 || prism_options_top_p(o, o->top_p_low) >= 1));
+           (prism_method_uses(o->method, "top_p") && keeps_all_mass(o));
 }
 
 static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, bool attends)

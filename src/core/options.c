@@ -35,46 +35,61 @@ void prism_options_init(prism_options *options)
     options->moments_error = 0.05f;
 }
 
-/* Each option once: where it lives, what it may hold. */
+/* The methods that go by an option: bits. */
+enum {
+    to_prism = 1 << PRISM_METHOD_PRISM,
+    to_meanpool = 1 << PRISM_METHOD_MEANPOOL,
+    to_minference = 1 << PRISM_METHOD_MINFERENCE,
+    to_flex = 1 << PRISM_METHOD_FLEXPREFILL,
+    to_xattn = 1 << PRISM_METHOD_XATTENTION,
+    to_flash = 1 << PRISM_METHOD_FLASHPREFILL,
+    to_moments = 1 << PRISM_METHOD_MOMENTS,
+    to_masses = to_prism | to_meanpool,
+    to_keepers = to_masses | to_flex | to_xattn | to_moments,
+    to_all = ~0
+};
+
+/* Each option once: where it lives, what it may hold, whom it is for. */
 typedef struct option_field {
     const char *name;
     enum { field_int, field_float } kind;
     size_t offset;
     double min, max;
+    int methods;
 } option_field;
 
-#define INT(name, lo, hi)                                                                                              \
+#define INT(name, lo, hi, methods)                                                                                     \
     {                                                                                                                  \
-#name, field_int, offsetof(prism_options, name), lo, hi                                                        \
+#name, field_int, offsetof(prism_options, name), lo, hi, methods                                               \
     }
-#define FLOAT(name, lo, hi)                                                                                            \
+#define FLOAT(name, lo, hi, methods)                                                                                   \
     {                                                                                                                  \
-#name, field_float, offsetof(prism_options, name), lo, hi                                                      \
+#name, field_float, offsetof(prism_options, name), lo, hi, methods                                             \
     }
 static const option_field fields[] = {
-    INT(calibration, 0, 1),
-    INT(block_size, 64, 128),
-    FLOAT(top_p, 0, 1),
-    FLOAT(top_p_high, 0, 1),
-    FLOAT(top_p_low, 0, 1),
-    INT(keep_sink, 0, 1),
-    INT(keep_own, 0, 1),
-    INT(min_tokens, -1, INT32_MAX),
-    INT(minference_vertical, 0, INT32_MAX),
-    INT(minference_slash, 0, INT32_MAX),
-    FLOAT(minference_budget, 0, 1),
-    FLOAT(flex_gamma, 0, 1),
-    FLOAT(flex_tau, 0, 1),
-    INT(flex_min_budget, 0, INT32_MAX),
-    INT(flex_max_budget, 0, INT32_MAX),
-    INT(xattn_stride, 2, 64),
-    FLOAT(xattn_threshold, 0, 1),
-    FLOAT(flash_alpha, 0, 1),
-    INT(flash_sink, 0, INT32_MAX),
-    INT(flash_window, 1, INT32_MAX),
-    INT(flash_last, 0, INT32_MAX),
-    INT(correct, 0, 3),
-    FLOAT(moments_error, 0, FLT_MAX),
+    INT(calibration, 0, 1, to_prism),
+    INT(block_size, 64, 128, to_all),
+    FLOAT(top_p, 0, 1, to_masses),
+    FLOAT(top_p_high, 0, 1, to_prism),
+    FLOAT(top_p_low, 0, 1, to_prism),
+    INT(keep_sink, 0, 1, to_keepers),
+    INT(keep_own, 0, 1, to_keepers),
+    INT(min_tokens, -1, INT32_MAX, to_all),
+    INT(minference_vertical, 0, INT32_MAX, to_minference),
+    INT(minference_slash, 0, INT32_MAX, to_minference),
+    FLOAT(minference_budget, 0, 1, to_minference),
+    FLOAT(flex_gamma, 0, 1, to_flex),
+    FLOAT(flex_tau, 0, 1, to_flex),
+    INT(flex_min_budget, 0, INT32_MAX, to_flex),
+    INT(flex_max_budget, 0, INT32_MAX, to_flex),
+    INT(xattn_stride, 2, 64, to_xattn),
+    FLOAT(xattn_threshold, 0, 1, to_xattn),
+    FLOAT(flash_alpha, 0, 1, to_flash),
+    INT(flash_sink, 0, INT32_MAX, to_flash),
+    INT(flash_window, 1, INT32_MAX, to_flash),
+    INT(flash_last, 0, INT32_MAX, to_flash),
+    INT(correct, 0, 3, to_all),
+    FLOAT(moments_error, 0, FLT_MAX, to_moments),
 };
 #undef INT
 #undef FLOAT
@@ -117,6 +132,14 @@ const char *prism_options_problem(const prism_options *options)
     if (corrects_lines(options))
         return "correct";
     return prism_method_name(options->method) ? NULL : "method";
+}
+
+int32_t prism_method_uses(prism_method method, const char *name)
+{
+    for (int i = 0; name && prism_method_name(method) && i < n_field; i++)
+        if (!strcmp(name, fields[i].name))
+            return fields[i].methods >> method & 1;
+    return 0;
 }
 
 /* Options whose values have names: a name's place is its value. */

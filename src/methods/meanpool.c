@@ -16,7 +16,6 @@ static double flop_meanpool(const prism_problem *p, const prism_options *o, cons
 
 const prism_method_impl prism_method_meanpool = {
     .name = "meanpool",
-    .uses_top_p = true,
     .pools = true,
     .scratch_bytes = prism_select_pooled_bytes,
     .select = select_meanpool,

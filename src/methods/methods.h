@@ -24,7 +24,7 @@ typedef struct prism_plan_job {
  */
 typedef struct prism_method_impl {
     const char *name;
-    bool needs_bands, uses_top_p;
+    bool needs_bands;
     bool needs_moments;
     bool pools; /* wants pooled queries and keys */
     size_t (*scratch_bytes)(const prism_ctx *ctx, const prism_problem *p, const prism_options *o);

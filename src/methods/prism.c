@@ -17,7 +17,6 @@ static double flop_prism(const prism_problem *p, const prism_options *o, const p
 const prism_method_impl prism_method_prism = {
     .name = "prism",
     .needs_bands = true,
-    .uses_top_p = true,
     .pools = true,
     .scratch_bytes = prism_select_pooled_bytes,
     .select = select_prism,

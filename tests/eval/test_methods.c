@@ -45,6 +45,8 @@ static void bad_lists(void **state)
     refused(eval_methods_parse("prism:top_p", NULL, &m, &err), LM_ERROR_USAGE, "NAME=VALUE");
     refused(eval_methods_parse("prism:=1", NULL, &m, &err), LM_ERROR_USAGE, "NAME=VALUE");
     refused(eval_methods_parse("prism:method=dense", NULL, &m, &err), LM_ERROR_USAGE, "unknown");
+    refused(eval_methods_parse("dense,moments:top_p=0.9", NULL, &m, &err), LM_ERROR_USAGE, "prism, meanpool");
+    refused(eval_methods_parse("prism:moments_error=0.1", NULL, &m, &err), LM_ERROR_USAGE, "prism does not go by");
     refused(eval_methods_parse("dense,prism,dense", NULL, &m, &err), LM_ERROR_USAGE, "twice");
     assert_null(m.items); /* untouched */
     char longest[400];

@@ -217,6 +217,7 @@ _SIGNATURES: dict[str, tuple] = {
     "prism_method_name": (c_char_p, [c_int32]),
     "prism_method_find": (_STATUS, [c_char_p, POINTER(c_int32)]),
     "prism_method_count": (c_int32, []),
+    "prism_method_uses": (c_int32, [c_int32, c_char_p]),
     "prism_call_init": (None, [c_void_p]),
     "prism_workspace_bytes": (_STATUS, [c_void_p, c_void_p, c_void_p, POINTER(c_size_t)]),
     "prism_plan_create": (_STATUS, [c_void_p, c_void_p, c_int32, c_float, POINTER(c_void_p)]),
