@@ -291,7 +291,8 @@ static bool summarize(const setting *s, const runner *r, bench_attention_result 
         .density = attended.density,
         .density_of_method = own.density,
         .n_listed = attended.n_selected + attended.n_key_selected,
-        .select_flop = own.select_flop,
+        .select_flop = own.select_flop - own.correct_flop,
+        .correct_flop = attended.correct_flop, /* an imposed plan has no correction */
         .attend_flop = bench_attend_flop(&s->call, block_size, &attended),
         .dense_flop = bench_attend_flop(&s->call, block_size, NULL),
         .select_peak_bytes = s->spec->measures_memory ? select_peak(s, r) : -1,

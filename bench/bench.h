@@ -109,7 +109,7 @@ typedef struct bench_attention_result {
     bench_time pool, select, attend, call; /* pool is a part of select; call: select and attend */
     double density;                        /* of the plan that was attended over */
     double density_of_method;              /* of the plan that the method chose: the same unless density was imposed */
-    double select_flop, attend_flop, dense_flop;
+    double select_flop, correct_flop, attend_flop, dense_flop; /* a correction is a part of attend's time */
     double speedup;           /* of the median call over the first dense method's; 0 where there is none */
     double speedup_over_peer; /* over the peer's; 0 where it was not timed */
     int64_t n_listed;         /* blocks and single keys of the attended plan */
@@ -162,8 +162,8 @@ typedef struct bench_stage {
     double share; /* least time that the peaks allow / seconds */
 } bench_stage;
 
-/* Of one result of bench_attention(), by the options it was measured with. A stage that the method lacks has no
- * operations. */
+/* Of one result of bench_attention(), by the options it was measured with. A correction is in attend. A stage that the
+ * method lacks has no operations. */
 void bench_stages(const bench_tensors *t, const bench_attention_result *r, const prism_options *options,
                   const bench_peaks *peaks, bench_stage stages[BENCH_N_STAGE]);
 

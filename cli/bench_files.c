@@ -39,10 +39,32 @@ static bool put_value(lm_writer *w, const cJSON *value, lm_error *err)
     return ok;
 }
 
-/* A line of names, then a line for each row: all rows have the same members in the same order. */
-static bool put_csv(lm_writer *w, const cJSON *rows, lm_error *err)
+/* A peer's line has what rows and peers both have under one name; nothing where it was not timed. */
+static bool put_peer(lm_writer *w, const cJSON *first_row, const cJSON *peer, lm_error *err)
 {
-    const cJSON *row, *value;
+    const cJSON *version = cJSON_GetObjectItemCaseSensitive(peer, "version"), *column;
+    char name[128];
+    if (!version)
+        return true;
+    snprintf(name, sizeof name, "peer: %s %s", cJSON_GetObjectItemCaseSensitive(peer, "peer")->valuestring,
+             version->valuestring);
+    bool ok = true;
+    cJSON_ArrayForEach(column, first_row)
+    {
+        const cJSON *value = cJSON_GetObjectItemCaseSensitive(peer, column->string);
+        if (!strcmp(column->string, "method"))
+            ok = ok && put_cell(w, name, err);
+        else if (value)
+            ok = ok && put_value(w, value, err);
+        ok = ok && put_text(w, column->next ? "," : "\n", err);
+    }
+    return ok;
+}
+
+/* A line of names, then a line for each row: all rows have the same members in the same order. Then the peers. */
+static bool put_csv(lm_writer *w, const cJSON *report, lm_error *err)
+{
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(report, "results"), *row, *peer, *value;
     bool ok = true;
     for (value = rows->child ? rows->child->child : NULL; ok && value; value = value->next)
         ok = put_cell(w, value->string, err) && put_text(w, value->next ? "," : "\n", err);
@@ -50,6 +72,10 @@ static bool put_csv(lm_writer *w, const cJSON *rows, lm_error *err)
     {
         for (value = row->child; ok && value; value = value->next)
             ok = put_value(w, value, err) && put_text(w, value->next ? "," : "\n", err);
+    }
+    cJSON_ArrayForEach(peer, cJSON_GetObjectItemCaseSensitive(report, "peers"))
+    {
+        ok = ok && put_peer(w, rows->child, peer, err);
     }
     return ok;
 }
@@ -63,11 +89,11 @@ static bool put_json(lm_writer *w, const cJSON *report, lm_error *err)
     return ok;
 }
 
-static int write_file(const char *path, bool (*put)(lm_writer *, const cJSON *, lm_error *), const cJSON *what)
+static int write_file(const char *path, bool (*put)(lm_writer *, const cJSON *, lm_error *), const cJSON *report)
 {
     lm_error err;
     lm_writer w = {0};
-    const bool ok = lm_writer_open(&w, path, &err) && put(&w, what, &err) && lm_writer_commit(&w, &err);
+    const bool ok = lm_writer_open(&w, path, &err) && put(&w, report, &err) && lm_writer_commit(&w, &err);
     if (!ok)
         lm_writer_discard(&w);
     return ok ? EXIT_DONE : cli_fail_lm(&err);
@@ -87,7 +113,7 @@ bool bench_data_path(const char *picture, char *path, size_t n)
 int bench_write_files(const bench_state *s)
 {
     char path[4096];
-    int code = s->args->csv ? write_file(s->args->csv, put_csv, s->rows) : EXIT_DONE;
+    int code = s->args->csv ? write_file(s->args->csv, put_csv, s->report) : EXIT_DONE;
     if (!code && s->args->plot && bench_data_path(s->args->plot, path, sizeof path))
         code = write_file(path, put_json, s->report);
     return code;

@@ -194,7 +194,7 @@ static void add_times(cJSON *row, const bench_time *whole)
 
 static double work_share(const bench_attention_result *r)
 {
-    return (r->select_flop + r->attend_flop) / r->dense_flop;
+    return (r->select_flop + r->correct_flop + r->attend_flop) / r->dense_flop;
 }
 
 static double extra_workspace(const bench_attention_result *r)
@@ -217,6 +217,7 @@ static void add_attention(const bench_state *s, const bench_attention_result *r)
     cJSON_AddNumberToObject(row, "density", r->density);
     cJSON_AddNumberToObject(row, "density_of_method", r->density_of_method);
     cJSON_AddNumberToObject(row, "select_flop", r->select_flop);
+    cJSON_AddNumberToObject(row, "correct_flop", r->correct_flop);
     cJSON_AddNumberToObject(row, "attend_flop", r->attend_flop);
     cJSON_AddNumberToObject(row, "dense_flop", r->dense_flop);
     cJSON_AddNumberToObject(row, "work", work_share(r));

@@ -433,6 +433,8 @@ typedef struct prism_plan_view {
                             them; 0 for a plan of your own */
     double pool_seconds; /* of choosing, the part that pooled queries and keys */
     prism_correction correct; /* what blocks that are not listed contribute; never PRISM_CORRECTION_DEFAULT */
+    double correct_flop;      /* of select_flop, the correction's, which prism_attend() spends. Pooling of moments is in
+                                 there      unless choosing needs it, too */
 } prism_plan_view;
 
 /* Caller sets view->struct_size. Pointers stay valid until the plan is built again or destroyed. */

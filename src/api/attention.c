@@ -219,24 +219,23 @@ static prism_status fill_plan(prism_ctx *ctx, const prism_method_impl *m, const 
                                    : prism_plan_no_room(ctx, plan, job->problem, n_selected);
 }
 
-/* Choosing, and what a correction takes. */
-static double select_flop(const prism_method_impl *m, const prism_plan_job *job)
+/* What choosing takes, and a correction. */
+static void count_flop(const prism_method_impl *m, const prism_plan_job *job, double *select, double *correct)
 {
     const prism_problem *p = job->problem;
-    const prism_correction correct = prism_options_correction(job->options);
-    double flop = 0;
+    const prism_correction by = prism_options_correction(job->options);
+    *select = *correct = 0;
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         const int32_t n_pooled = p->call->pooled ? p->call->pooled[s].n_token : 0;
         if (q.n_q == 0 || q.n_kv < job->min_tokens)
             continue;
-        flop += m->flop(p, job->options, &q, n_pooled);
-        if (correct == PRISM_CORRECTION_NONE)
+        *select += m->flop(p, job->options, &q, n_pooled);
+        if (by == PRISM_CORRECTION_NONE)
             continue;
-        flop += prism_work_correct(p, &q, correct == PRISM_CORRECTION_MOMENTS) +
-                (m->needs_moments ? 0 : prism_work_pool_moments(p, &q, n_pooled));
+        *correct += prism_work_correct(p, &q, by == PRISM_CORRECTION_MOMENTS) +
+                    (m->needs_moments ? 0 : prism_work_pool_moments(p, &q, n_pooled));
     }
-    return flop;
 }
 
 /* The host's side of a sparse plan that the device is about to make. */
@@ -330,13 +329,15 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     prism_arena arena = {.base = workspace};
     prism_plan_job job = {.ctx = ctx, .problem = &p, .options = options, .min_tokens = min_tokens, .attends = attends};
     layout_plan_job(ctx, &p, options, attends, &arena, &job);
-    const double flop = select_flop(m, &job);
+    double choosing, correcting;
+    count_flop(m, &job, &choosing, &correcting);
     if (ctx->kernels->other && !begin_on_device(ctx, &p, plan))
         return prism_plan_no_room(ctx, plan, &p, 0);
     m->select(&job);
     status = fill_plan(ctx, m, &job, plan);
     if (!status) {
-        plan->select_flop = flop;
+        plan->select_flop = choosing + correcting;
+        plan->correct_flop = correcting;
         plan->pools = (m->pools || m->needs_moments) && ctx->timed;
         plan->pool_seconds = plan->pools && !ctx->kernels->other ? pool_seconds(ctx) : 0;
         plan->correct = prism_options_correction(options);

@@ -164,6 +164,7 @@ prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view)
         .key_index = plan->has_keys ? plan->key_index : NULL,
         .n_key_selected = prism_plan_n_key(plan),
         .select_flop = plan->select_flop,
+        .correct_flop = plan->correct_flop,
         .correct = plan->correct,
         .pool_seconds = plan->pool_seconds,
     };

@@ -19,7 +19,7 @@ bool prism_plan_set_shape(prism_plan *plan, const prism_problem *p)
     plan->n_causal = 0;
     plan->row_ptr[0] = 0;
     plan->has_keys = false;
-    plan->select_flop = plan->pool_seconds = 0;
+    plan->select_flop = plan->correct_flop = plan->pool_seconds = 0;
     plan->correct = PRISM_CORRECTION_NONE;
     plan->pools = false;
     for (int32_t s = 0; s < c->n_seq; s++) {

@@ -294,7 +294,7 @@ static void check_stages(const bench_tensors *t, const bench_attention_result *r
     const double heads = t->n_head + t->n_kv_head;
     assert_true(stages[BENCH_POOL].flop == r->n_token * heads * t->d_head);
     assert_true(stages[BENCH_ATTEND].bytes == 2 * r->n_token * heads * t->d_head * 2);
-    assert_true(flop_sum == r->select_flop + r->attend_flop);
+    assert_true(fabs(flop_sum - (r->select_flop + r->correct_flop + r->attend_flop)) <= 1e-9 * flop_sum);
 }
 
 static void attention(void **state)
@@ -344,6 +344,41 @@ static void attention(void **state)
     bench_tensors_free(&t);
 }
 
+/* A correction counts where it runs: in attend, and not at all over an imposed plan. */
+static void corrections(void **state)
+{
+    (void)state;
+    const bench_shape s = {1024, 4, 2, 64, PRISM_F32};
+    bench_tensors t;
+    ok(bench_tensors_random(&s, 3, 2, &t, &err));
+    bench_method methods[] = {{.label = "none"}, {.label = "moments"}};
+    for (int i = 0; i < 2; i++) {
+        prism_options_init(&methods[i].options);
+        methods[i].options.method = PRISM_METHOD_MOMENTS;
+        methods[i].options.min_tokens = 0;
+        methods[i].options.correct = i ? PRISM_CORRECTION_MOMENTS : PRISM_CORRECTION_NONE;
+    }
+    bench_attention_spec spec = {
+        .methods = methods, .n_method = 2, .n_token = 1024, .seed = 1, .limits = {.reps = 1, .seconds = 0}};
+    bench_attention_result r[2];
+    bench_stage stages[2][BENCH_N_STAGE];
+    const bench_peaks peaks = {.fma_flops = 1e11, .read_bytes_s = 1e10};
+    ok(bench_attention(ctx, &t, &spec, r, &err));
+    double wanted = 0; /* every token against 16 single ones and the blocks before its own: mean, variance, value */
+    for (int32_t own = 1; own < 8; own++)
+        wanted += 4.0 * 128 * (own + 16) * 2 * (64 + 8 + 64);
+    assert_true(r[0].correct_flop == 0 && r[1].correct_flop == wanted);
+    assert_true(r[0].select_flop == r[1].select_flop && r[0].select_flop > 0);
+    for (int i = 0; i < 2; i++)
+        bench_stages(&t, &r[i], &methods[i].options, &peaks, stages[i]);
+    assert_true(stages[0][BENCH_SELECT].flop == stages[1][BENCH_SELECT].flop);
+    assert_true(stages[1][BENCH_ATTEND].flop == r[1].attend_flop + wanted);
+    spec.density = 0.5;
+    ok(bench_attention(ctx, &t, &spec, r, &err));
+    assert_true(r[1].correct_flop == 0 && r[0].select_flop == r[1].select_flop);
+    bench_tensors_free(&t);
+}
+
 static void peaks(void **state)
 {
     (void)state;
@@ -357,10 +392,10 @@ static void peaks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(flop),    cmocka_unit_test(flop_of_library), cmocka_unit_test(densities),
-        cmocka_unit_test(seeds),   cmocka_unit_test(rounding),        cmocka_unit_test(noise),
-        cmocka_unit_test(capture), cmocka_unit_test(median),          cmocka_unit_test(attention),
-        cmocka_unit_test(peaks),
+        cmocka_unit_test(flop),        cmocka_unit_test(flop_of_library), cmocka_unit_test(densities),
+        cmocka_unit_test(seeds),       cmocka_unit_test(rounding),        cmocka_unit_test(noise),
+        cmocka_unit_test(capture),     cmocka_unit_test(median),          cmocka_unit_test(attention),
+        cmocka_unit_test(corrections), cmocka_unit_test(peaks),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -162,6 +162,7 @@ class PlanView(Structure):
         ("select_flop", c_double),
         ("pool_seconds", c_double),
         ("correct", c_int32),
+        ("correct_flop", c_double),
         ("reserved", c_char * _RESERVE),
     ]
 
