@@ -7,6 +7,8 @@
 #include "cudnn.h"
 #include "device.h"
 
+#include <prism_attn/prism_cuda.h>
+
 /* Of a method or the peer while it is measured. */
 typedef struct turns {
     double *call; /* [reps], seconds */
@@ -20,7 +22,8 @@ typedef struct runner {
     const bench_method *method;
     prism_options options; /* with bands */
     prism_bands bands;
-    prism_plan *plan; /* the method's own */
+    const char *kernel; /* of the last attention */
+    prism_plan *plan;   /* the method's own */
     const prism_plan *attended;
     double *pool, *select, *attend; /* [reps] */
     turns turns;
@@ -208,6 +211,7 @@ static bool run_once(const setting *s, runner *r, lm_error *err)
     const int32_t end = device->mark(s->device);
     if (!device->finish(s->device, err))
         return false;
+    r->kernel = prism_cuda_attend_kernel(s->ctx);
     if (!status)
         status = pool_seconds(s, r, &r->pool[r->turns.n]);
     if (status)
@@ -282,6 +286,7 @@ static bool summarize(const setting *s, const runner *r, bench_attention_result 
     const int32_t block_size = r->options.block_size;
     *out = (bench_attention_result){
         .label = r->method->label,
+        .kernel = r->kernel,
         .n_token = s->spec->n_token,
         .path = attended.path,
         .pool = bench_summarize(r->pool, r->turns.n, r->turns.warm),

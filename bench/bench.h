@@ -104,6 +104,7 @@ typedef struct bench_attention_spec {
 
 typedef struct bench_attention_result {
     const char *label;
+    const char *kernel; /* that attended, as prism_cuda_attend_kernel() has it; "" on the CPU */
     int32_t n_token;
     prism_path path;                       /* of the plan that was attended over */
     bench_time pool, select, attend, call; /* pool is a part of select; call: select and attend */

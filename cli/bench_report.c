@@ -202,6 +202,18 @@ static double extra_workspace(const bench_attention_result *r)
     return (double)(r->workspace_bytes - r->attend_workspace_bytes);
 }
 
+static void add_kernel(cJSON *row, const bench_attention_result *r)
+{
+    if (r->kernel[0])
+        cJSON_AddStringToObject(row, "kernel", r->kernel);
+}
+
+static void print_kernel(const bench_attention_result *r)
+{
+    if (r->kernel[0])
+        printf("  %s: attention on the GPU by kernel %s\n", r->label, cli_kernel_text(r->kernel));
+}
+
 static void add_attention(const bench_state *s, const bench_attention_result *r)
 {
     cJSON *row = add_row(s, r->label, r->n_token);
@@ -226,8 +238,7 @@ static void add_attention(const bench_state *s, const bench_attention_result *r)
     cJSON_AddNumberToObject(row, "select_workspace_bytes", extra_workspace(r));
     add_number_if(row, "select_peak_bytes", (double)r->select_peak_bytes, r->select_peak_bytes >= 0);
     cJSON_AddStringToObject(row, "path", path_name(r->path));
-    if (prism_cuda_attend_kernel(s->ctx)[0])
-        cJSON_AddStringToObject(row, "kernel", prism_cuda_attend_kernel(s->ctx));
+    add_kernel(row, r);
 }
 
 static void add_peer(bench_state *s, const bench_peer_result *peer, int32_t n_token)
@@ -308,9 +319,8 @@ void bench_report_attention(bench_state *s, const bench_attention_result *result
         add_peer(s, peer, results->n_token);
     if (peer && shown)
         print_peer(peer);
-    const char *kernel = prism_cuda_attend_kernel(s->ctx);
-    if (shown && kernel[0])
-        printf("  attention on the GPU by kernel %s\n", kernel);
+    for (int32_t i = 0; shown && i < s->parsed.n; i++)
+        print_kernel(&results[i]);
     fflush(stdout);
 }
 
@@ -363,6 +373,7 @@ static void add_stage(const bench_state *s, const bench_attention_result *r, con
     cJSON_AddNumberToObject(row, "density", r->density);
     cJSON_AddNumberToObject(row, "call_seconds", r->call.median);
     add_times(row, &r->call);
+    add_kernel(row, r);
 }
 
 void bench_report_stages(bench_state *s, const bench_attention_result *results, const bench_peaks *peaks)
@@ -397,6 +408,8 @@ void bench_report_stages(bench_state *s, const bench_attention_result *results, 
             print_cell("%.1f %%", 100 * g->share, true);
             putchar('\n');
         }
+        if (shown)
+            print_kernel(r);
     }
     fflush(stdout);
 }

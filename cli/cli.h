@@ -13,6 +13,9 @@
 
 enum { EXIT_DONE = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_INPUT = 3 };
 
+/* What a reader is shown of a name from prism_cuda_attend_kernel(). */
+const char *cli_kernel_text(const char *kernel);
+
 /* ------------------------------------------------------------------------------------------------ errors ---- */
 
 /* Prints "prism: ..." to stderr and returns the exit code, so that a command can end with return cli_fail(...). */

@@ -64,6 +64,11 @@ void cli_table_row(const char *name, const char *const *cells, int n_cell)
     putchar('\n');
 }
 
+const char *cli_kernel_text(const char *kernel)
+{
+    return strcmp(kernel, "any") ? kernel : "any: no tensor cores, many times slower";
+}
+
 int cli_print_json(cJSON *object)
 {
     char *text = object ? cJSON_Print(object) : NULL;

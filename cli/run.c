@@ -7,6 +7,8 @@
 
 #include "plan_file.h"
 
+#include <prism_attn/prism_cuda.h>
+
 static const char help[] =
     "usage: prism run -m MODEL (-f FILE | -p TEXT | --ruler-json FILE) [options]\n\n"
     "Reads a long prompt and answers it, greedily. The prompt is prefilled with block-sparse attention, by method\n"
@@ -121,6 +123,7 @@ static bool run_once(const run_args *args, const lm_model *model, prism_ctx *ctx
     r->prefill_seconds = cli_now() - start;
     r->tokens_per_second = (double)tokens->n / r->prefill_seconds;
     cli_progress_end(&bar);
+    r->kernel = prism_cuda_attend_kernel(ctx);
     ok = ok && keep_results(session, model, r, err) && answer(session, model, args->n_answer, r, err);
     if (ok) { /* with the decoding in it */
         lm_session_stats stats;

@@ -23,6 +23,7 @@ typedef struct run_result {
     float *logits; /* of the last prompt position, [n_vocab] */
     int32_t n_vocab;
     int gold_found;
+    const char *kernel; /* that attended to the end of the prompt on a GPU; "" on the CPU */
 } run_result;
 
 void run_result_free(run_result *r);

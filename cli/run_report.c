@@ -65,6 +65,9 @@ void run_print_table(const run_result *r, int n_result, int32_t n_prompt, const 
     if (r->stats.device_bytes)
         print_row("GPU memory, MiB", "%.0f", (double)r->stats.device_bytes / 0x1p20,
                   (double)b->stats.device_bytes / 0x1p20, n_result);
+    for (int i = 0; i < n_result; i++)
+        if (r[i].kernel[0])
+            printf("  %s: attention on the GPU by kernel %s\n", names[i], cli_kernel_text(r[i].kernel));
     if (prompt->gold) {
         char text[2][32];
         const char *cells[2] = {text[0], text[1]};
@@ -97,6 +100,8 @@ static cJSON *result_to_json(const run_result *r, const cli_prompt *prompt)
     cJSON_AddNumberToObject(o, "peak_memory_bytes", (double)r->peak_bytes);
     if (r->stats.device_bytes)
         cJSON_AddNumberToObject(o, "gpu_memory_bytes", (double)r->stats.device_bytes);
+    if (r->kernel[0])
+        cJSON_AddStringToObject(o, "attention_kernel", r->kernel);
     if (prompt->gold) {
         cJSON_AddNumberToObject(o, "gold_found", r->gold_found);
         cJSON_AddBoolToObject(o, "gold_correct", r->gold_found == cJSON_GetArraySize(prompt->gold));
