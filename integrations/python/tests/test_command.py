@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 import prism_attn
 from prism_attn import Rope
 
+CAUSAL = ["-o", "calibration=causal"]
 CASES = {
-    "half-split": (128, Rope.half_split(128, 1e6), ["--rope-base", "1e6"], {}),
+    "half-split": (128, Rope.half_split(128, 1e6), ["--rope-base", "1e6", *CAUSAL], {}),
     "interleaved, partial": (
         64,
         Rope.interleaved(64, 1e4, n_dim=32),
-        ["--rope-base", "1e4", "--rope-layout", "interleaved", "--rope-dims", "32"],
+        ["--rope-base", "1e4", "--rope-layout", "interleaved", "--rope-dims", "32", *CAUSAL],
         {},
     ),
     "meanpool": (64, None, ["--method", "meanpool"], {"method": "meanpool"}),
@@ -32,7 +33,7 @@ def test_same_as_prism_attend(tmp_path, command, case, dtype):
     q, k, v = random_qkv(n_q=900, n_kv=1500, d=d, dtype=dtype)
     save_file({"q": q[0], "k": k[0], "v": v[0]}, tmp_path / "in.safetensors")
     files = ["--in", tmp_path / "in.safetensors", "--out", tmp_path / "out.safetensors"]
-    subprocess.run([command, "attend", *files, "--top-p", "0.4", "-o", "calibration=causal", *arguments], check=True)
+    subprocess.run([command, "attend", *files, "--top-p", "0.4", *arguments], check=True)
     expected = load_file(tmp_path / "out.safetensors")
 
     options = {"top_p": 0.4, "min_tokens": 0, "rope": rope, "return_lse": False} | options
