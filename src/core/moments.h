@@ -3,20 +3,8 @@
 #define PRISM_CORE_MOMENTS_H
 
 #include "core/arena.h"
+#include "core/moments_constants.h"
 #include "prism_attn/prism.h"
-
-enum {
-    PRISM_MOMENT_GROUP = 8,   /* neighbouring dimensions that share a variance */
-    PRISM_MOMENT_SINGLE = 16, /* tokens of block 0 that stand for themselves */
-    PRISM_MOMENT_STEP = 4,    /* every so manieth query token is asked, by position */
-    PRISM_MOMENT_SAMPLE = 16, /* and every so manieth counts for the mean query */
-    PRISM_MOMENT_NEAR = 6144  /* with more keys before it a row prunes less */
-};
-
-/* The estimate's second-order term is at most this (natural logarithm). */
-static const float prism_moment_cap = 6.0f;
-/* Weights e^t of a block's tokens are tamed until the t have no larger standard deviation than this. */
-static const float prism_moment_tilt = 0.8f;
 
 static inline int32_t prism_moment_groups(int32_t d_head)
 {

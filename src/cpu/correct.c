@@ -60,7 +60,7 @@ void prism_correct_start(const prism_cpu_kernels *k, const prism_correct_job *jo
                     n_pad, n_group);
         for (int32_t i = 0; i < m; i++) {
             k->add_spread(t->logit + i * PRISM_STRIP, job->variances ? t->spread + i * PRISM_STRIP : NULL, t->bias,
-                          n_pad, 0.5f * ln_2, prism_moment_cap * log2_e);
+                          n_pad, 0.5f * ln_2, PRISM_MOMENT_CAP * log2_e);
             n_valid[i] = n;
         }
         k->softmax(t->logit, PRISM_STRIP, m, PRISM_STRIP, n_valid, state, alpha);

@@ -131,7 +131,7 @@ static void score_tokens(const moments_seq *t, int32_t h, int32_t own, const int
         k->scale_max(spread, n, ln_2 * ln_2, &finite_spread);
         if (!finite || !finite_spread)
             keep_non_finite(logit, spread, entries.bias, n, bits);
-        k->add_spread(logit, spread, entries.bias, n_pad, 0.5f * log2_e, prism_moment_cap * log2_e);
+        k->add_spread(logit, spread, entries.bias, n_pad, 0.5f * log2_e, PRISM_MOMENT_CAP * log2_e);
     }
     k->softmax(x->logit, ld, m, n_pad, n_before, state, alpha);
     for (int32_t r = 0; r < m; r++)

@@ -102,7 +102,7 @@ static float weigh(const prism_cpu_kernels *k, const prism_problem *p, const pri
         square += weight[i] * weight[i];
     }
     const float deviation = sqrtf(square / (float)x->n);
-    const float factor = deviation > prism_moment_tilt ? prism_moment_tilt / deviation : 1.0f;
+    const float factor = deviation > PRISM_MOMENT_TILT ? PRISM_MOMENT_TILT / deviation : 1.0f;
     for (int32_t i = 0; i < x->n; i++) {
         weight[i] *= factor;
         max = fmaxf(max, weight[i]);

@@ -17,6 +17,7 @@
 #ifndef PRISM_CUDA_MOMENTS_CUH
 #define PRISM_CUDA_MOMENTS_CUH
 
+#include "core/moments_constants.h"
 #include "cuda/ptx.cuh"
 #include "cuda/shape.cuh"
 #include <type_traits>
@@ -24,7 +25,8 @@
 namespace prism
 {
 
-constexpr int kTile = 64, kBlockKeys = 128, kSingles = 16, kGroups = 16;
+constexpr int kTile = 64, kBlockKeys = 128, kSingles = PRISM_MOMENT_SINGLE, kGroups = 16;
+static_assert(PRISM_MOMENT_GROUP == 8 && PRISM_MOMENT_STEP == 4, "what lanes share and hold is laid out for these");
 constexpr float kLog2e = 1.44269504f, kLow = -1e30f;
 
 template <int D> struct Image {

@@ -145,7 +145,7 @@ template <int D, class T> struct Corrector {
     /* Variances, which have arrived, up to the cap, biases, and means, on their way. */
     __device__ __forceinline__ void go_on(float (&x)[32])
     {
-        const float cap = p.mean ? 0 : 6 / p.scale, per_unit = 1 / (p.scale * kLog2e);
+        const float cap = p.mean ? 0 : PRISM_MOMENT_CAP / p.scale, per_unit = 1 / (p.scale * kLog2e);
         wgmma_hold(x);
 #pragma unroll
         for (int j = 0; j < 8; j++) {

@@ -8,8 +8,6 @@
 namespace prism
 {
 
-constexpr float kTilt = 0.8f; /* largest standard deviation of the exponents */
-
 __device__ __forceinline__ float warp_add(float x)
 {
     for (int m = 1; m < 32; m *= 2)
@@ -43,7 +41,8 @@ __device__ __forceinline__ float tilt(float *t, const int *place, int n)
         x[i] -= mean;
         square += counts[i] ? x[i] * x[i] : 0;
     }
-    float deviation = sqrtf(warp_add(square) / n), factor = deviation > kTilt ? kTilt / deviation : 1;
+    float deviation = sqrtf(warp_add(square) / n),
+          factor = deviation > PRISM_MOMENT_TILT ? PRISM_MOMENT_TILT / deviation : 1;
 #pragma unroll
     for (int i = 0; i < kEach; i++) {
         x[i] *= factor;

@@ -10,7 +10,7 @@
 namespace prism
 {
 
-constexpr int kPoolThreads = 256, kSample = 16, kScan = 8;
+constexpr int kPoolThreads = 256, kSample = PRISM_MOMENT_SAMPLE, kScan = 8;
 
 __device__ __forceinline__ int64_t row_of(const prism_cu_moments &p, int seq, int b, int head)
 {

@@ -15,7 +15,7 @@
 namespace prism
 {
 
-constexpr int kAsking = 32, kHeads = 4, kNear = 6144;
+constexpr int kAsking = 32, kHeads = 4, kNear = PRISM_MOMENT_NEAR;
 constexpr int kSelectSlots = 5, kFed = 3; /* images under way ahead of the first warp */
 
 /* Work items: query blocks, late ones first; of each, sequences, KV heads, and fours of their query heads. */
@@ -150,7 +150,7 @@ template <int D, class T> struct Selector {
      * so, or what lies not in the past, is kLow. */
     template <bool errors> __device__ __forceinline__ void logits(int left, float (&x)[32])
     {
-        const float cap = 6 / p.scale, per_unit = 1 / (p.scale * kLog2e);
+        const float cap = PRISM_MOMENT_CAP / p.scale, per_unit = 1 / (p.scale * kLog2e);
         const char *image = sh.slot[ring.slot];
         ring.wait();
         add_variances<D>(x, square, smem_addr(image));
