@@ -109,9 +109,7 @@ template <int D, class T> struct Looker {
                     bool counts = sh.pruned[me][2 * t + h] >> lane & 1 && !isnan(bias);
                     sh.bias[ring.slot][e] = counts ? bias : -INFINITY;
                 }
-                __syncwarp();
-                if (lane == 0)
-                    mbar_arrive(smem_addr(&sh.ready[ring.slot]));
+                mbar_arrive(smem_addr(&sh.ready[ring.slot])); /* each lane for what it wrote */
                 ring.next();
             }
             if (lane == 0)
@@ -361,7 +359,7 @@ __global__ void __launch_bounds__(kCorrectThreads, 1) correct(const __grid_const
     if (threadIdx.x == 0) {
         sh.slots.init();
         for (int i = 0; i < kCorrectSlots; i++)
-            mbar_init(smem_addr(&sh.ready[i]), 1);
+            mbar_init(smem_addr(&sh.ready[i]), 32);
         for (int i = 0; i < kLookers; i++)
             mbar_init(smem_addr(&sh.turn[i]), 1);
         mbar_init_fence();
