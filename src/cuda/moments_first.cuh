@@ -63,19 +63,7 @@ __device__ __forceinline__ float tilt(float *t, const int *place, int n)
     return logf(sum) + most - lean / sum;
 }
 
-/* Dimension j of a block's moments, by D threads. */
-template <int D>
-__device__ __forceinline__ void put_moments(const prism_cu_moments &p, int64_t row, int j, float key, float variance,
-                                            float value)
-{
-    for (int m = 1; m < 8; m *= 2) /* the mean over 8 neighbours */
-        variance += __shfl_xor_sync(kAll, variance, m);
-    p.key[row * D + j] = key, p.value[row * D + j] = value;
-    if (j % 8 == 0)
-        p.variance[row * (D / 8) + j / 8] = variance * 0.125f;
-}
-
-/* Block 0 of one head in shared memory, by D threads. */
+/* Block 0 of one head in shared memory, by all threads of a CTA, D or more. */
 template <int D, class T> struct FirstBlock {
     __align__(16) T token[kBlockKeys][D + 8];
     float mean[D], far[kBlockKeys];
@@ -83,7 +71,7 @@ template <int D, class T> struct FirstBlock {
 
     __device__ __forceinline__ void fetch(const prism_cu_view &t, int seq, int head)
     {
-        for (int i = threadIdx.x; i < kBlockKeys * (D / 8); i += D)
+        for (int i = threadIdx.x; i < kBlockKeys * (D / 8); i += blockDim.x)
             *(uint4 *)&token[i / (D / 8)][i % (D / 8) * 8] =
                 !t.data ? make_uint4(0, 0, 0, 0)
                         : __ldg((const uint4 *)((const T *)t.data + head * t.stride_head + i % (D / 8) * 8 +
@@ -95,12 +83,14 @@ template <int D, class T> struct FirstBlock {
     {
         int j = threadIdx.x;
         fetch(p.k, seq, head);
-        float sum = 0;
-        for (int i = 0; i < kBlockKeys; i++)
-            sum += (float)token[i][j];
-        mean[j] = sum / kBlockKeys;
+        if (j < D) {
+            float sum = 0;
+            for (int i = 0; i < kBlockKeys; i++)
+                sum += (float)token[i][j];
+            mean[j] = sum / kBlockKeys;
+        }
         __syncthreads();
-        for (int i = j; i < kBlockKeys; i += D) {
+        for (int i = j; i < kBlockKeys; i += blockDim.x) {
             float d2 = 0;
             for (int k = 0; k < D; k++) {
                 float d = (float)token[i][k] - mean[k];
@@ -109,7 +99,7 @@ template <int D, class T> struct FirstBlock {
             far[i] = finite(d2) ? d2 : INFINITY;
         }
         __syncthreads();
-        for (int i = j; i < kBlockKeys; i += D) {
+        for (int i = j; i < kBlockKeys; i += blockDim.x) {
             int before = 0;
             for (int k = 0; k < kBlockKeys; k++)
                 before += far[k] > far[i] || (far[k] == far[i] && k < i);

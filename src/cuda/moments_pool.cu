@@ -3,28 +3,29 @@
  *
  *   queries  q, every 16th token          -> sums of blocks, then running sums: the mean query that a block is tilted
  * by pool     k, v, mean query             -> sums of k, and of whole blocks the moments          one pass over K and V
- *   first    block 0, without its singles -> its moments
  */
 #include "cuda/moments_first.cuh"
 
 namespace prism
 {
 
-constexpr int kPoolThreads = 256, kSample = PRISM_MOMENT_SAMPLE, kScan = 8;
+constexpr int kSumThreads = 128, kSample = PRISM_MOMENT_SAMPLE, kScanThreads = 1024, kScan = 64;
 
 __device__ __forceinline__ int64_t row_of(const prism_cu_moments &p, int seq, int b, int head)
 {
     return ((int64_t)seq * p.n_block_seq + b) * p.shape.n_kv_head + head;
 }
 
-/* Sampled queries of one query block of one KV head's query heads a CTA, a token a warp. The sum takes the place of the
- * block's running sum; of a block that was begun in an earlier call, it continues that. */
+/* Sampled queries of one query block of one KV head's query heads a CTA, two tokens a warp. The sum takes the place of
+ * the block's running sum; of a block that was begun in an earlier call, it continues that. */
 template <int D, class T>
-__global__ void __launch_bounds__(kPoolThreads) sum_queries(const __grid_constant__ prism_cu_moments p)
+__global__ void __launch_bounds__(kSumThreads) sum_queries(const __grid_constant__ prism_cu_moments p)
 {
-    constexpr int kWarps = kPoolThreads / 32, kWords = D / 64;
-    __shared__ float part[kWarps][D];
-    __shared__ int n_part[kWarps];
+    constexpr int kWarps = kSumThreads / 32, kTokens = kBlockKeys / kSample, kEach = kTokens / kWarps, kWords = D / 64,
+                  kRows = 4;                                                     /* heads in flight */
+    typedef typename std::conditional<kWords == 2, uint2, uint32_t>::type Words; /* a lane's of a row */
+    __shared__ float part[kTokens][D];
+    __shared__ int n_part[kTokens];
     const prism_cu_shape &s = p.shape;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, j = threadIdx.x, group = s.n_head / s.n_kv_head;
     int head = blockIdx.x % s.n_kv_head, u = blockIdx.x / s.n_kv_head % s.n_qblk,
@@ -33,31 +34,51 @@ __global__ void __launch_bounds__(kPoolThreads) sum_queries(const __grid_constan
     QueryBlock block(n, u);
     if (!block.exists() || p.n_done >= n.n_kv)
         return;
-    int at = kSample * warp + kSample - 1, n_row = 0;
-    float sum[2 * kWords] = {};
-    if (at >= block.begin && at < block.end && block.own * kBlockKeys + at >= p.n_done)
-        for (int g = 0; g < group; g++) {
-            const uint32_t *from = (const uint32_t *)((const T *)p.q.data + (head * group + g) * p.q.stride_head +
-                                                      token_offset(p.q, seq, block.first + at));
+    int n_row[kEach] = {};
+    float sum[kEach][2 * kWords] = {};
+    bool there[kEach];
+    const T *from[kEach];
+#pragma unroll
+    for (int i = 0; i < kEach; i++) {
+        int at = kSample * (kWarps * i + warp) + kSample - 1;
+        there[i] = at >= block.begin && at < block.end && block.own * kBlockKeys + at >= p.n_done;
+        from[i] = (const T *)p.q.data + head * group * p.q.stride_head + 2 * kWords * lane +
+                  (there[i] ? token_offset(p.q, seq, block.first + at) : 0);
+    }
+    for (int g0 = 0; g0 < group; g0 += kRows) {
+        Words raw[kEach][kRows];
+#pragma unroll
+        for (int i = 0; i < kEach * kRows; i++) /* on their way at once */
+            if (int g = g0 + i % kRows; there[i / kRows] && g < group)
+                raw[i / kRows][i % kRows] = __ldg((const Words *)(from[i / kRows] + g * p.q.stride_head));
+#pragma unroll
+        for (int i = 0; i < kEach * kRows; i++) {
+            int at = i / kRows;
             float2 x[kWords];
             bool good = true;
+            if (!there[at] || g0 + i % kRows >= group)
+                continue;
 #pragma unroll
             for (int w = 0; w < kWords; w++) {
-                x[w] = widen2<T>(__ldg(from + kWords * lane + w));
+                x[w] = widen2<T>(((const uint32_t *)&raw[at][i % kRows])[w]);
                 good = good && finite(x[w].x) && finite(x[w].y);
             }
             if (!__all_sync(kAll, good))
                 continue;
-            n_row++;
+            n_row[at]++;
 #pragma unroll
             for (int w = 0; w < kWords; w++)
-                sum[2 * w] += x[w].x, sum[2 * w + 1] += x[w].y;
+                sum[at][2 * w] += x[w].x, sum[at][2 * w + 1] += x[w].y;
         }
+    }
 #pragma unroll
-    for (int w = 0; w < 2 * kWords; w++)
-        part[warp][2 * kWords * lane + w] = sum[w];
-    if (lane == 0)
-        n_part[warp] = n_row;
+    for (int i = 0; i < kEach; i++) {
+#pragma unroll
+        for (int w = 0; w < 2 * kWords; w++)
+            part[kWarps * i + warp][2 * kWords * lane + w] = sum[i][w];
+        if (lane == 0)
+            n_part[kWarps * i + warp] = n_row[i];
+    }
     __syncthreads();
     if (j >= D)
         return;
@@ -65,212 +86,306 @@ __global__ void __launch_bounds__(kPoolThreads) sum_queries(const __grid_constan
     bool begun = block.own * kBlockKeys < p.n_done;
     float total = begun ? p.query_sum[row * D + j] : 0;
     int count = begun ? p.n_query[row] : 0;
-    for (int w = 0; w < kWarps; w++)
-        total += part[w][j], count += n_part[w];
+#pragma unroll
+    for (int i = 0; i < kTokens; i++)
+        total += part[i][j], count += n_part[i];
     p.query_sum[row * D + j] = total;
     __syncwarp();
     if (j == 0)
         p.n_query[row] = count;
 }
 
-/* One KV head a CTA: sums of blocks become running sums. Blocks before the first sampled query take what the first
- * block with one has. */
-template <int D> __global__ void __launch_bounds__(D) scan_queries(const __grid_constant__ prism_cu_moments p)
+/* One KV head a CTA: sums of blocks become running sums, added in the order of blocks, so that the bits do not depend
+ * on how a prompt is cut: kScan blocks at a time in shared memory, where a thread adds one dimension and the next ones
+ * are on their way. Blocks before the first sampled query take what the first block with one has. */
+template <int D>
+__global__ void __launch_bounds__(kScanThreads) scan_queries(const __grid_constant__ prism_cu_moments p)
 {
+    constexpr int kRow = D / 4, kSide = kScanThreads / kRow,
+                  kEach = kScan / kSide; /* 16 bytes a thread, rows at once */
+    static_assert(D + 32 <= kScanThreads && kScan == 64, "threads that add; counts of a warp");
+    __shared__ __align__(16) float block[kScan][D];
+    __shared__ int asked, asked_before; /* first block with a query; how many there were before this call */
     const prism_cu_shape &s = p.shape;
-    int head = blockIdx.x % s.n_kv_head, seq = blockIdx.x / s.n_kv_head, j = threadIdx.x;
+    int head = blockIdx.x % s.n_kv_head, seq = blockIdx.x / s.n_kv_head, j = threadIdx.x, lane = j % 32,
+        side = j / kRow, column = j % kRow * 4;
     Lengths n = lengths(s, seq);
     if (p.n_done >= n.n_kv)
         return;
     int first = p.n_done / kBlockKeys, last = (n.n_kv - 1) / kBlockKeys,
         known = p.q.data && n.n_q > 0 ? n.q_start / kBlockKeys : INT_MAX;
-    bool begun = p.n_done % kBlockKeys;
+    bool begun = p.n_done % kBlockKeys, counts = j / 32 == D / 32;
+    int begin = begun ? first : min(max(first, known), last + 1); /* before it nothing is added */
+    auto sum = [&](int b) { return p.query_sum + row_of(p, seq, b, head) * D; };
+    auto n_query = [&](int b) { return p.n_query + row_of(p, seq, b, head); };
+    float4 x[kEach];
+    int c[2] = {}, count = 0, before = 0, none = 0;
     float carry = 0;
-    int count = 0, none = first;
+    auto fetch = [&](int b0) {
+        auto there = [&](int b) { return b <= last && (b >= known || (begun && b == first)); };
+#pragma unroll
+        for (int i = 0; i < kEach; i++) {
+            int b = b0 + kSide * i + side;
+            x[i] = there(b) ? *(const float4 *)(sum(b) + column) : make_float4(0, 0, 0, 0);
+        }
+        for (int i = 0; i < 2 && counts; i++)
+            c[i] = there(b0 + 32 * i + lane) ? *n_query(b0 + 32 * i + lane) : 0;
+    };
     if (!begun && first > 0) {
-        int64_t row = row_of(p, seq, first - 1, head);
-        carry = p.query_sum[row * D + j], count = p.n_query[row];
+        carry = j < D ? sum(first - 1)[j] : 0;
+        count = before = *n_query(first - 1);
     }
-    for (int b0 = first; b0 <= last; b0 += kScan) {
-        float x[kScan];
-        int c[kScan];
+    fetch(begin);
+    for (int b0 = begin; b0 <= last; b0 += kScan) {
 #pragma unroll
-        for (int i = 0; i < kScan; i++) {
-            int64_t row = row_of(p, seq, b0 + i, head);
-            bool there = b0 + i <= last && (b0 + i >= known || (begun && b0 + i == first));
-            x[i] = there ? p.query_sum[row * D + j] : 0, c[i] = there ? p.n_query[row] : 0;
+        for (int i = 0; i < kEach; i++)
+            *(float4 *)&block[kSide * i + side][column] = x[i];
+        int n_before[2] = {c[0], c[1]};
+        __syncthreads();
+        fetch(b0 + kScan);
+        if (j < D)
+#pragma unroll 16
+            for (int i = 0; i < kScan; i++)
+                block[i][j] = carry += block[i][j];
+        for (int i = 0; i < 2 && counts; i++) {
+            int b = b0 + 32 * i + lane, here = n_before[i];
+            for (int m = 1; m < 32; m *= 2) {
+                int left = __shfl_up_sync(kAll, here, m);
+                here += lane >= m ? left : 0;
+            }
+            here += count, count = __shfl_sync(kAll, here, 31);
+            none += __popc(__ballot_sync(kAll, b <= last && here == 0));
+            if (b <= last)
+                *n_query(b) = here;
         }
-        __syncthreads(); /* every thread has read the counts that thread 0 overwrites */
+        __syncthreads();
 #pragma unroll
-        for (int i = 0; i < kScan; i++) {
-            if (b0 + i > last)
-                break;
-            int64_t row = row_of(p, seq, b0 + i, head);
-            carry += x[i], count += c[i];
-            p.query_sum[row * D + j] = carry;
-            if (j == 0)
-                p.n_query[row] = count;
-            none = count ? none : b0 + i + 1;
+        for (int i = 0; i < kEach; i++) {
+            int b = b0 + kSide * i + side;
+            if (b <= last)
+                *(float4 *)(sum(b) + column) = *(const float4 *)&block[kSide * i + side][column];
         }
     }
-    if (none == first || none > last)
-        return;
+    if (counts && lane == 0)
+        asked = begin + none, asked_before = before;
     __syncthreads();
-    int64_t from = row_of(p, seq, none, head);
-    carry = p.query_sum[from * D + j], count = p.n_query[from];
-    for (int b = first; b < none; b++) {
-        int64_t row = row_of(p, seq, b, head);
-        p.query_sum[row * D + j] = carry;
-        if (j == 0)
-            p.n_query[row] = count;
+    bool some = asked_before || asked <= last;
+    int from = asked_before ? first - 1 : asked, end = asked <= last ? asked : begin;
+    float4 same = some ? *(const float4 *)(sum(from) + column) : make_float4(0, 0, 0, 0);
+    int same_count = some ? *n_query(from) : 0;
+    for (int b = first + side; b < end; b += kSide) {
+        *(float4 *)(sum(b) + column) = same;
+        if (column == 0)
+            *n_query(b) = same_count;
     }
 }
 
-/* One block of one head a CTA; its tokens stay in registers from the exponents to the variances. Block 0 only has its
- * keys summed here. */
+/*
+ * A CTA's keys and values of one block. A warp does 16 tokens, then 16 dimensions. Sums over tokens are products of one
+ * warp: parts of weights, three numbers of 16 bits that add up to a float, times a tile. So they are as exact as sums
+ * in f32, and no warp waits for another's.
+ */
+template <int D, class T> struct PoolShared {
+    static constexpr int kWarps = D / 16, kThreads = 32 * kWarps, kPad = 8;
+    typedef uint4 Tile[kBlockKeys][D / 8]; /* 16 bytes at row r, place(r, column / 8) */
+    Tile key;
+    union {
+        Tile value;
+        FirstBlock<D, T> first;
+    };
+    T query[3][D + kPad], share[3][kBlockKeys + kPad];
+    float mean[D], weight[kBlockKeys];
+    int rank[kBlockKeys]; /* of block 0's tokens */
+
+    /* Eight rows that ldmatrix reads together lie in different banks. */
+    static __device__ __forceinline__ int place(int r, int c) { return (c & ~7) | ((c ^ r) & 7); }
+
+    static __device__ __forceinline__ void split(float x, T *part, int step)
+    {
+#pragma unroll
+        for (int i = 0; i < 3; i++) {
+            T high = T(x);
+            part[i * step] = high, x -= (float)high;
+        }
+    }
+    /* Right factors of two steps: rows 0 .. 2 are parts, the others whatever. */
+    template <int N> static __device__ __forceinline__ void parts(uint32_t (&b)[4], const T (&part)[3][N], int step)
+    {
+        int lane = threadIdx.x % 32;
+        ldmatrix4(b, smem_addr(&part[min(lane % 8, 2)][32 * step + lane / 8 * 8]));
+    }
+    /* Sum of a row's products with the three parts; c: two columns. In the first two lanes of four. */
+    static __device__ __forceinline__ float whole(const float *c)
+    {
+        int lane = threadIdx.x % 4;
+        float x = lane == 0 ? c[0] + c[1] : c[0];
+        return x + __shfl_xor_sync(kAll, x, 1);
+    }
+
+    /* Tokens from .. n of the block to a tile, zeros elsewhere and in the place of single tokens. */
+    __device__ __forceinline__ void fetch(Tile &tile, const prism_cu_view &t, int seq, int head, int first, int from,
+                                          int n, bool singles)
+    {
+        constexpr int kSide = kThreads / (D / 8);
+        int c = threadIdx.x % (D / 8), r0 = threadIdx.x / (D / 8);
+        const T *at = (const T *)t.data + head * t.stride_head + 8 * c;
+        const T *row = t.page_table ? at : at + token_offset(t, seq, first + r0);
+#pragma unroll
+        for (int i = 0; i < kBlockKeys / kSide; i++) {
+            int r = r0 + kSide * i;
+            bool there = t.data && r >= from && r < n && (singles || rank[r] >= kSingles);
+            const T *x = row + i * (kSide * t.stride_token);
+            if (t.page_table)
+                x = at + token_offset(t, seq, first + min(r, n - 1));
+            cp_async16(smem_addr(&tile[r][place(r, c)]), there ? x : at, there);
+        }
+        cp_async_commit();
+    }
+    /* c = this warp's 16 dimensions of a tile times right factors b(step): rows are dimensions. */
+    template <class B> __device__ __forceinline__ void multiply(float (&c)[4], const Tile &tile, B b) const
+    {
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        c[0] = c[1] = c[2] = c[3] = 0;
+#pragma unroll
+        for (int k = 0; k < kBlockKeys / 16; k++) {
+            int r = 16 * k + lane / 16 * 8 + lane % 8;
+            uint32_t a[4], right[2];
+            b(right, k);
+            ldmatrix4_t(a, smem_addr(&tile[r][place(r, 2 * warp + lane / 8 % 2)]));
+            warp_mma<T>(c, a, right[0], right[1]);
+        }
+    }
+    /* The exponents of 16 tokens a warp at a time. */
+    __device__ __forceinline__ void ask()
+    {
+        int lane = threadIdx.x % 32;
+        for (int r0 = threadIdx.x / 32 * 16; r0 < kBlockKeys; r0 += 16 * kWarps) {
+            float c[4] = {};
+            int r = r0 + lane % 16;
+#pragma unroll
+            for (int k = 0; k < D / 32; k++) {
+                uint32_t a[4], b[4];
+                parts(b, query, k);
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    ldmatrix4(a, smem_addr(&key[r][place(r, 4 * k + 2 * h + lane / 16)]));
+                    warp_mma<T>(c, a, b[2 * h], b[2 * h + 1]);
+                }
+            }
+            float upper = whole(c), lower = whole(c + 2);
+            if (lane % 4 == 0)
+                weight[r0 + lane / 4] = upper, weight[r0 + lane / 4 + 8] = lower;
+        }
+    }
+};
+
+/* One block of one head a CTA. Block 0 goes without its single tokens: they are zeros of no weight here. */
 template <int D, class T>
-__global__ void __launch_bounds__(kPoolThreads) pool_moments(const __grid_constant__ prism_cu_moments p)
+__global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __grid_constant__ prism_cu_moments p)
 {
-    constexpr int kColumns = D / 8, kLanes = kPoolThreads / kColumns, kTokens = kBlockKeys / kLanes;
-    __shared__ float part[kLanes][D], mean[D], weight[kBlockKeys];
+    typedef PoolShared<D, T> Shared;
+    constexpr float kShare = 1024; /* weights in parts times this: 16 bits reach far enough down */
+    extern __shared__ __align__(128) char smem[];
+    Shared &sh = *(Shared *)smem;
     const prism_cu_shape &s = p.shape;
-    const int tid = threadIdx.x, column = tid % kColumns * 8, lane = tid / kColumns, j = tid % D;
+    const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, dim = 16 * warp + lane / 4;
     int head = blockIdx.x % s.n_kv_head, b = blockIdx.x / s.n_kv_head % s.n_kblk,
         seq = blockIdx.x / s.n_kv_head / s.n_kblk;
-    int first = b * kBlockKeys, hi = min(first + kBlockKeys, lengths(s, seq).n_kv), lo = max(first, p.n_done);
-    bool whole = hi == first + kBlockKeys && b > 0;
-    if (lo >= hi || (!whole && !p.k_sum))
+    int first = b * kBlockKeys, n = min(kBlockKeys, lengths(s, seq).n_kv - first), from = max(0, p.n_done - first);
+    bool full = n == kBlockKeys;
+    if (from >= n || (!full && !p.k_sum))
         return;
     int64_t row = row_of(p, seq, b, head);
-    uint4 raw[kTokens];
-    float sum[8] = {}, x[8];
-    auto fetch = [&](const prism_cu_view &t, int from) {
-#pragma unroll
-        for (int i = 0; i < kTokens; i++) {
-            int token = first + i * kLanes + lane;
-            raw[i] = token >= from && token < hi && t.data
-                         ? __ldcs((const uint4 *)((const T *)t.data + head * t.stride_head + column +
-                                                  token_offset(t, seq, token)))
-                         : make_uint4(0, 0, 0, 0);
-        }
-    };
-    auto wide = [&](int i) {
-        const uint32_t w[4] = {raw[i].x, raw[i].y, raw[i].z, raw[i].w};
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            float2 f = widen2<T>(w[k]);
-            x[2 * k] = f.x, x[2 * k + 1] = f.y;
-        }
-    };
-    /* Sum of what term(i, k) makes of token i's element k, over all tokens; that of dimension j to thread j. */
-    auto add_up = [&](auto term) {
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            sum[k] = 0;
-#pragma unroll
-        for (int i = 0; i < kTokens; i++) {
-            wide(i);
-#pragma unroll
-            for (int k = 0; k < 8; k++)
-                sum[k] += term(i, k);
-        }
-        *(float4 *)&part[lane][column] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-        *(float4 *)&part[lane][column + 4] = make_float4(sum[4], sum[5], sum[6], sum[7]);
-        __syncthreads();
-        float total = 0;
-        for (int l = 0; l < kLanes; l++)
-            total += part[l][j];
-        __syncthreads();
-        return total;
-    };
-
-    fetch(p.k, whole ? first : lo);
-    if (p.k_sum) {
-        float k_sum = add_up([&](int i, int k) { return first + i * kLanes + lane >= lo ? x[k] : 0; });
-        if (tid < D)
-            p.k_sum[row * D + j] = k_sum + (lo > first ? p.k_sum[row * D + j] : 0);
-    }
-    if (!whole)
-        return;
-    float query[8];
-    int n_query = p.n_query[row];
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-        query[k] = n_query ? p.query_sum[row * D + column + k] * (p.scale / n_query) : 0;
-#pragma unroll
-    for (int i = 0; i < kTokens; i++) {
-        float dot = 0;
-        wide(i);
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            dot = fmaf(query[k], x[k], dot);
-        for (int m = 1; m < kColumns; m *= 2)
-            dot += __shfl_xor_sync(kAll, dot, m);
-        if (column == 0)
-            weight[i * kLanes + lane] = dot;
-    }
-    __syncthreads();
-    if (tid < 32) {
-        float log_count = tilt(weight, NULL, kBlockKeys);
-        if (tid == 0)
-            p.log_count[row] = log_count;
-    }
-    __syncthreads();
-    float key = add_up([&](int i, int k) { return weight[i * kLanes + lane] * x[k]; });
+    sh.fetch(sh.key, p.k, seq, head, first, full ? 0 : from, n, true);
+    if (full && b)
+        sh.fetch(sh.value, p.v, seq, head, first, 0, n, true);
     if (tid < D)
-        mean[tid] = key;
+        Shared::split(p.query_sum[row * D + tid] * (p.scale / max(p.n_query[row], 1)), &sh.query[0][tid], D + 8);
+    if (full && b)
+        cp_async_wait<1>();
+    else
+        cp_async_wait<0>();
     __syncthreads();
-    float variance = add_up([&](int i, int k) {
-        float d = x[k] - mean[column + k];
-        return weight[i * kLanes + lane] * d * d;
-    });
-    fetch(p.v, first);
-    float value = add_up([&](int i, int k) { return weight[i * kLanes + lane] * x[k]; });
-    if (tid >= D)
-        return;
-    put_moments<D>(p, row, j, key, variance, value);
-}
-
-/* Block 0 of one head a CTA, once it is whole: all its tokens but the single ones. */
-template <int D, class T> __global__ void __launch_bounds__(D) pool_first(const __grid_constant__ prism_cu_moments p)
-{
-    __shared__ FirstBlock<D, T> x;
-    __shared__ float weight[kBlockKeys];
-    const prism_cu_shape &s = p.shape;
-    int head = blockIdx.x % s.n_kv_head, seq = blockIdx.x / s.n_kv_head, j = threadIdx.x;
-    if (p.n_done >= kBlockKeys || lengths(s, seq).n_kv < kBlockKeys)
-        return;
-    int64_t row = row_of(p, seq, 0, head);
-    x.rank(p, seq, head);
-    int n_query = p.n_query[row];
-    x.mean[j] = n_query ? p.query_sum[row * D + j] * (p.scale / n_query) : 0;
-    __syncthreads();
-    for (int i = j; i < kBlockKeys; i += D) {
-        float dot = 0;
-        for (int k = 0; k < D; k++)
-            dot = fmaf(x.mean[k], (float)x.token[i][k], dot);
-        weight[i] = dot;
+    float c[4];
+    if (p.k_sum) {
+        sh.multiply(c, sh.key,
+                    [&](uint32_t(&one)[2], int k) { /* column 0: ones for tokens that are new */
+#pragma unroll
+                                                    for (int h = 0; h < 2; h++) {
+                                                        int token = 16 * k + 8 * h + lane % 4 * 2;
+                                                        one[h] =
+                                                            lane / 4 ? 0 : pack2<T>(token >= from, token + 1 >= from);
+                                                    }
+                    });
+        float *sum = p.k_sum + row * D + dim;
+        if (lane % 4 == 0)
+            sum[0] = c[0] + (from ? sum[0] : 0), sum[8] = c[2] + (from ? sum[8] : 0);
     }
+    if (!full)
+        return;
+    if (!b) {
+        sh.first.rank(p, seq, head);
+        for (int i = tid; i < kBlockKeys; i += Shared::kThreads)
+            sh.rank[i] = sh.first.place[i];
+        __syncthreads();
+        for (int i = tid; i < kBlockKeys * (D / 8); i += Shared::kThreads)
+            if (sh.rank[i / (D / 8)] < kSingles)
+                sh.key[i / (D / 8)][i % (D / 8)] = make_uint4(0, 0, 0, 0);
+        sh.fetch(sh.value, p.v, seq, head, first, 0, n, false);
+        __syncthreads();
+    }
+    sh.ask();
     __syncthreads();
-    if (j < 32) {
-        float log_count = tilt(weight, x.place, kBlockKeys - kSingles);
-        if (j == 0)
+    if (warp == 0) {
+        float log_count = tilt(sh.weight, b ? NULL : sh.rank, b ? kBlockKeys : kBlockKeys - kSingles);
+        if (lane == 0)
             p.log_count[row] = log_count;
+#pragma unroll
+        for (int i = lane; i < kBlockKeys; i += 32)
+            Shared::split(sh.weight[i] * kShare, &sh.share[0][i], kBlockKeys + 8);
     }
+    cp_async_wait<0>();
     __syncthreads();
-    float key = 0, variance = 0, value = 0;
-    for (int i = 0; i < kBlockKeys; i++)
-        if (x.place[i] >= kSingles)
-            key = fmaf(weight[i], (float)x.token[i][j], key);
-    for (int i = 0; i < kBlockKeys; i++)
-        if (x.place[i] >= kSingles)
-            variance = fmaf(weight[i], ((float)x.token[i][j] - key) * ((float)x.token[i][j] - key), variance);
-    __syncthreads();
-    x.fetch(p.v, seq, head);
-    for (int i = 0; i < kBlockKeys; i++)
-        if (x.place[i] >= kSingles)
-            value = fmaf(weight[i], (float)x.token[i][j], value);
-    put_moments<D>(p, row, j, key, variance, value);
+
+    uint32_t share[kBlockKeys / 8];
+#pragma unroll
+    for (int k = 0; k < kBlockKeys / 32; k++)
+        Shared::parts(*(uint32_t(*)[4]) & share[4 * k], sh.share, k);
+    auto shares = [&](uint32_t(&right)[2], int k) { right[0] = share[2 * k], right[1] = share[2 * k + 1]; };
+    sh.multiply(c, sh.key, shares);
+    float upper = Shared::whole(c) / kShare, lower = Shared::whole(c + 2) / kShare;
+    if (lane % 4 == 0) {
+        sh.mean[dim] = upper, sh.mean[dim + 8] = lower;
+        p.key[row * D + dim] = upper, p.key[row * D + dim + 8] = lower;
+    }
+    sh.multiply(c, sh.value, shares);
+    upper = Shared::whole(c) / kShare, lower = Shared::whole(c + 2) / kShare;
+    if (lane % 4 == 0)
+        p.value[row * D + dim] = upper, p.value[row * D + dim + 8] = lower;
+    __syncwarp(); /* means of this warp's own dimensions */
+#pragma unroll
+    for (int g = 2 * warp; g < 2 * warp + 2; g++) {
+        float mean[8], variance = 0;
+        *(float4 *)mean = *(const float4 *)&sh.mean[8 * g],
+                 *(float4 *)(mean + 4) = *(const float4 *)&sh.mean[8 * g + 4];
+#pragma unroll
+        for (int i = 0; i < kBlockKeys / 32; i++) {
+            int r = 32 * i + lane;
+            uint4 raw = sh.key[r][Shared::place(r, g)];
+            const uint32_t w[4] = {raw.x, raw.y, raw.z, raw.w};
+            float far = 0;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                float2 x = widen2<T>(w[k]);
+                far = fmaf(x.x - mean[2 * k], x.x - mean[2 * k], far);
+                far = fmaf(x.y - mean[2 * k + 1], x.y - mean[2 * k + 1], far);
+            }
+            variance = fmaf(sh.weight[r], far, variance);
+        }
+        variance = warp_add(variance);
+        if (lane == 0)
+            p.variance[row * (D / 8) + g] = variance * 0.125f; /* the mean over 8 dimensions */
+    }
 }
 
 template <int D, class T> static cudaError_t pool_moments_launch(const prism_cu_moments &a, cudaStream_t stream)
@@ -281,11 +396,14 @@ template <int D, class T> static cudaError_t pool_moments_launch(const prism_cu_
     if (n_key > INT32_MAX || n_query > INT32_MAX)
         return cudaErrorNotSupported;
     if (n_query && a.q.data)
-        sum_queries<D, T><<<(int)n_query, kPoolThreads, 0, stream>>>(a);
+        sum_queries<D, T><<<(int)n_query, kSumThreads, 0, stream>>>(a);
     if (n_key) {
-        scan_queries<D><<<n_head, D, 0, stream>>>(a);
-        pool_moments<D, T><<<(int)n_key, kPoolThreads, 0, stream>>>(a);
-        pool_first<D, T><<<n_head, D, 0, stream>>>(a);
+        int bytes = sizeof(PoolShared<D, T>);
+        cudaError_t e = cudaFuncSetAttribute(pool_moments<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        if (e)
+            return e;
+        scan_queries<D><<<n_head, kScanThreads, 0, stream>>>(a);
+        pool_moments<D, T><<<(int)n_key, PoolShared<D, T>::kThreads, bytes, stream>>>(a);
     }
     return cudaGetLastError();
 }

@@ -295,5 +295,36 @@ template <> struct wgmma_rs<__half> {
     }
 };
 
+/* ------------------------------------------------------------------------- copies and products of one warp ---- */
+
+/* 16 bytes of global memory to shared memory, on their way; zeros where nothing is. */
+__device__ __forceinline__ void cp_async16(uint32_t to, const void *from, bool there = true)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void cp_async_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/* Until all but the last N groups of this thread have arrived. */
+template <int N> __device__ __forceinline__ void cp_async_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+/* Four 8 x 8 matrices of 16 bits, _t: transposed; lane l gives the address of row l % 8 of matrix l / 8. */
+#define PRISM_LDMATRIX(TRANS)                                                                                          \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" TRANS ".shared.b16 {%0,%1,%2,%3}, [%4];"                              \
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])                                                      \
+                 : "r"(addr)                                                                                           \
+                 : "memory")
+__device__ __forceinline__ void ldmatrix4(uint32_t (&m)[4], uint32_t addr)
+{
+    PRISM_LDMATRIX("");
+}
+__device__ __forceinline__ void ldmatrix4_t(uint32_t (&m)[4], uint32_t addr)
+{
+    PRISM_LDMATRIX(".trans");
+}
+
 } // namespace prism
 #endif
