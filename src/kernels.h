@@ -194,7 +194,7 @@ typedef struct prism_kernels {
     /* A sentence about what of this call the backend cannot compute; NULL: nothing. options NULL: only attention. */
     const char *(*refuses)(const prism_ctx *ctx, const prism_problem *p, const prism_options *options);
 
-    size_t (*means_bytes)(const prism_problem *p, int64_t n_mean);
+    size_t (*means_bytes)(const prism_problem *p, bool keys); /* of all keys, or of all queries */
     void (*pool)(const prism_ctx *ctx, const prism_pool_job *job);
     size_t (*bits_bytes)(const prism_problem *p);
     size_t (*select_bytes)(const prism_ctx *ctx, const prism_problem *p);

@@ -109,9 +109,8 @@ static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const 
     if (needs_moments(o, attends)) /* first, for attend finds them there */
         job->moments = prism_arena_take(a, k->moments_bytes(p), 1);
     if (m->pools) {
-        const int64_t n_key = (int64_t)prism_arena_count(a, p->call->n_seq, p->call->n_kv_head, p->n_kblk, 1);
-        job->k_mean = prism_arena_take(a, k->means_bytes(p, n_key), 1);
-        job->q_mean = prism_arena_take(a, k->means_bytes(p, p->n_row), 1);
+        job->k_mean = prism_arena_take(a, k->means_bytes(p, true), 1);
+        job->q_mean = prism_arena_take(a, k->means_bytes(p, false), 1);
     }
     if (m->list) {
         job->n_block = prism_arena_take(a, (size_t)p->n_row, sizeof *job->n_block);

@@ -11,7 +11,7 @@
 #include "cpu/tier.h"
 #include "kernels.h"
 
-size_t prism_means_bytes_cpu(const prism_problem *p, int64_t n_mean);
+size_t prism_means_bytes_cpu(const prism_problem *p, bool keys);
 void prism_pool_cpu(const prism_ctx *ctx, const prism_pool_job *job);
 size_t prism_moments_bytes_cpu(const prism_problem *p);
 /* Sequence s, of whose keys n_done were there before. */

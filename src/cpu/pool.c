@@ -102,10 +102,14 @@ static void pool_keys(const prism_ctx *ctx, const prism_pool_job *job)
     }
 }
 
-size_t prism_means_bytes_cpu(const prism_problem *p, int64_t n_mean)
+size_t prism_means_bytes_cpu(const prism_problem *p, bool keys)
 {
+    const prism_call *c = p->call;
     prism_arena a = {0};
-    prism_arena_take(&a, prism_arena_count(&a, n_mean, p->call->d_head, 1, 1), sizeof(float));
+    prism_arena_take(&a,
+                     keys ? prism_arena_count(&a, c->n_seq, c->n_kv_head, p->n_kblk, c->d_head)
+                          : prism_arena_count(&a, p->n_row, c->d_head, 1, 1),
+                     sizeof(float));
     return a.overflow ? SIZE_MAX : a.used;
 }
 

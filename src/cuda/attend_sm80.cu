@@ -25,19 +25,6 @@ template <int D> __device__ __forceinline__ uint32_t place(int r, int c)
 
 /* ---------------------------------------------------------------------------------------------- producer ---- */
 
-__device__ __forceinline__ void copy16(uint32_t dst, const void *src, bool there)
-{ /* zeros where nothing is */
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(there ? 16 : 0) : "memory");
-}
-__device__ __forceinline__ void copy_commit()
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-template <int N> __device__ __forceinline__ void copy_wait()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-
 /* Tokens first .. first + N of one head, those in [0, n). */
 template <int D, int N, int kThreads, class T>
 __device__ __forceinline__ void fetch(uint32_t dst, const prism_cu_view &t, int seq, int head, int first, int n)
@@ -48,39 +35,11 @@ __device__ __forceinline__ void fetch(uint32_t dst, const prism_cu_view &t, int 
     for (int r = threadIdx.x / kChunks; r < N; r += kRows) {
         bool there = first + r >= 0 && first + r < n;
         const T *src = (const T *)t.data + (there ? token_offset(t, seq, first + r) : 0) + head * t.stride_head + c * 8;
-        copy16(dst + place<D>(r, c), there ? src : (const T *)t.data, there);
+        cp_async16(dst + place<D>(r, c), there ? src : (const T *)t.data, there);
     }
 }
 
 /* ---------------------------------------------------------------------------------------------- consumer ---- */
-
-__device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], uint32_t addr)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(addr)
-                 : "memory");
-}
-__device__ __forceinline__ void ldmatrix_t(uint32_t (&r)[4], uint32_t addr)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(addr)
-                 : "memory");
-}
-#define PRISM_MMA(TYPE)                                                                                                \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
-                 "{%0,%1,%2,%3};"                                                                                      \
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                      \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
-__device__ __forceinline__ void mma(__nv_bfloat16, float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
-{
-    PRISM_MMA("bf16");
-}
-__device__ __forceinline__ void mma(__half, float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
-{
-    PRISM_MMA("f16");
-}
 
 /* Each thread holds two rows, quad and quad + 8 of its warp's 16. */
 template <int D, class T> struct Rows16 {
@@ -92,7 +51,7 @@ template <int D, class T> struct Rows16 {
         int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
         for (int i = 0; i < D / 16; i++)
-            ldmatrix(q[i], tile + place<D>(warp * 16 + lane % 16, i * 2 + lane / 16));
+            ldmatrix4(q[i], tile + place<D>(warp * 16 + lane % 16, i * 2 + lane / 16));
 #pragma unroll
         for (int j = 0; j < D / 8; j++)
             for (int e = 0; e < 4; e++)
@@ -112,9 +71,9 @@ template <int D, class T> struct Rows16 {
 #pragma unroll
             for (int j = 0; j < kKeys / 8; j += 2) {
                 uint32_t b[4];
-                ldmatrix(b, k + place<D>(j * 8 + lane % 8 + lane / 16 * 8, i * 2 + lane / 8 % 2));
-                mma(T(), s[j], q[i], b[0], b[1]);
-                mma(T(), s[j + 1], q[i], b[2], b[3]);
+                ldmatrix4(b, k + place<D>(j * 8 + lane % 8 + lane / 16 * 8, i * 2 + lane / 8 % 2));
+                warp_mma<T>(s[j], q[i], b[0], b[1]);
+                warp_mma<T>(s[j + 1], q[i], b[2], b[3]);
             }
         if (row_limit < kKeys - 1)
 #pragma unroll
@@ -153,9 +112,9 @@ template <int D, class T> struct Rows16 {
 #pragma unroll
             for (int j = 0; j < D / 8; j += 2) {
                 uint32_t b[4];
-                ldmatrix_t(b, v + place<D>(i * 16 + lane % 16, j + lane / 16));
-                mma(T(), o[j], a, b[0], b[1]);
-                mma(T(), o[j + 1], a, b[2], b[3]);
+                ldmatrix4_t(b, v + place<D>(i * 16 + lane % 16, j + lane / 16));
+                warp_mma<T>(o[j], a, b[0], b[1]);
+                warp_mma<T>(o[j + 1], a, b[2], b[3]);
             }
         }
     }
@@ -215,15 +174,15 @@ template <int D, int R, class T> __global__ void __launch_bounds__(2 * R, 1) att
     int kv_head = w.head / (a.shape.n_head / a.shape.n_kv_head), tile = listed(j, w, 0);
 
     fetch<D, R, kThreads, T>(smem + 2 * kTile, a.q, w.seq, w.head, first_token(j, w), w.n_q);
-    copy_commit();
+    cp_async_commit();
     auto fetch_keys = [&](int i, int tile) {
         uint32_t stage = smem + i % 2 * 2 * kTile;
         fetch<D, kKeys, kThreads, T>(stage, a.k, w.seq, kv_head, tile * kKeys, w.n_kv);
         fetch<D, kKeys, kThreads, T>(stage + kTile, a.v, w.seq, kv_head, tile * kKeys, w.n_kv);
-        copy_commit();
+        cp_async_commit();
     };
     fetch_keys(0, tile);
-    copy_wait<1>();
+    cp_async_wait<1>();
     __syncthreads();
     Rows16<D, T> rows;
     rows.load_q(smem + 2 * kTile);
@@ -232,9 +191,9 @@ template <int D, int R, class T> __global__ void __launch_bounds__(2 * R, 1) att
         __syncthreads(); /* all warps are done with the other stage */
         if (i + 1 < w.n_tile) {
             fetch_keys(i + 1, next);
-            copy_wait<1>();
+            cp_async_wait<1>();
         } else {
-            copy_wait<0>();
+            cp_async_wait<0>();
         }
         __syncthreads();
         uint32_t stage = smem + i % 2 * 2 * kTile;

@@ -6,7 +6,7 @@
 
 #include "core/options.h"
 
-enum { max_key_blocks = 16384 }; /* of select */
+enum { max_key_blocks = 1 << 20 }; /* of select */
 
 /* --------------------------------------------------------------------------------- calls as the kernels see them ----
  */
@@ -113,28 +113,42 @@ static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const p
     if (d != 64 && d != 96 && d != 128 && d != 192 && d != 256)
         return "blocks can be chosen for d_head 64, 96, 128, 192 and 256; others take method dense";
     if (p->n_kblk > max_key_blocks)
-        return "more than 16384 key blocks";
+        return "more than 1048576 key blocks";
     return NULL;
 }
 
 /* ------------------------------------------------------------------------------------------------------ pool ---- */
 
-/* Means as pool.cu writes them: n times d split numbers, then n energies. */
-static size_t means_bytes(const prism_problem *p, int64_t n_mean)
+/* What pool.cu writes: means of queries, or images of keys; then energies. */
+typedef struct cuda_means {
+    void *mean;
+    float *energy;
+} cuda_means;
+
+static cuda_means cut_means(const prism_problem *p, bool keys, prism_arena *a)
+{
+    const prism_call *c = p->call;
+    const prism_cu_shape shape = prism_cuda_shape(p);
+    cuda_means x;
+    x.mean = keys ? prism_arena_take(a, (size_t)prism_key_image_bytes(&shape), 1)
+                  : prism_arena_take(a, prism_arena_count(a, p->n_row, c->d_head, 1, 1), sizeof(float));
+    x.energy = prism_arena_take(
+        a, keys ? prism_arena_count(a, c->n_seq, c->n_kv_head, p->n_kblk, 4) : prism_arena_count(a, p->n_row, 4, 1, 1),
+        sizeof(float));
+    return x;
+}
+
+static size_t means_bytes(const prism_problem *p, bool keys)
 {
     prism_arena a = {0};
-    prism_arena_take(&a, prism_arena_count(&a, n_mean, p->call->d_head + 4, 1, 1), sizeof(float));
+    cut_means(p, keys, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-static float *energies(const void *means, const prism_problem *p, int64_t n_mean)
+static cuda_means means_in(const void *memory, const prism_problem *p, bool keys)
 {
-    return means ? (float *)means + n_mean * p->call->d_head : NULL;
-}
-
-static int64_t n_key_mean(const prism_problem *p)
-{
-    return (int64_t)p->call->n_seq * p->call->n_kv_head * p->n_kblk;
+    prism_arena a = {.base = (char *)memory};
+    return memory ? cut_means(p, keys, &a) : (cuda_means){0};
 }
 
 /* Sequence s alone, its keys only: sums of the caller's are one buffer a sequence. */
@@ -148,8 +162,8 @@ static prism_cu_pool keys_of(const prism_problem *p, const prism_cu_pool *all, i
     one.shape.n_qblk = 0;
     one.shape.n_q = q.n_q, one.shape.n_kv = q.n_kv, one.shape.q_start = q.q_start;
     one.k = prism_cuda_view_one(&p->call->k, one.k, s);
-    if (one.k_split) {
-        one.k_split = (float *)one.k_split + first * shape->d_head;
+    if (one.k_image) {
+        one.k_image = (char *)one.k_image + s * prism_key_image_bytes(&one.shape);
         one.k_energy += first * 4;
     }
     one.k_sum = pooled->key_sum;
@@ -161,13 +175,14 @@ static void pool(const prism_ctx *ctx, const prism_pool_job *job)
 {
     prism_cuda_device *device = prism_cuda_of(ctx);
     const prism_problem *p = job->problem;
+    const cuda_means q = means_in(job->q_mean, p, false), k = means_in(job->k_mean, p, true);
     prism_cu_pool a = {.shape = prism_cuda_shape(p),
                        .q = prism_cuda_queries(p, &p->call->q),
                        .k = prism_cuda_keys(p, &p->call->k),
-                       .q_split = job->q_mean,
-                       .k_split = job->k_mean,
-                       .q_energy = energies(job->q_mean, p, p->n_row),
-                       .k_energy = energies(job->k_mean, p, n_key_mean(p)),
+                       .q_split = q.mean,
+                       .k_image = k.mean,
+                       .q_energy = q.energy,
+                       .k_energy = k.energy,
                        .block_size = p->block_size};
     if (job->bands) {
         set_bits(a.high, job->bands->high, job->bands->n_high);
@@ -211,23 +226,23 @@ static size_t bits_bytes(const prism_problem *p)
 
 static size_t select_bytes(const prism_ctx *ctx, const prism_problem *p)
 {
-    prism_arena a = {0};
+    const prism_cu_shape shape = prism_cuda_shape(p);
     (void)ctx;
-    prism_arena_take(&a, prism_arena_count(&a, p->n_row, PRISM_MAX_BAND, 1, 1), sizeof(float));
-    return a.overflow ? SIZE_MAX : a.used;
+    return (size_t)prism_select_scratch_bytes(&shape);
 }
 
 static void select_blocks(const prism_ctx *ctx, const prism_select_job *job)
 {
     prism_cuda_device *device = prism_cuda_of(ctx);
     const prism_problem *p = job->problem;
+    const cuda_means q = means_in(job->q_mean, p, false), k = means_in(job->k_mean, p, true);
     prism_arena arena = {.base = job->bits};
     const prism_cuda_bits bits = prism_cuda_cut_bits(p, &arena);
     prism_cu_select a = {.shape = prism_cuda_shape(p),
-                         .q_split = job->q_mean,
-                         .k_split = job->k_mean,
-                         .q_energy = energies(job->q_mean, p, p->n_row),
-                         .k_energy = energies(job->k_mean, p, n_key_mean(p)),
+                         .q_split = q.mean,
+                         .k_image = k.mean,
+                         .q_energy = q.energy,
+                         .k_energy = k.energy,
                          .block_size = p->block_size,
                          .n_band = job->bands ? 2 : 1,
                          .causal_calibration = job->calibration == PRISM_CALIBRATION_CAUSAL,
@@ -236,7 +251,7 @@ static void select_blocks(const prism_ctx *ctx, const prism_select_job *job)
                          .min_tokens = job->min_tokens,
                          .scale = p->scale,
                          .top_p = {job->top_p[0], job->top_p[1]},
-                         .factor = job->scratch,
+                         .scratch = job->scratch,
                          .bitmap = bits.bitmap,
                          .count = bits.count};
     if (job->bands) {

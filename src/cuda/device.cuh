@@ -9,6 +9,7 @@ namespace prism
 
 struct Device {
     int n_sm;    /* multiprocessors */
+    int shared;  /* bytes of shared memory that one block may have */
     bool hopper; /* runs the code of sm_90a */
 };
 static inline cudaError_t device_of(Device *out)
@@ -18,9 +19,36 @@ static inline cudaError_t device_of(Device *out)
     if (!e)
         e = cudaDeviceGetAttribute(&out->n_sm, cudaDevAttrMultiProcessorCount, device);
     if (!e)
+        e = cudaDeviceGetAttribute(&out->shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (!e)
         e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     out->hopper = major == 9;
     return e;
+}
+
+/* Launches a kernel that may begin while the one before it in the stream still runs, once that has said so
+ * (let_next_begin()); it reads nothing that one writes before wait_for_launch_before(). */
+template <class... P, class... A>
+static cudaError_t launch_early(const Device &device, void (*kernel)(P...), dim3 grid, int threads, size_t shared,
+                                cudaStream_t stream, const A &...args)
+{
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t c = {grid, dim3(threads), shared, stream, &early, device.hopper ? 1u : 0u};
+    return cudaLaunchKernelEx(&c, kernel, args...);
+}
+__device__ __forceinline__ void let_next_begin()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_launch_before()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 } // namespace prism

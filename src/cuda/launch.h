@@ -91,15 +91,14 @@ cudaError_t prism_attend_any(const prism_cu_attend *a, cudaStream_t stream);
 
 /*
  * Block means of queries and keys, each with its energy. Means are stored split for the tensor cores: scaled by a power
- * of two that brings their root mean square near 1, as two f16 numbers whose sum has 22 bits; dimensions 4i .. 4i + 3
- * take 16 bytes, first the four high parts, then the four low ones. Energy: {sum of the squared mean over all
- * dimensions, over the high band, over the low band, 1 / scale}.
+ * of two that brings their root mean square near 1, as two f16 numbers whose sum has 22 bits; split.cuh says in which
+ * order. Energy: {sum of the squared mean over all dimensions, over the high band, over the low band, 1 / scale}.
  */
 typedef struct prism_cu_pool {
     prism_cu_shape shape;
     prism_cu_view q, k;
-    void *q_split, *k_split; /* element (sequence, block, head, dimension): 4 bytes at ((s * n_blk + b) * n_head + h) *
-                                d + j; k_split NULL: of the keys k_sum alone is wanted */
+    void *q_split;              /* [n_seq][n_qblk][n_head][d], 4 bytes each, aligned to 16 */
+    void *k_image;              /* prism_key_image_bytes(), aligned to 16; NULL: of the keys k_sum alone is wanted */
     float *q_energy, *k_energy; /* [n_seq][n_head or n_kv_head][n_qblk or n_kblk][4] */
     float *k_sum; /* sums to append to, s * k_sum_stride_seq + (b * n_kv_head + h) * d + j; NULL if n_done is 0 */
     int64_t k_sum_stride_seq; /*   and nobody wants them. Keys before n_done are in them already */
@@ -107,6 +106,7 @@ typedef struct prism_cu_pool {
     uint32_t high[8], low[8]; /* bit j of the 256: dimension j is in the band */
 } prism_cu_pool;
 
+int64_t prism_key_image_bytes(const prism_cu_shape *shape);
 /* d_head 64, 96, 128, 192 or 256; dtype of the shape. Reads every query once and keys n_done .. n_kv - 1 once. */
 cudaError_t prism_pool_cuda(const prism_cu_pool *a, cudaStream_t stream);
 
@@ -116,12 +116,12 @@ cudaError_t prism_pool_cuda(const prism_cu_pool *a, cudaStream_t stream);
  */
 typedef struct prism_cu_select {
     prism_cu_shape shape;
-    const void *q_split, *k_split; /* as prism_cu_pool writes them */
+    const void *q_split, *k_image; /* as prism_cu_pool writes them */
     const float *q_energy, *k_energy;
     int32_t block_size, n_band, causal_calibration, keep_sink, keep_own, min_tokens;
     float top_p[2], scale; /* of the softmax */
     uint32_t high[8], low[8];
-    float *factor;    /* [n_row][2], scratch */
+    void *scratch;    /* prism_select_scratch_bytes(), aligned to 8 */
     uint32_t *bitmap; /* prism_select_bitmap_words() words */
     int32_t *count;   /* [n_row] */
     int64_t *row_ptr; /* [n_row + 1] */
@@ -133,6 +133,7 @@ typedef struct prism_cu_select {
 } prism_cu_select;
 
 int64_t prism_select_bitmap_words(const prism_cu_shape *shape, int32_t block_size);
+int64_t prism_select_scratch_bytes(const prism_cu_shape *shape);
 cudaError_t prism_select_cuda(const prism_cu_select *a, cudaStream_t stream);
 /* From bitmap and count: row_ptr, index, work, full. */
 cudaError_t prism_plan_emit_cuda(const prism_cu_select *a, cudaStream_t stream);

@@ -20,7 +20,6 @@
 #include "core/moments_constants.h"
 #include "cuda/ptx.cuh"
 #include "cuda/shape.cuh"
-#include <type_traits>
 
 namespace prism
 {
@@ -55,20 +54,6 @@ __host__ __device__ __forceinline__ int tiles_for(int n_blk)
 template <class T> __device__ __forceinline__ float2 widen2(uint32_t x)
 {
     return widen((const T *)&x);
-}
-
-/* c[16 x 8] += a[16 x 16] b[16 x 8], by one warp. */
-#define PRISM_WARP_MMA(TYPE)                                                                                           \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
-                 "{%0,%1,%2,%3};"                                                                                      \
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                      \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
-template <class T> __device__ __forceinline__ void warp_mma(float (&c)[4], const uint32_t *a, uint32_t b0, uint32_t b1)
-{
-    if constexpr (std::is_same<T, __half>::value)
-        PRISM_WARP_MMA("f16");
-    else
-        PRISM_WARP_MMA("bf16");
 }
 
 /* What a lane holds of two rows of queries: 8 dimensions of every 32. Rows `token` of a head; negative: zeros. */

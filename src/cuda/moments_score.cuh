@@ -42,10 +42,7 @@ template <int N> struct Ring {
         mbar_wait(smem_addr(&slots.empty[slot]), phase ^ 1);
         uint32_t full = smem_addr(&slots.full[slot]);
         mbar_arrive_expect(full, bytes);
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                         smem_addr(to)),
-                     "l"(from), "r"(bytes), "r"(full)
-                     : "memory");
+        bulk_copy(smem_addr(to), from, bytes, full);
         next();
     }
     __device__ __forceinline__ void wait() { mbar_wait(smem_addr(&slots.full[slot]), phase); }
@@ -62,15 +59,6 @@ __device__ __forceinline__ void sync_some(int id, int threads)
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-/* acc[64 x 64] (+)= a[64 x 16] (registers) b[64 x 16]^T (shared memory, 16 contiguous). */
-__device__ __forceinline__ void wgmma_tile(float (&acc)[32], const uint32_t *a, uint64_t b, int add)
-{
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" PRISM_REG32
-                 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
-                 : PRISM_ACC32(acc)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-}
 /* Rows of 32 bytes, swizzled over 32 bytes. */
 __device__ __forceinline__ uint64_t desc32(uint32_t addr)
 {
@@ -95,16 +83,6 @@ __device__ __forceinline__ void prepare(const Rows<D> &rows, uint32_t (&q)[D / 4
         square[j] = pack2<__half>(sum[j % 2][j / 2 * 2] * (0.5f * scale), sum[j % 2][j / 2 * 2 + 1] * (0.5f * scale));
 }
 
-/* The same in all lanes, and the compiler told so: descriptors are made in uniform registers. */
-__device__ __forceinline__ uint32_t uniform(uint32_t x)
-{
-    return __shfl_sync(kAll, x, 0);
-}
-/* The tile so many bytes behind another. No carry: shared memory ends before 16 bits of low word do. */
-__device__ __forceinline__ uint64_t desc_behind(uint64_t desc, int bytes)
-{
-    return (desc & ~(uint64_t)kAll) | ((uint32_t)desc + bytes / 16);
-}
 /* Products with an image in shared memory, without waiting: x = half the variances of the logits. */
 template <int D> __device__ __forceinline__ void add_variances(float (&x)[32], const uint32_t *square, uint32_t image)
 {

@@ -55,13 +55,12 @@ __global__ void __launch_bounds__(kScorers, 4) own_mass(const __grid_constant__ 
         int b = i / (D / 8), j = i % (D / 8) * 8, token = block.own * kBlockKeys + b;
         const T *from = (const T *)p.k.data + item.kv_head * p.k.stride_head + j +
                         token_offset(p.k, item.seq, min(token, n.n_kv - 1));
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem_addr(&key[b][j])), "l"(from),
-                     "r"(token < n.n_kv ? 16 : 0)
-                     : "memory");
+        cp_async16(smem_addr(&key[b][j]), from, token < n.n_kv);
     }
+    cp_async_commit();
     Rows<D> rows;
     rows.template load<T>(p.q, item.seq, item.head0 + (mine ? h : 0), token);
-    asm volatile("cp.async.wait_all;" ::: "memory");
+    cp_async_wait<0>();
     __syncthreads();
     if (!mine)
         return;

@@ -8,7 +8,7 @@
  * 16-bit); a thread adds 8 dimensions of every 8th token, all its loads in flight at once. Summation order is fixed:
  * the result does not depend on the grid.
  */
-#include "cuda/shape.cuh"
+#include "cuda/split.cuh"
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(2 * D) pool(const __grid_constant__ prism_cu_p
         if (lo < hi)
             *out = x;
     }
-    if (keys && !p.k_split) /* their sums alone are wanted */
+    if (keys && !p.k_image) /* their sums alone are wanted */
         return;
     float mean = x / (hi - from), e[3] = {mean * mean, 0, 0};
     if (p.high[j / 32] >> j % 32 & 1)
@@ -147,11 +147,19 @@ __global__ void __launch_bounds__(2 * D) pool(const __grid_constant__ prism_cu_p
     if (j < 4)
         (keys ? p.k_energy : p.q_energy)[(((int64_t)seq * n_head + head) * n_blk + row) * 4 + j] =
             j < 3 ? band : 1 / scale;
-    __half *split = (__half *)(keys ? p.k_split : p.q_split) +
-                    ((((int64_t)seq * n_blk + row) * n_head + head) * D + (j & ~3)) * 2 + j % 4;
-    __half high = __float2half_rn(y);
-    split[0] = high;
-    split[4] = __float2half_rn(y - __half2float(high));
+    __half high = __float2half_rn(y), low = __float2half_rn(y - __half2float(high));
+    char *out;
+    if (keys) {
+        char *image = (char *)p.k_image + images_before(s, (int64_t)seq * n_head + head) +
+                      (int64_t)(row / kKeys) * image_bytes(D);
+        out = image + key_byte(row, j);
+        if (j == 0)
+            ((float *)(image + key_scales(D)))[row % kKeys] = 1 / scale;
+    } else {
+        out = (char *)p.q_split + (((int64_t)seq * n_blk + row) * n_head + head) * D * 4 + query_byte(j);
+    }
+    *(__half *)out = high;
+    *(__half *)(out + (keys ? kKeyLow : kQueryLow)) = low;
 }
 
 template <class T> static cudaError_t pool_launch(const prism_cu_pool *a, cudaStream_t stream)
@@ -162,23 +170,12 @@ template <class T> static cudaError_t pool_launch(const prism_cu_pool *a, cudaSt
     if (n_cta == 0)
         return cudaSuccess;
     switch (s.d_head) {
-    case 64:
-        pool<64, T><<<n_cta, 128, 0, stream>>>(*a, n_q_cta);
-        break;
-    case 96:
-        pool<96, T><<<n_cta, 192, 0, stream>>>(*a, n_q_cta);
-        break;
-    case 128:
-        pool<128, T><<<n_cta, 256, 0, stream>>>(*a, n_q_cta);
-        break;
-    case 192:
-        pool<192, T><<<n_cta, 384, 0, stream>>>(*a, n_q_cta);
-        break;
-    case 256:
-        pool<256, T><<<n_cta, 512, 0, stream>>>(*a, n_q_cta);
-        break;
-    default:
-        return cudaErrorNotSupported;
+    case 64: pool<64, T><<<n_cta, 128, 0, stream>>>(*a, n_q_cta); break;
+    case 96: pool<96, T><<<n_cta, 192, 0, stream>>>(*a, n_q_cta); break;
+    case 128: pool<128, T><<<n_cta, 256, 0, stream>>>(*a, n_q_cta); break;
+    case 192: pool<192, T><<<n_cta, 384, 0, stream>>>(*a, n_q_cta); break;
+    case 256: pool<256, T><<<n_cta, 512, 0, stream>>>(*a, n_q_cta); break;
+    default: return cudaErrorNotSupported;
     }
     return cudaGetLastError();
 }
@@ -188,12 +185,14 @@ template <class T> static cudaError_t pool_launch(const prism_cu_pool *a, cudaSt
 extern "C" cudaError_t prism_pool_cuda(const prism_cu_pool *a, cudaStream_t stream)
 {
     switch (a->shape.dtype) {
-    case PRISM_CU_F32:
-        return prism::pool_launch<float>(a, stream);
-    case PRISM_CU_F16:
-        return prism::pool_launch<__half>(a, stream);
-    case PRISM_CU_BF16:
-        return prism::pool_launch<__nv_bfloat16>(a, stream);
+    case PRISM_CU_F32: return prism::pool_launch<float>(a, stream);
+    case PRISM_CU_F16: return prism::pool_launch<__half>(a, stream);
+    case PRISM_CU_BF16: return prism::pool_launch<__nv_bfloat16>(a, stream);
     }
     return cudaErrorNotSupported;
+}
+
+extern "C" int64_t prism_key_image_bytes(const prism_cu_shape *s)
+{
+    return prism::images_before(*s, (int64_t)s->n_seq * s->n_kv_head);
 }

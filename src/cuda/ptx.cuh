@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <stdint.h>
+#include <type_traits>
 
 namespace prism
 {
@@ -130,6 +131,13 @@ __device__ __forceinline__ void tma_load(uint32_t dst, const CUtensorMap *map, u
                  "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
                  : "memory");
 }
+/* bytes, a multiple of 16, of global to shared memory; the barrier is told so many. */
+__device__ __forceinline__ void bulk_copy(uint32_t to, const void *from, int bytes, uint32_t bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(bar)
+                 : "memory");
+}
 __device__ __forceinline__ void prefetch_l2(const void *p)
 {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
@@ -178,6 +186,26 @@ __device__ __forceinline__ void sts128(uint32_t addr, uint4 v)
 {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(addr), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                  : "memory");
+}
+
+__device__ __forceinline__ float2 lds_float2(uint32_t addr)
+{
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(addr));
+    return v;
+}
+__device__ __forceinline__ void sts32(uint32_t addr, uint32_t x)
+{
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(addr), "r"(x) : "memory");
+}
+/* Nobody waits for it, as the compiler makes of atomicOr() in a loop. */
+__device__ __forceinline__ void global_or(uint32_t *to, uint32_t x)
+{
+    asm volatile("red.global.or.b32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+__device__ __forceinline__ void smem_add(uint32_t addr, uint32_t x)
+{
+    asm volatile("red.shared.add.u32 [%0], %1;" ::"r"(addr), "r"(x) : "memory");
 }
 
 /* ------------------------------------------------------------------------------- warpgroup matrix products ---- */
@@ -295,6 +323,26 @@ template <> struct wgmma_rs<__half> {
     }
 };
 
+/* acc[64 x 64] (+)= a[64 x 16] (registers) b[64 x 16]^T (shared memory, 16 contiguous), f16. */
+__device__ __forceinline__ void wgmma_tile(float (&acc)[32], const uint32_t *a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" PRISM_REG32
+                 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+                 : PRISM_ACC32(acc)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+/* The same in all lanes, and the compiler told so: descriptors are made in uniform registers. */
+__device__ __forceinline__ uint32_t uniform(uint32_t x)
+{
+    return __shfl_sync(~0u, x, 0);
+}
+/* The tile so many bytes behind another. No carry: shared memory ends before 16 bits of low word do. */
+__device__ __forceinline__ uint64_t desc_behind(uint64_t desc, int bytes)
+{
+    return (desc & ~(uint64_t)~0u) | ((uint32_t)desc + bytes / 16);
+}
+
 /* ------------------------------------------------------------------------- copies and products of one warp ---- */
 
 /* 16 bytes of global memory to shared memory, on their way; zeros where nothing is. */
@@ -324,6 +372,19 @@ __device__ __forceinline__ void ldmatrix4(uint32_t (&m)[4], uint32_t addr)
 __device__ __forceinline__ void ldmatrix4_t(uint32_t (&m)[4], uint32_t addr)
 {
     PRISM_LDMATRIX(".trans");
+}
+/* c[16 x 8] += a[16 x 16] b[16 x 8], by one warp. */
+#define PRISM_WARP_MMA(TYPE)                                                                                           \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
+                 "{%0,%1,%2,%3};"                                                                                      \
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                      \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+template <class T> __device__ __forceinline__ void warp_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
+{
+    if constexpr (std::is_same<T, __half>::value)
+        PRISM_WARP_MMA("f16");
+    else
+        PRISM_WARP_MMA("bf16");
 }
 
 } // namespace prism

@@ -1,415 +1,403 @@
 /*
  * From block means to a plan, as bits.
  *
- *   select   q means [rows][d] x k means [blocks][d] -> logits [rows][blocks] (tensor cores, shared memory), a band
- *            at a time
- *            -> weights e = exp(logit - max) (registers) -> the cut that top_p puts -> bits
- *            -> bands, sink and own block united
+ *   q means x k means -> logits (tensor cores, registers), 64 rows against 64 key blocks at a time, in a few walks over
+ *   the key blocks that a row sees:
+ *     weigh    -> largest logit and total weight of each row
+ *     count    -> masses in buckets (shared memory) -> the bucket where top_p cuts; again where it holds many blocks
+ *     choose   -> bits of what lies above it; a list of what it holds -> their bits
+ *   -> sink and own block, counts
  *
- * A CTA of `select` takes a few query blocks of all the heads that share a KV head, so that a k mean is read once for
- * all. Products are exact to about 2^-21: the factors come split in two f16 numbers; the product of the low parts is
- * dropped.
+ * A CTA takes one band of a few query blocks of all the heads that share a KV head; what both bands choose is united in
+ * the bitmap. A row is four lanes' from the first product to its bits, so that warps meet for the images of key means
+ * only. Nothing grows with the number of blocks.
  */
-#include "cuda/cut.cuh"
+#include "cuda/calibrate.cuh"
+#include "cuda/device.cuh"
+#include "cuda/select_cut.cuh"
+#include "cuda/select_image.cuh"
 
 namespace prism
 {
 
-constexpr int kAhead = 2; /* chunks of k means in one load */
+constexpr float kLow = -3e38f; /* below every logit */
 
-/* Chunks of 16 dimensions that each band touches. */
-struct Chunks {
-    int n[2], at[2][16];
+/* One of the two rows that a thread holds, a fourth of its columns. */
+struct Row {
+    int own; /* block; -1: no such row */
+    float factor, offset;
+    /* Of logit / factor = y, as Cut wants it. */
+    __device__ __forceinline__ float height(float y) const { return fmaf(y, factor, offset); }
 };
 
-/* ------------------------------------------------------------------------------------------------- scores ---- */
-
-__device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1)
-{
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-}
-
-/*
- * Rows row0 .. of one KV head, counted (query block, head of the group). Dimensions come in chunks of 16; inside a
- * chunk, lane quarter c holds dimensions 4c .. 4c + 3 in the places of the products' own 2c, 2c + 1, 2c + 8, 2c + 9:
- * any order will do if it is the same on both sides, and this one reads means 16 bytes wide.
- */
-template <int T> struct Tile {
-    static constexpr int kWarps = T / 32;
+/* C: chunks of 16 dimensions that a band may have; G, S: chunks a step, steps in flight. */
+template <int C, int G, int S> struct Tile {
     const prism_cu_select &p;
-    int seq, kv_head, group, row0, n_row, n_key; /* n_key: key blocks that the last row sees */
-    Lengths n;
-    int b0, n_blk; /* own block of query block 0; query blocks of the sequence */
-    float *logit;  /* [rows][stride] */
-    int stride;
-    uint4 *q_frag;    /* [chunk][m tile][hi, lo][lane] */
-    float *k_unscale; /* [key blocks in reach, to a multiple of 16] */
+    Images<C, G, S> images;
+    Queries<C> q;
+    uint32_t *bucket;                                  /* of the thread's first row, shared; the other is 8 further */
+    int band, n_chunk, n_image, index_bits, first_own; /* first_own: of the warp's rows */
+    Row row[2];
+    Cut cut[2];
+    bool odd; /* logits may be other than finite */
 
-    const int *u_of, *head_of; /* of the rows, shared */
-
-    __device__ __forceinline__ int qblk(int r) const { return u_of[r]; }
-    __device__ __forceinline__ int head(int r) const { return head_of[r]; }
-
-    /* Queries of one band as split fragments; dimensions outside it are zero. Fragment words: (row g, first half of the
-     * chunk's order), (g + 8, first), (g, second), (g + 8, second). */
-    __device__ __forceinline__ void load_q(const uint32_t (&band)[8], const int *chunk, int n_chunk, int m_tiles,
-                                           uint4 *frag) const
+    /* Calls f(image, y) with y[4 j + 2 h + e] = logit / factor of row h and key block 64 image + 8 j + 2 (lane % 4) +
+     * e: -inf where the row does not see it, `strange` where it is not finite (if odd). */
+    template <class F> __device__ __forceinline__ void walk(float strange, F f)
     {
-        int d = p.shape.d_head;
-        for (int i = threadIdx.x; i < n_chunk * m_tiles * 32; i += T) {
-            int lane = i % 32, m = i / 32 % m_tiles, c = i / 32 / m_tiles, j = chunk[c] * 16 + lane % 4 * 4;
-            uint32_t in = band[j / 32] >> j % 32, hi[4], lo[4];
-            uint32_t m01 = (in & 1 ? 0xffff : 0) | (in & 2 ? 0xffff0000 : 0),
-                     m23 = (in & 4 ? 0xffff : 0) | (in & 8 ? 0xffff0000 : 0);
+        float y[32];
+        for (int image = 0; image < n_image; image++) {
+            uint32_t at;
+#pragma unroll
+            for (int g = 0; g < C / G; g++)
+                if (g * G < n_chunk) {
+                    at = images.step();
+                    if (G > 4 && n_chunk == 4)
+                        products<4>(y, q, g * G, at);
+                    else
+                        products<G>(y, q, g * G, at);
+                }
+            finish(y, image, at + G * kChunk + threadIdx.x % 4 * 8, strange);
+            f(image, y);
+        }
+    }
+    __device__ __forceinline__ void finish(float (&y)[32], int image, uint32_t unscale, float strange)
+    {
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            float2 w = lds_float2(unscale + 32 * j);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                y[4 * j + i] *= i % 2 ? w.y : w.x;
+        }
+        if (odd) {
+#pragma unroll
+            for (int i = 0; i < 32; i++)
+                if (!finite(y[i] * row[i / 2 % 2].factor))
+                    y[i] = strange;
+        }
+        if ((image + 1) * kKeys > first_own + 1) {
+#pragma unroll
+            for (int i = 0; i < 32; i++)
+                if (block(image, i) > row[i / 2 % 2].own)
+                    y[i] = -INFINITY;
+        }
+    }
+    /* Key block of y[i]. */
+    __device__ __forceinline__ int block(int image, int i) const
+    {
+        return image * kKeys + threadIdx.x % 4 * 2 + (i / 4 * 8 + i % 2);
+    }
+    __device__ __forceinline__ uint32_t *bucket_of(int h) const
+    {
+        return bucket + 8 * h * kBucketStride;
+    }
+
+    /* Largest logits and total weights. Returns whether all of them are numbers. */
+    __device__ __forceinline__ bool weigh()
+    {
+        float top[2] = {kLow, kLow}, sum[2] = {};
+        walk(-INFINITY, [&](int, float(&y)[32]) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                int r = m * 16 + lane / 4 + 8 * h, u = (row0 + r) / group, head = kv_head * group + (row0 + r) % group;
-                uint4 v = make_uint4(0, 0, 0, 0);
-                if (r < n_row)
-                    v = __ldg((const uint4 *)((const uint32_t *)p.q_split +
-                                              (((int64_t)seq * p.shape.n_qblk + u) * p.shape.n_head + head) * d + j));
-                hi[h] = v.x & m01, hi[2 + h] = v.y & m23, lo[h] = v.z & m01, lo[2 + h] = v.w & m23;
+                float most = top[h], s[2] = {}, f = row[h].factor;
+#pragma unroll
+                for (int i = 0; i < 16; i++)
+                    most = fmaxf(most, y[i / 2 * 4 + 2 * h + i % 2]);
+                float zero = fminf(-most * f, 3e38f);
+#pragma unroll
+                for (int i = 0; i < 16; i++)
+                    s[i % 2] += exp2_fast(fmaf(y[i / 2 * 4 + 2 * h + i % 2], f, zero));
+                sum[h] = fmaf(sum[h], exp2_fast((top[h] - most) * f), s[0] + s[1]);
+                top[h] = most;
             }
-            uint4 *out = frag + (c * m_tiles + m) * 64 + lane;
-            out[0] = make_uint4(hi[0], hi[1], hi[2], hi[3]);
-            out[32] = make_uint4(lo[0], lo[1], lo[2], lo[3]);
+        });
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float most = top[h], f = row[h].factor;
+            for (int m = 1; m < 4; m *= 2)
+                most = fmaxf(most, __shfl_xor_sync(kAll, most, m));
+            sum[h] *= exp2_fast((top[h] - most) * f);
+            for (int m = 1; m < 4; m *= 2)
+                sum[h] += __shfl_xor_sync(kAll, sum[h], m);
+            bool some = most > kLow;
+            if (some)
+                cut[h].start(row[h].own + 1, p.top_p[band]);
+            else
+                cut[h].start_empty();
+            row[h].offset = some ? kTotal - log2_fast(sum[h]) - most * f - cut[h].lift : -INFINITY;
         }
+        return finite(sum[0]) && finite(sum[1]);
     }
 
-    /* k means of 16 key blocks, a few chunks: as much as one thread keeps in flight. */
-    __device__ __forceinline__ void load_k(uint4 (&x)[kAhead][2], const int *chunk, int n_chunk, int v0, int c0) const
+    /* Masses by height, and what they say of the cut. first: nothing is closed yet, and they are a row's total. */
+    template <bool kTied> __device__ __forceinline__ void count(bool first)
     {
-        int lane = threadIdx.x % 32, d = p.shape.d_head, step = p.shape.n_kv_head * d;
-        const uint32_t *k =
-            (const uint32_t *)p.k_split + (int64_t)seq * p.shape.n_kblk * step + kv_head * d + lane % 4 * 4;
-        const uint32_t *k0 = k + (int64_t)max(0, min(v0 + lane / 4, n_key - 1)) * step,
-                       *k1 = k + (int64_t)max(0, min(v0 + 8 + lane / 4, n_key - 1)) * step;
+        uint32_t nowhere = kBuckets + threadIdx.x % 4, to[2] = {smem_addr(bucket_of(0)), smem_addr(bucket_of(1))};
+        const uint32_t base[2] = {(uint32_t)(cut[0].from >> cut[0].shift), (uint32_t)(cut[1].from >> cut[1].shift)};
+        walk(NAN, [&](int image, float(&y)[32]) {
 #pragma unroll
-        for (int c = 0; c < kAhead; c++) {
-            int j = chunk[max(0, min(c0 + c, n_chunk - 1))] * 16;
-            x[c][0] = __ldg((const uint4 *)(k0 + j));
-            x[c][1] = __ldg((const uint4 *)(k1 + j));
-        }
+            for (int i = 0; i < 32; i++) {
+                int h = i / 2 % 2;
+                float height = row[h].height(y[i]);
+                uint32_t b = __float_as_uint(cut[h].template place<kTied>(height, block(image, i))) >> cut[h].shift;
+                smem_add(to[h] + 4 * min(b - base[h], nowhere), cut[h].mass(height));
+            }
+        });
+        __syncwarp();
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            cut[h].update(bucket_of(h), p.top_p[band], first, index_bits);
+        __syncwarp();
+    }
+    __device__ __forceinline__ bool tied() const
+    {
+        return __any_sync(kAll, cut[0].tied + cut[1].tied > 0);
     }
 
-    /* 16 key blocks a warp and turn; the next loads are in flight during the products, the first ones (x[0]) before the
-     * call. */
-    template <int M>
-    __device__ __forceinline__ void scores(const int *chunk, int n_chunk, const uint4 *frag, const float *factor,
-                                           int rows, uint4 (&x)[2][kAhead][2]) const
+    /* Bits of what stays in this band, to the bitmap. */
+    template <bool kTied> __device__ __forceinline__ void choose(uint32_t *const (&out)[2])
     {
-        int lane = threadIdx.x % 32;
-        float acc[M][2][4] = {};
-        auto multiply = [&](const uint4(&x)[kAhead][2], int c0) {
+        uint32_t n_listed = 0; /* 16 bits a row */
+        walk(NAN, [&](int image, float(&y)[32]) {
+            uint32_t stay = 0, low = 0; /* bit i: of y[i] */
 #pragma unroll
-            for (int c = 0; c < kAhead; c++)
-                if (c0 + c < n_chunk) {
-#pragma unroll
-                    for (int m = 0; m < M; m++) {
-                        const uint4 *q = frag + ((c0 + c) * M + m) * 64 + lane;
-                        uint4 qh = q[0], ql = q[32];
-#pragma unroll
-                        for (int t = 0; t < 2; t++)
-                            mma(acc[m][t], ql, x[c][t].x, x[c][t].y);
-#pragma unroll
-                        for (int t = 0; t < 2; t++)
-                            mma(acc[m][t], qh, x[c][t].z, x[c][t].w);
-#pragma unroll
-                        for (int t = 0; t < 2; t++)
-                            mma(acc[m][t], qh, x[c][t].x, x[c][t].y);
-                    }
-                }
-        };
-        auto store = [&](int v0) {
-#pragma unroll
-            for (int t = 0; t < 2; t++) {
-                int v = v0 + 8 * t + lane % 4 * 2; /* the column pair this thread holds */
-                float2 w = *(const float2 *)(k_unscale + v);
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        int r = m * 16 + lane / 4 + 8 * h;
-                        if (r < rows)
-                            *(float2 *)(logit + r * stride + v) =
-                                make_float2(acc[m][t][2 * h] * factor[r] * w.x, acc[m][t][2 * h + 1] * factor[r] * w.y);
-                        acc[m][t][2 * h] = acc[m][t][2 * h + 1] = 0;
-                    }
+            for (int i = 0; i < 32; i++) {
+                int h = i / 2 % 2;
+                y[i] = cut[h].template place<kTied>(row[h].height(y[i]), block(image, i));
+                if (y[i] < cut[h].keep)
+                    low |= 1u << i;
+                if (y[i] >= __int_as_float(cut[h].from))
+                    stay |= 1u << i;
             }
-        };
-        int v0 = threadIdx.x / 32 * 16, c0 = 0, v1, c1;
-        if (v0 >= n_key || n_chunk == 0)
-            return;
-        for (bool more = true; more;) {
+            if (__any_sync(kAll, stay & low))
+                list(image, y, stay & low, &n_listed);
+            int c = threadIdx.x % 4;
+            uint32_t mine = 0;
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                v1 = v0, c1 = c0 + kAhead;
-                if (c1 >= n_chunk)
-                    c1 = 0, v1 += kWarps * 16;
-                load_k(x[i ^ 1], chunk, n_chunk, v1, c1);
-                multiply(x[i], c0);
-                if (c1 == 0) {
-                    store(v0);
-                    if (v1 >= n_key) {
-                        more = false;
-                        break;
-                    }
-                }
-                v0 = v1, c0 = c1;
+            for (int i = 0; i < 4; i++) { /* word i % 2 of row i / 2 */
+                uint32_t x = ~low >> (16 * (i % 2) + 2 * (i / 2)) & 0x3333;
+                x = ((x & 0xff00) << 8 | (x & 0xff)) * 17 & 0x03030303;
+                x <<= 2 * c;
+                x |= __shfl_xor_sync(kAll, x, 1);
+                x |= __shfl_xor_sync(kAll, x, 2);
+                mine = i == c ? x : mine;
             }
+            if (mine)
+                global_or((c < 2 ? out[0] : out[1]) + 2 * image + c % 2, mine);
+        });
+        __syncwarp();
+        if (__any_sync(kAll, n_listed))
+            keep_listed(n_listed, out);
+    }
+    /* Those of `mine` go to the list. */
+    __device__ __forceinline__ void list(int image, const float (&height)[32], uint32_t mine, uint32_t *n_listed)
+    {
+        uint32_t all, n = __popc(mine & 0x33333333) | __popc(mine & 0xcccccccc) << 16,
+                      at = *n_listed + row_before(n, &all), last = (1u << index_bits) - 1 - block(image, 0);
+        *n_listed += all;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint32_t to = smem_addr(bucket_of(h) + (at >> 16 * h & 0xffff)), from = cut[h].from << index_bits;
+#pragma unroll
+            for (int i = 2 * h; i < 32; i += i % 2 ? 3 : 1)
+                if (mine >> i & 1) {
+                    sts32(to, (__float_as_uint(height[i]) << index_bits) - from + (last - (i / 4 * 8 + i % 2)));
+                    to += 4;
+                }
         }
+    }
+    /* The bits of those of the lists that stay. */
+    __device__ __forceinline__ void keep_listed(uint32_t n_listed, uint32_t *const (&out)[2])
+    {
+        const uint32_t *const list[2] = {bucket_of(0), bucket_of(1)};
+        uint32_t lowest[2], last = (1u << index_bits) - 1;
+        Lists x;
+        x.n[0] = n_listed & 0xffff, x.n[1] = n_listed >> 16;
+        x.load(list, cut, index_bits);
+        x.find_lowest(lowest, cut);
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int i = 0; i < kList / 4; i++)
+                if (4 * i + (int)threadIdx.x % 4 < x.n[h] && x.entry[h][i] >= lowest[h]) {
+                    uint32_t v = last - (x.entry[h][i] & last);
+                    global_or(out[h] + v / 32, 1u << v % 32);
+                }
+    }
+
+    __device__ __forceinline__ void run(uint32_t *const (&out)[2])
+    {
+        odd = false;
+        while (__syncthreads_or(!weigh()) && !odd)
+            odd = true; /* again, without those that are not finite */
+        count<false>(true);
+        while (__syncthreads_or(cut[0].open | cut[1].open))
+            if (tied())
+                count<true>(false);
+            else
+                count<false>(false);
+        if (tied())
+            choose<true>(out);
+        else
+            choose<false>(out);
+        images.stop();
     }
 };
 
-/* ------------------------------------------------------------------------------------------------ kernel ---- */
-
-/* Energy of a block, nothing where it is not finite. */
-__device__ __forceinline__ void energy_of(const float *e, bool there, double (&x)[3])
-{
-    bool ok = there && finite(e[0]);
-    for (int b = 0; b < 3; b++)
-        x[b] = ok ? e[b] : 0;
-}
-
-constexpr int kCalibrateThreads = 256;
-
-/* Inclusive sums over the threads of a CTA, three at a time. */
-__device__ __forceinline__ void scan3(double (&x)[3], double (*part)[3])
-{
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    for (int b = 0; b < 3; b++)
-        for (int m = 1; m < 32; m *= 2) {
-            double y = __shfl_up_sync(kAll, x[b], m);
-            if (lane >= m)
-                x[b] += y;
-        }
-    __syncthreads();
-    if (lane == 31)
-        for (int b = 0; b < 3; b++)
-            part[warp][b] = x[b];
-    __syncthreads();
-    for (int w = 0; w < warp; w++)
-        for (int b = 0; b < 3; b++)
-            x[b] += part[w][b];
-}
-
-/*
- * One CTA a head. Logits of a band are dot / sqrt(d) * sqrt(Eq Ek / (Eq_band Ek_band)). Causal: Eq of the row's own
- * block, Ek of the key blocks up to it, summed in an order that depends on nothing but the block, so that chunked and
- * whole prefill agree. Global: Eq and Ek of all blocks of the call.
- */
-__global__ void __launch_bounds__(kCalibrateThreads) calibrate(const __grid_constant__ prism_cu_select p)
-{
-    __shared__ double part[kCalibrateThreads / 32][3], total[3];
-    const prism_cu_shape &s = p.shape;
-    int tid = threadIdx.x, seq = blockIdx.x / s.n_head, head = blockIdx.x % s.n_head;
-    const float *ke = p.k_energy + ((int64_t)seq * s.n_kv_head + head / (s.n_head / s.n_kv_head)) * s.n_kblk * 4;
-    const float *qe = p.q_energy + (int64_t)blockIdx.x * s.n_qblk * 4;
-    Lengths n = lengths(s, seq);
-    int n_key = (n.n_kv + p.block_size - 1) / p.block_size, b0 = n.q_start / p.block_size;
-    int n_blk = n.n_q > 0 ? (n.q_start + n.n_q - 1) / p.block_size - b0 + 1 : 0;
-
-    auto put = [&](int u, const double(&eq)[3], const double(&ek)[3]) {
-        float f[2];
-        for (int b = 0; b < 2; b++) {
-            float zq = (float)eq[1 + b], zk = (float)ek[1 + b];
-            f[b] = p.n_band == 1 ? 1 : zq > 0 && zk > 0 ? sqrtf((float)eq[0] / zq) * sqrtf((float)ek[0] / zk) : 0;
-            f[b] *= p.scale * qe[4 * u + 3];
-        }
-        ((float2 *)p.factor)[(int64_t)blockIdx.x * s.n_qblk + u] = make_float2(f[0], f[1]);
-    };
-    double carry[3] = {}, x[3];
-    for (int v0 = 0; v0 < n_key; v0 += kCalibrateThreads) {
-        int v = v0 + tid, u = v - b0;
-        energy_of(ke + 4 * v, v < n_key, x);
-        scan3(x, part);
-        for (int b = 0; b < 3; b++)
-            x[b] += carry[b];
-        if (p.causal_calibration && u >= 0 && u < n_blk) {
-            double eq[3];
-            energy_of(qe + 4 * u, true, eq);
-            put(u, eq, x);
-        }
-        if (tid == kCalibrateThreads - 1)
-            for (int b = 0; b < 3; b++)
-                total[b] = x[b];
-        __syncthreads();
-        for (int b = 0; b < 3; b++)
-            carry[b] = total[b];
+/* Which rows a CTA takes: r = (query block, head of the group). */
+struct Item {
+    int seq, kv_head, group, row0, band, tile; /* tile: of all */
+    Lengths n;
+    int b0, n_blk; /* own block of query block 0; query blocks of the sequence */
+    __device__ __forceinline__ Item(const prism_cu_select &p, int i, int rows) /* long rows first */
+    {
+        const prism_cu_shape &s = p.shape;
+        int n_set = s.n_seq * s.n_kv_head;
+        group = s.n_head / s.n_kv_head;
+        int n_tile = (s.n_qblk * group + rows - 1) / rows;
+        band = i % p.n_band, i /= p.n_band;
+        tile = i, seq = i % n_set / s.n_kv_head, kv_head = i % s.n_kv_head, row0 = (n_tile - 1 - i / n_set) * rows;
+        n = lengths(s, seq);
+        b0 = n.q_start / p.block_size;
+        n_blk = n.n_q > 0 ? (n.q_start + n.n_q - 1) / p.block_size - b0 + 1 : 0;
     }
-    if (p.causal_calibration)
-        return;
-    double eq[3] = {};
-    for (int u0 = 0; u0 < n_blk; u0 += kCalibrateThreads) {
-        energy_of(qe + 4 * (u0 + tid), u0 + tid < n_blk, x);
-        scan3(x, part);
-        if (tid == kCalibrateThreads - 1)
-            for (int b = 0; b < 3; b++)
-                total[b] = x[b];
-        __syncthreads();
-        for (int b = 0; b < 3; b++)
-            eq[b] += total[b];
+    __device__ __forceinline__ int u(int r) const { return (row0 + r) / group; }
+    __device__ __forceinline__ int head(int r) const { return kv_head * group + (row0 + r) % group; }
+    __device__ __forceinline__ int own(int r) const { return u(r) < n_blk ? b0 + u(r) : -1; }
+    __device__ __forceinline__ int64_t row(const prism_cu_shape &s, int r) const
+    {
+        return ((int64_t)seq * s.n_head + head(r)) * s.n_qblk + u(r);
     }
-    for (int u = tid; u < n_blk; u += kCalibrateThreads)
-        put(u, eq, carry);
-}
-
-template <int W> struct SelectShared {
-    float factor[2][32];
-    int odd[2][32], u[32], head[32];
-    uint2 doubt[W][32];
-    uint64_t part[2 * W];
+    __device__ __forceinline__ uint32_t *bits(const prism_cu_select &p, const Bitmap &map, int r) const
+    {
+        return p.bitmap + ((int64_t)seq * p.shape.n_head + head(r)) * map.before(p.shape.n_qblk) + map.before(u(r));
+    }
 };
 
-/* T threads, M times 16 rows at most. */
-template <int M, int T>
-__global__ void __launch_bounds__(T, 512 / T)
-    select(const __grid_constant__ prism_cu_select p, const __grid_constant__ Chunks chunks, int rows, int stride)
+/* Sink, own block, short sequences; counts. A row that selected nothing takes its own block. Eight lanes a row. */
+__device__ __forceinline__ void complete(const prism_cu_select &p, const Item &item, int rows)
 {
-    extern __shared__ __align__(16) char smem[];
-    constexpr int kWarps = T / 32;
-    __shared__ SelectShared<kWarps> sh;
-    const prism_cu_shape &s = p.shape;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-
-    int group = s.n_head / s.n_kv_head, n_set = s.n_seq * s.n_kv_head, set = blockIdx.x % n_set;
-    int n_tile = (s.n_qblk * group + rows - 1) / rows, tile = n_tile - 1 - blockIdx.x / n_set; /* long rows first */
-    Tile<T> t = {p, set / s.n_kv_head, set % s.n_kv_head, group, tile * rows};
-    t.n = lengths(s, t.seq);
-    t.b0 = t.n.q_start / p.block_size;
-    t.n_blk = t.n.n_q > 0 ? (t.n.q_start + t.n.n_q - 1) / p.block_size - t.b0 + 1 : 0;
-    t.n_row = max(0, min(rows, t.n_blk * group - t.row0));
-    t.n_key = t.n_row ? t.b0 + (t.row0 + t.n_row - 1) / group + 1 : 0;
-    t.u_of = sh.u, t.head_of = sh.head;
-    t.stride = stride;
-    t.logit = (float *)smem;
-    Bitmap map = bitmap_of(s, p.block_size);
-    uint32_t *words = (uint32_t *)(t.logit + rows * stride); /* [band][rows][map.words] */
-    t.q_frag = (uint4 *)(words + ((2 * rows * map.words + 3) & ~3));
-    t.k_unscale = (float *)(t.q_frag + (chunks.n[0] + chunks.n[1]) * M * 64);
-
-    uint4 x[2][kAhead][2];
-    t.load_k(x[0], chunks.at[0], chunks.n[0], warp * 16, 0);
-    t.load_q(p.high, chunks.at[0], chunks.n[0], M, t.q_frag);
-    if (p.n_band == 2)
-        t.load_q(p.low, chunks.at[1], chunks.n[1], M, t.q_frag + chunks.n[0] * M * 64);
-    if (threadIdx.x < rows) {
-        int r = threadIdx.x, u = (t.row0 + r) / group, head = t.kv_head * group + (t.row0 + r) % group;
-        float2 f = make_float2(0, 0);
-        if (r < t.n_row)
-            f = ((const float2 *)p.factor)[((int64_t)t.seq * s.n_head + head) * s.n_qblk + u];
-        sh.u[r] = u, sh.head[r] = head, sh.odd[0][r] = sh.odd[1][r] = 0;
-        sh.factor[0][r] = f.x, sh.factor[1][r] = f.y;
-    }
-    const float *k_energy = p.k_energy + ((int64_t)t.seq * s.n_kv_head + t.kv_head) * s.n_kblk * 4;
-    for (int v = threadIdx.x; v < (t.n_key + 15) / 16 * 16; v += T)
-        t.k_unscale[v] = k_energy[min(v, t.n_key - 1) * 4 + 3];
-    for (int i = threadIdx.x; i < 2 * rows * map.words; i += T)
-        words[i] = 0;
-
-    for (int band = 0; band < p.n_band; band++) {
-        if (band)
-            t.load_k(x[0], chunks.at[1], chunks.n[1], warp * 16, 0);
-        __syncthreads();
-        t.template scores<M>(chunks.at[band], chunks.n[band], t.q_frag + band * chunks.n[0] * M * 64, sh.factor[band],
-                             rows, x);
-        __syncthreads();
-        float top_p = p.top_p[band];
-        if (t.n_key > 1024) {
-            Team<kWarps> team = {sh.part, sh.doubt[0], nullptr, lane, warp};
-            for (int r = 0; r < t.n_row; r++) {
-                int n = t.b0 + t.qblk(r) + 1;
-                float *row = t.logit + r * stride;
-                uint32_t *w = words + (band * rows + r) * map.words;
-                team.odd = &sh.odd[band][r];
-                if (n <= 128 * kWarps)
-                    select_row<4>(team, row, n, top_p, w);
-                else if (n <= 256 * kWarps)
-                    select_row<8>(team, row, n, top_p, w);
-                else if (n <= 512 * kWarps)
-                    select_row<16>(team, row, n, top_p, w);
-                else
-                    select_row<32>(team, row, n, top_p, w);
-            }
-        } else {
-            Team<1> team = {sh.part, sh.doubt[warp], nullptr, lane, 0};
-            for (int r = warp; r < t.n_row; r += kWarps) {
-                int n = t.b0 + t.qblk(r) + 1;
-                float *row = t.logit + r * stride;
-                uint32_t *w = words + (band * rows + r) * map.words;
-                team.odd = &sh.odd[band][r];
-                switch ((n - 1) / 128) {
-                case 0:
-                    select_row<4>(team, row, n, top_p, w);
-                    break;
-                case 1:
-                    select_row<8>(team, row, n, top_p, w);
-                    break;
-                case 2:
-                    select_row<12>(team, row, n, top_p, w);
-                    break;
-                case 3:
-                    select_row<16>(team, row, n, top_p, w);
-                    break;
-                case 4:
-                    select_row<20>(team, row, n, top_p, w);
-                    break;
-                case 5:
-                    select_row<24>(team, row, n, top_p, w);
-                    break;
-                case 6:
-                    select_row<28>(team, row, n, top_p, w);
-                    break;
-                default:
-                    select_row<32>(team, row, n, top_p, w);
-                }
-            }
-        }
-        __syncthreads();
-        for (int r = warp; r < t.n_row; r += kWarps) /* blocks whose score is not finite stay */
-            if (sh.odd[band][r])
-                for (int v0 = 0; v0 <= t.b0 + t.qblk(r); v0 += 32) {
-                    bool is = v0 + lane <= t.b0 + t.qblk(r) && isnan(t.logit[r * stride + v0 + lane]);
-                    uint32_t w = __ballot_sync(kAll, is);
-                    if (lane == 0)
-                        words[(band * rows + r) * map.words + v0 / 32] |= w;
-                }
-    }
-    __syncthreads();
-
-    /* Sink, own block, short sequences; out. */
-    for (int r = warp; r < rows; r += kWarps) {
-        int u = t.qblk(r), own = t.b0 + u;
-        if (u >= s.n_qblk)
-            continue;
-        int64_t row = ((int64_t)t.seq * s.n_head + t.head(r)) * s.n_qblk + u;
-        uint32_t *out = p.bitmap + ((int64_t)t.seq * s.n_head + t.head(r)) * map.before(s.n_qblk) + map.before(u);
-        int n = 0, n_word = map.in(u);
-        bool exists = u < t.n_blk, all = t.n.n_kv < p.min_tokens;
-        for (int i = lane; i < n_word; i += 32) {
-            uint32_t w = exists ? words[r * map.words + i] | words[(rows + r) * map.words + i] : 0;
-            if (exists && all)
-                w = i < own / 32 ? kAll : i == own / 32 ? kAll >> (31 - own % 32) : 0;
-            if (exists && p.keep_sink && i == 0)
-                w |= 1;
-            if (exists && p.keep_own && i == own / 32)
-                w |= 1u << own % 32;
+    const Bitmap map = bitmap_of(p.shape, p.block_size);
+    for (int r = threadIdx.x / 8; r < rows; r += blockDim.x / 8) {
+        bool there = item.u(r) < p.shape.n_qblk;
+        int own = there ? item.own(r) : -1, n = 0;
+        uint32_t *out = item.bits(p, map, r);
+#pragma unroll 4
+        for (int i = threadIdx.x % 8; i <= own / 32 && own >= 0; i += 8) {
+            uint32_t old = __ldcg(out + i), w = old, mine = i == own / 32 ? 1u << own % 32 : 0;
+            if (item.n.n_kv < p.min_tokens)
+                w = i < own / 32 ? kAll : kAll >> (31 - own % 32);
+            w |= (p.keep_sink && i == 0) | (p.keep_own ? mine : 0);
             n += __popc(w);
-            out[i] = w;
+            if (w != old)
+                out[i] = w;
         }
-        n = __reduce_add_sync(kAll, n);
-        if (exists && n == 0) { /* nothing selected: its own block */
-            __syncwarp();
-            if (lane == 0)
-                out[own / 32] = 1u << own % 32;
-            n = 1;
+        for (int m = 1; m < 8; m *= 2)
+            n += __shfl_xor_sync(kAll, n, m);
+        if (threadIdx.x % 8 == 0 && there) {
+            if (own >= 0 && n == 0)
+                out[own / 32] = 1u << own % 32, n = 1;
+            p.count[item.row(p.shape, r)] = n;
         }
-        if (lane == 0)
-            p.count[row] = n;
     }
+}
+
+template <int C, int G, int S>
+__global__ void __launch_bounds__(256, C > 6 ? 1 : 2)
+    select(const __grid_constant__ prism_cu_select p, const __grid_constant__ Chunks chunks)
+{
+    extern __shared__ __align__(128) char smem[];
+    __shared__ uint64_t full[S];
+    __shared__ bool last;
+    const prism_cu_shape &s = p.shape;
+    const int rows = blockDim.x / 2, first = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; /* of the thread's rows */
+    const Item item(p, blockIdx.x, rows);
+    const Scratch scratch(s, p.scratch);
+    const Bitmap map = bitmap_of(s, p.block_size);
+    int n_row = max(0, min(rows, item.n_blk * item.group - item.row0)), n_key = n_row ? item.own(n_row - 1) + 1 : 0;
+    char *low = smem + S * Images<C, G, S>::kSlot;
+    uint32_t *buckets = (uint32_t *)(low + rows / 64 * Queries<C>::kLow);
+    for (int i = threadIdx.x; i < rows * kBucketStride; i += blockDim.x)
+        buckets[i] = 0;
+    if (n_key) {
+        Tile<C, G, S> t = {p};
+        t.band = item.band, t.n_chunk = chunks.n[item.band], t.n_image = (n_key + kKeys - 1) / kKeys;
+        t.index_bits = 32 - __clz(n_key);
+        t.q.low = smem_addr(low + threadIdx.x / 128 * Queries<C>::kLow);
+        t.bucket = buckets + first * kBucketStride;
+        t.images.init(p, item.seq * s.n_kv_head + item.kv_head, t.n_image, smem, full);
+        t.images.start(chunks, item.band);
+        const uint32_t *from[2];
+        uint32_t *out[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int r = first + 8 * h, own = item.own(r);
+            from[h] = nullptr;
+            if (own >= 0)
+                from[h] = (const uint32_t *)p.q_split +
+                          (((int64_t)item.seq * s.n_qblk + item.u(r)) * s.n_head + item.head(r)) * s.d_head;
+            t.row[h].own = own;
+            out[h] = item.bits(p, map, r);
+        }
+        t.first_own = __reduce_min_sync(kAll, min(t.row[0].own, t.row[1].own));
+        t.q.load(from, item.band ? p.low : p.high, chunks.at[item.band], t.n_chunk, p.scale < 0 ? 0x80008000u : 0);
+        wait_for_launch_before();
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float2 f = make_float2(0, 0);
+            if (t.row[h].own >= 0)
+                f = scratch.factor[item.row(s, first + 8 * h)];
+            t.row[h].factor = fmaxf(fabsf(item.band ? f.y : f.x) * 1.44269504f, 1e-37f); /* 0: every weight is alike */
+        }
+        t.run(out);
+    } else {
+        wait_for_launch_before();
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(scratch.n_done + item.tile, 1) + 1 == p.n_band;
+        __threadfence();
+    }
+    __syncthreads();
+    if (last)
+        complete(p, item, rows);
+}
+
+template <int C, int G, int S>
+static cudaError_t select_launch(const prism_cu_select &a, Chunks chunks, cudaStream_t stream)
+{
+    const prism_cu_shape &s = a.shape;
+    for (int b = 0; b < a.n_band; b++)
+        for (int n = chunks.n[b] <= 4 && C == G ? 4 : (chunks.n[b] + G - 1) / G * G; chunks.n[b] < max(n, 4);
+             chunks.n[b]++)
+            chunks.at[b][chunks.n[b]] = chunks.at[b][0]; /* queries are zero there */
+    Device device;
+    cudaError_t e = device_of(&device);
+    if (e)
+        return e;
+    /* Two warpgroups share the images where there are rows for all multiprocessors. */
+    int64_t n_row = (int64_t)s.n_qblk * (s.n_head / s.n_kv_head), n_set = (int64_t)s.n_seq * s.n_kv_head * a.n_band;
+    int rows = (n_row + 127) / 128 * n_set >= 2 * device.n_sm ? 128 : 64, bytes;
+    for (;; rows /= 2) {
+        bytes = S * Images<C, G, S>::kSlot + rows * kBucketStride * 4 + rows / 64 * Queries<C>::kLow;
+        if (bytes <= device.shared)
+            break;
+        if (rows == 64)
+            return cudaErrorNotSupported;
+    }
+    e = cudaFuncSetAttribute(select<C, G, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (e)
+        return e;
+    int64_t n_word = prism_select_bitmap_words(&s, a.block_size);
+    int n_clear =
+        (int)min((n_word + 4 * kCalibrateThreads - 1) / (4 * kCalibrateThreads), (int64_t)8 * device.n_sm) + 1;
+    calibrate<<<s.n_seq * s.n_head + n_clear, kCalibrateThreads, 0, stream>>>(a, n_word);
+    if ((e = cudaGetLastError()))
+        return e;
+    return launch_early(device, select<C, G, S>, dim3((n_row + rows - 1) / rows * n_set), 2 * rows, bytes, stream, a,
+                        chunks);
 }
 
 } // namespace prism
@@ -419,10 +407,15 @@ extern "C" int64_t prism_select_bitmap_words(const prism_cu_shape *s, int32_t bl
     return (int64_t)s->n_seq * s->n_head * prism::bitmap_of(*s, block_size).before(s->n_qblk);
 }
 
+extern "C" int64_t prism_select_scratch_bytes(const prism_cu_shape *s)
+{
+    return prism::Scratch(*s, nullptr).bytes();
+}
+
 extern "C" cudaError_t prism_select_cuda(const prism_cu_select *a, cudaStream_t stream)
 {
     const prism_cu_shape &s = a->shape;
-    if (s.d_head % 32 || s.d_head > 256)
+    if (s.d_head % 32 || s.d_head > 256 || s.n_kblk > 1 << prism::kIndexBits)
         return cudaErrorNotSupported;
     if (s.n_seq == 0 || s.n_head == 0 || s.n_qblk == 0)
         return cudaSuccess;
@@ -431,36 +424,7 @@ extern "C" cudaError_t prism_select_cuda(const prism_cu_select *a, cudaStream_t 
         for (int j = 0; j < s.d_head / 16; j++)
             if ((b ? a->low : a->high)[j / 2] >> j % 2 * 16 & 0xffff)
                 chunks.at[b][chunks.n[b]++] = j;
-    int device, shared;
-    cudaError_t e = cudaGetDevice(&device);
-    if (!e)
-        e = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (e)
-        return e;
-
-    /* Small calls: two small CTAs a multiprocessor. Else as many rows a CTA as shared memory holds. */
-    int64_t n_row = (int64_t)s.n_seq * s.n_head * s.n_qblk;
-    bool small = n_row <= 4096 && s.n_kblk <= 1024;
-    int words = (s.n_kblk + 31) / 32, stride = words * 32 + 8, rows = small ? 16 : 32;
-    size_t bytes, most = (shared - 7 * 1024) / (small ? 2 : 1);
-    for (;; rows /= 2) {
-        bytes = (size_t)rows * stride * 4 + ((2 * rows * words + 3) & ~3) * 4 +
-                (size_t)(chunks.n[0] + chunks.n[1]) * (rows > 16 ? 2 : 1) * 1024 + (size_t)words * 128;
-        if (bytes <= most && (n_row / rows >= 256 || rows <= 8))
-            break;
-        if (rows == 1)
-            return cudaErrorNotSupported;
-    }
-    if (s.n_kblk > 16 * 1024) /* what 512 threads hold in registers */
-        return cudaErrorNotSupported;
-    int n_tile = (s.n_qblk * (s.n_head / s.n_kv_head) + rows - 1) / rows;
-    auto kernel = small ? prism::select<1, 256> : rows > 16 ? prism::select<2, 512> : prism::select<1, 512>;
-    e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    if (e)
-        return e;
-    prism::calibrate<<<s.n_seq * s.n_head, prism::kCalibrateThreads, 0, stream>>>(*a);
-    if ((e = cudaGetLastError()))
-        return e;
-    kernel<<<n_tile * s.n_seq * s.n_kv_head, small ? 256 : 512, bytes, stream>>>(*a, chunks, rows, stride);
-    return cudaGetLastError();
+    if (max(chunks.n[0], chunks.n[1]) <= 6)
+        return prism::select_launch<6, 6, 2>(*a, chunks, stream);
+    return prism::select_launch<16, 4, 2>(*a, chunks, stream);
 }

@@ -3,14 +3,14 @@ import ctypes as C, math, torch
 from prismcu import B, Shape, View, ptr, rel, shape, view
 
 class Pool(C.Structure):
-    _fields_ = [("shape", Shape), ("q", View), ("k", View), ("q_split", C.c_void_p), ("k_split", C.c_void_p),
+    _fields_ = [("shape", Shape), ("q", View), ("k", View), ("q_split", C.c_void_p), ("k_image", C.c_void_p),
                 ("q_energy", C.c_void_p), ("k_energy", C.c_void_p), ("k_sum", C.c_void_p), ("k_sum_stride_seq", C.c_int64),
                 ("block_size", C.c_int32), ("n_done", C.c_int32), ("high", C.c_uint32 * 8), ("low", C.c_uint32 * 8)]
 class Select(C.Structure):
-    _fields_ = [("shape", Shape), ("q_split", C.c_void_p), ("k_split", C.c_void_p), ("q_energy", C.c_void_p), ("k_energy", C.c_void_p),
+    _fields_ = [("shape", Shape), ("q_split", C.c_void_p), ("k_image", C.c_void_p), ("q_energy", C.c_void_p), ("k_energy", C.c_void_p),
                 ("block_size", C.c_int32), ("n_band", C.c_int32), ("causal", C.c_int32), ("keep_sink", C.c_int32), ("keep_own", C.c_int32),
                 ("min_tokens", C.c_int32), ("top_p", C.c_float * 2), ("scale", C.c_float), ("high", C.c_uint32 * 8), ("low", C.c_uint32 * 8),
-                ("factor", C.c_void_p), ("bitmap", C.c_void_p), ("count", C.c_void_p), ("row_ptr", C.c_void_p), ("index", C.c_void_p),
+                ("scratch", C.c_void_p), ("bitmap", C.c_void_p), ("count", C.c_void_p), ("row_ptr", C.c_void_p), ("index", C.c_void_p),
                 ("work", C.c_void_p), ("capacity", C.c_int64), ("full", C.c_void_p)]
 
 def bits(dims):
@@ -22,7 +22,7 @@ def bands(d):  # half-split, the paper's shares
     return [*range(h // 2), *range(d // 2, d // 2 + h // 2)], [*range(d // 2 - l // 2, d // 2), *range(d - l // 2, d)]
 def load(path):
     lib = C.CDLL(path)
-    lib.prism_select_bitmap_words.restype = C.c_int64
+    lib.prism_select_bitmap_words.restype = lib.prism_key_image_bytes.restype = lib.prism_select_scratch_bytes.restype = C.c_int64
     return lib
 def stream(): return C.c_void_p(torch.cuda.current_stream().cuda_stream)
 
@@ -33,20 +33,20 @@ class Plan:
         n, H, Hk, d, nr = s.n_seq, s.n_head, s.n_kv_head, s.d_head, s.n_seq * s.n_head * s.n_qblk
         f = lambda *a: torch.full(a, float("nan"), device="cuda")
         i = lambda m, t=torch.int32: torch.full((m,), -7, dtype=t, device="cuda")
-        self.q_split, self.k_split, self.k_sum = f(n, s.n_qblk, H, d), f(n, s.n_kblk, Hk, d), f(n, s.n_kblk, Hk, d) if keep_sum else None
+        self.q_split, self.k_image, self.k_sum = f(n, s.n_qblk, H, d), f(lib.prism_key_image_bytes(C.byref(s)) // 4), f(n, s.n_kblk, Hk, d) if keep_sum else None
         self.qe, self.ke = f(n, H, s.n_qblk, 4), f(n, Hk, s.n_kblk, 4)
         self.bitmap, self.count = i(lib.prism_select_bitmap_words(C.byref(s), BS)), i(nr)
         self.row_ptr, self.work, self.full = i(nr + 1, torch.int64), i(nr), i(1)
-        self.factor = f(nr, 2)
+        self.scratch = i(lib.prism_select_scratch_bytes(C.byref(s)) // 4)
         self.cap = nr * s.n_kblk if cap is None else cap
         self.index = i(self.cap + 8)  # 8 more, to see that nothing is written there
         hi, lo = bands(d) if n_band == 2 else (range(d), ())
-        self.pool = Pool(s, q, k, ptr(self.q_split), ptr(self.k_split), ptr(self.qe), ptr(self.ke), ptr(self.k_sum), s.n_kblk * Hk * d,
+        self.pool = Pool(s, q, k, ptr(self.q_split), ptr(self.k_image), ptr(self.qe), ptr(self.ke), ptr(self.k_sum), s.n_kblk * Hk * d,
                          BS, 0, bits(hi), bits(lo))
-        self.sel = Select(s, ptr(self.q_split), ptr(self.k_split), ptr(self.qe), ptr(self.ke), BS, n_band, causal, sink, own, min_tokens,
-                          (C.c_float * 2)(p, p), d ** -.5, bits(hi), bits(lo), ptr(self.factor), ptr(self.bitmap), ptr(self.count), ptr(self.row_ptr), ptr(self.index),
+        self.sel = Select(s, ptr(self.q_split), ptr(self.k_image), ptr(self.qe), ptr(self.ke), BS, n_band, causal, sink, own, min_tokens,
+                          (C.c_float * 2)(p, p), d ** -.5, bits(hi), bits(lo), ptr(self.scratch), ptr(self.bitmap), ptr(self.count), ptr(self.row_ptr), ptr(self.index),
                           ptr(self.work), self.cap, ptr(self.full))
-        self.mem = sum(x.nbytes for x in (self.q_split, self.k_split, self.qe, self.ke, self.factor, self.bitmap, self.count)) / 2 ** 20
+        self.mem = sum(x.nbytes for x in (self.q_split, self.k_image, self.qe, self.ke, self.scratch, self.bitmap, self.count)) / 2 ** 20
     def run(self, what="pse"):
         st = stream(); r = 0
         if "p" in what: r = r or self.lib.prism_pool_cuda(C.byref(self.pool), st)
@@ -54,11 +54,14 @@ class Plan:
         if "e" in what: r = r or self.lib.prism_plan_emit_cuda(C.byref(self.sel), st)
         assert r == 0, r
         return self
-    def unsplit(self, x, e):  # means
-        h = x.view(torch.float16).double().view(*x.shape[:-1], -1, 2, 4)
-        return (h[..., 0, :] + h[..., 1, :]).reshape(x.shape) * e[..., 3].double().transpose(1, 2)[..., None]
-    def means(self):
-        return self.unsplit(self.q_split, self.qe), self.unsplit(self.k_split, self.ke)
+    def means(self):  # split.cuh has the order
+        s = self.s; n, Hk, d, nb = s.n_seq, s.n_kv_head, s.d_head, s.n_kblk; ni = (nb + 63) // 64
+        q = self.q_split.view(torch.float16).double().view(*self.q_split.shape[:-1], -1, 2, 4).sum(-2).reshape(self.q_split.shape)
+        image = self.k_image.view(n, Hk, ni, -1); scale = image[..., -64:].reshape(n, Hk, -1)[..., :nb]
+        k = image[..., :-64].contiguous().view(torch.float16).double().view(n, Hk, ni, d // 16, 2, 2, 64, 4, 2).sum(4)  # chunk, half, block, four dimensions, one of two
+        k = k.permute(0, 2, 5, 1, 3, 6, 4, 7).reshape(n, ni * 64, Hk, d)[:, :nb]
+        assert torch.equal(scale, self.ke[..., 3])
+        return q * self.qe[..., 3].double().transpose(1, 2)[..., None], k * scale.double().transpose(1, 2)[..., None]
     def mask(self):  # from the lists
         s = self.s; n = self.row_ptr[1:] - self.row_ptr[:-1]
         assert int(self.row_ptr[-1]) <= self.cap and (self.index[self.cap:] == -7).all()

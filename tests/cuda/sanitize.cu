@@ -43,7 +43,8 @@ static void moments(const prism_cu_shape &s, const prism_cu_view &q, const prism
     prism_cu_moments m = {s, q, k, v, 128};
     const size_t n_row = (size_t)s.n_kblk * s.n_kv_head, n_all = n_row * s.d_head;
     m.n_block_seq = s.n_kblk;
-    m.k_sum = make<float>(n_all), m.key = make<float>(n_all), m.variance = make<float>(n_all), m.value = make<float>(n_all);
+    m.k_sum = make<float>(n_all), m.key = make<float>(n_all), m.variance = make<float>(n_all),
+    m.value = make<float>(n_all);
     m.log_count = make<float>(n_row), m.query_sum = make<float>(n_all), m.n_query = make<int32_t>(n_row);
     m.image = make<char>(prism_moments_image_bytes(&s)), m.own_mass = make<float>(prism_moments_own_floats(&s));
     m.scale = .1f, m.error = .01f, m.keep_own = 1, m.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
@@ -79,7 +80,7 @@ static void run(int n_q, int n_kv, int d, int page)
         }
     }
     prism_cu_pool p = {s, q, k};
-    p.q_split = make<float>((size_t)s.n_qblk * H * d), p.k_split = make<float>((size_t)s.n_kblk * Hk * d);
+    p.q_split = make<float>((size_t)s.n_qblk * H * d), p.k_image = make<char>(prism_key_image_bytes(&s));
     p.q_energy = make<float>(4 * s.n_qblk * H), p.k_energy = make<float>(4 * s.n_kblk * Hk);
     p.k_sum = make<float>((size_t)s.n_kblk * Hk * d);
     p.block_size = 128;
@@ -87,12 +88,12 @@ static void run(int n_q, int n_kv, int d, int page)
         p.high[j / 32] |= (uint32_t)(j % (d / 2) < d / 4) << j % 32, p.low[j / 32] |= (uint32_t)(j % (d / 2) >= d / 8)
                                                                                       << j % 32;
     expect(prism_pool_cuda(&p, 0), "pool");
-    prism_cu_select e = {s, p.q_split, p.k_split, p.q_energy, p.k_energy};
+    prism_cu_select e = {s, p.q_split, p.k_image, p.q_energy, p.k_energy};
     e.block_size = 128, e.n_band = 2, e.causal_calibration = page == 0, e.keep_sink = e.keep_own = 1,
     e.top_p[0] = e.top_p[1] = .9f, e.scale = .1f;
     memcpy(e.high, p.high, sizeof e.high), memcpy(e.low, p.low, sizeof e.low);
-    e.factor = make<float>(2 * n_row), e.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
-    e.count = make<int32_t>(n_row);
+    e.scratch = make<char>(prism_select_scratch_bytes(&s)),
+    e.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)), e.count = make<int32_t>(n_row);
     e.row_ptr = make<int64_t>(n_row + 1), e.work = make<int32_t>(n_row), e.capacity = (int64_t)n_row * s.n_kblk,
     e.index = make<int32_t>(e.capacity);
     expect(prism_select_cuda(&e, 0), "select");
