@@ -6,7 +6,9 @@
 
 #include "core/options.h"
 
-enum { max_key_blocks = 1 << 20 }; /* of select */
+enum {
+    max_key_blocks = 24 * 1024
+}; /* whose counts fit the least shared memory, where rows are put in order of length */
 
 /* --------------------------------------------------------------------------------- calls as the kernels see them ----
  */
@@ -113,7 +115,7 @@ static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const p
     if (d != 64 && d != 96 && d != 128 && d != 192 && d != 256)
         return "blocks can be chosen for d_head 64, 96, 128, 192 and 256; others take method dense";
     if (p->n_kblk > max_key_blocks)
-        return "more than 1048576 key blocks";
+        return "more than 24576 key blocks";
     return NULL;
 }
 

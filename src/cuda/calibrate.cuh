@@ -67,7 +67,8 @@ __global__ void __launch_bounds__(kCalibrateThreads)
     const prism_cu_shape &s = p.shape;
     const Scratch scratch(s, p.scratch);
     const int n_head = s.n_seq * s.n_head;
-    let_next_begin();
+    wait_for_launch_before();
+    let_next_begin(); /* now that the means are there */
     if (blockIdx.x >= n_head) {
         int64_t first = (int64_t)(blockIdx.x - n_head) * kCalibrateThreads + threadIdx.x,
                 step = (int64_t)(gridDim.x - n_head) * kCalibrateThreads;

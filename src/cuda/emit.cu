@@ -7,6 +7,7 @@
  * and between plans and their masks, for callers with a plan of their own.
  */
 #include "cuda/bitmap.cuh"
+#include "cuda/device.cuh"
 
 namespace prism
 {
@@ -48,6 +49,7 @@ __device__ __forceinline__ int64_t scan(int64_t x, int64_t *total)
 __global__ void __launch_bounds__(kLayoutThreads) layout(const __grid_constant__ prism_cu_select p, int n_row)
 {
     extern __shared__ int32_t bin[]; /* [n_kblk + 1] */
+    let_next_begin();
     const prism_cu_shape &s = p.shape;
     int64_t total;
     if (blockIdx.x == 0) { /* a warp takes consecutive rows, 32 at a time */
@@ -102,6 +104,7 @@ __global__ void __launch_bounds__(kLayoutThreads) layout(const __grid_constant__
 __global__ void __launch_bounds__(256) emit(const __grid_constant__ prism_cu_select p, int n_row)
 {
     __shared__ int32_t list[8][1024];
+    wait_for_launch_before();
     const prism_cu_shape &s = p.shape;
     int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= n_row)
@@ -214,8 +217,10 @@ extern "C" cudaError_t prism_plan_emit_cuda(const prism_cu_select *a, cudaStream
     cudaError_t e = prism::layout_launch(*a, n_row, stream);
     if (e || n_row == 0)
         return e;
-    prism::emit<<<(n_row + 7) / 8, 256, 0, stream>>>(*a, n_row);
-    return cudaGetLastError();
+    prism::Device device;
+    if ((e = prism::device_of(&device)))
+        return e;
+    return prism::launch_early(device, prism::emit, dim3((n_row + 7) / 8), 256, 0, stream, *a, n_row);
 }
 
 extern "C" cudaError_t prism_plan_full_cuda(const prism_cu_select *a, cudaStream_t stream)

@@ -8,6 +8,7 @@
  * 16-bit); a thread adds 8 dimensions of every 8th token, all its loads in flight at once. Summation order is fixed:
  * the result does not depend on the grid.
  */
+#include "cuda/device.cuh"
 #include "cuda/split.cuh"
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -85,6 +86,7 @@ __global__ void __launch_bounds__(2 * D) pool(const __grid_constant__ prism_cu_p
     __shared__ float part[kLanes][2 * D];
     __shared__ float energy[2 * D / 32][3];
     const prism_cu_shape &s = p.shape;
+    let_next_begin();
     bool keys = blockIdx.x >= n_q_cta;
     int i = keys ? blockIdx.x - n_q_cta : blockIdx.x, n_head = keys ? s.n_kv_head : s.n_head, pairs = (n_head + 1) / 2;
     int head0 = i % pairs * 2, n_blk = keys ? s.n_kblk : s.n_qblk, row = i / pairs % n_blk, seq = i / pairs / n_blk;

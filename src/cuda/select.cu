@@ -393,8 +393,8 @@ static cudaError_t select_launch(const prism_cu_select &a, Chunks chunks, cudaSt
     int64_t n_word = prism_select_bitmap_words(&s, a.block_size);
     int n_clear =
         (int)min((n_word + 4 * kCalibrateThreads - 1) / (4 * kCalibrateThreads), (int64_t)8 * device.n_sm) + 1;
-    calibrate<<<s.n_seq * s.n_head + n_clear, kCalibrateThreads, 0, stream>>>(a, n_word);
-    if ((e = cudaGetLastError()))
+    e = launch_early(device, calibrate, dim3(s.n_seq * s.n_head + n_clear), kCalibrateThreads, 0, stream, a, n_word);
+    if (e)
         return e;
     return launch_early(device, select<C, G, S>, dim3((n_row + rows - 1) / rows * n_set), 2 * rows, bytes, stream, a,
                         chunks);
