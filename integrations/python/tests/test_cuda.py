@@ -144,7 +144,9 @@ def test_cupy():
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma3", "glm4", "gpt-oss"])
 def test_models_with_padding(name):
-    model = families.make(name, torch.bfloat16).cuda()
+    # gpt-oss routes tokens to experts: a rounding of bfloat16 may send one elsewhere, which says nothing of attention
+    dtype = torch.float32 if name == "gpt-oss" else torch.bfloat16
+    model = families.make(name, dtype).cuda()
     g = torch.Generator().manual_seed(1)
     ids = torch.randint(3, families.VOCABULARY, (2, 1500), generator=g).cuda()
     mask = torch.ones_like(ids)
@@ -154,7 +156,7 @@ def test_models_with_padding(name):
         expected = model(ids, **options).logits
         pt.enable(model, method="dense")
         logits = model(ids, **options).logits
-    assert error(logits[mask == 1], expected[mask == 1]) < 2e-2
+    assert error(logits[mask == 1], expected[mask == 1]) < (1e-4 if dtype == torch.float32 else 2e-2)
     pt.enable(model, min_tokens=0, top_p=0.3)
     with torch.no_grad():
         generated = model.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False)
