@@ -129,6 +129,8 @@ cJSON *run_to_json(const run_args *args, const run_result *results, int n_result
     cJSON_AddNumberToObject(o, "top_p", (double)args->method.options.top_p);
     cJSON_AddNumberToObject(o, "moments_error", (double)args->method.options.moments_error);
     cJSON_AddStringToObject(o, "correct", corrections[args->method.options.correct]);
+    cJSON_AddStringToObject(o, "precision",
+                            args->method.options.precision == PRISM_PRECISION_FP8 ? "fp8" : "default");
     cJSON_AddNumberToObject(o, "block_size", args->method.options.block_size);
     cJSON_AddStringToObject(o, "calibration",
                             args->method.options.calibration == PRISM_CALIBRATION_GLOBAL ? "global" : "causal");

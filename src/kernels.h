@@ -236,7 +236,7 @@ typedef struct prism_kernels {
 /* The two libraries share structs of src/: a plug-in of another layout must refuse. Counted up with every change of the
  * kernel table; the sizes catch what was forgotten. */
 #define PRISM_CUDA_PLUGIN_VERSION                                                                                      \
-    (1u << 24 ^ (uint32_t)sizeof(prism_kernels) << 12 ^ (uint32_t)sizeof(struct prism_plan) << 6 ^                     \
+    (2u << 24 ^ (uint32_t)sizeof(prism_kernels) << 12 ^ (uint32_t)sizeof(struct prism_plan) << 6 ^                     \
      (uint32_t)sizeof(struct prism_ctx) ^ (uint32_t)sizeof(prism_call) << 3 ^ (uint32_t)sizeof(prism_options) << 8)
 
 /* The backend, or NULL if version is not the plug-in's own. */

@@ -251,6 +251,13 @@ typedef enum prism_correction {
     PRISM_CORRECTION_MOMENTS = 3  /* the same, at the weight that mean and variance of its keys foretell */
 } prism_correction;
 
+/* In what the products of attention are computed: scores, and weights times values. Values are frozen. */
+typedef enum prism_precision {
+    PRISM_PRECISION_DEFAULT = 0, /* as the kernels do best: 16 bits on tensor cores, float32 elsewhere */
+    PRISM_PRECISION_FP8 = 1 /* e4m3, 4 significant bits: faster, and what that costs docs/cuda.md says. On an H100 or
+                               H200 only; refused elsewhere, and for what its kernel does not take */
+} prism_precision;
+
 typedef enum prism_calibration {
     PRISM_CALIBRATION_GLOBAL = 0, /* band energies over all blocks of the call (paper) */
     PRISM_CALIBRATION_CAUSAL = 1  /* default: over what a row can see, itself and the key blocks up to its own. The
@@ -289,6 +296,7 @@ typedef struct prism_options {
     /* Method moments: a row keeps the blocks of at least this error, or, with more than 6144 keys before its own block,
        of this error * 6144 / so many; 0 is dense. */
     float moments_error;
+    prism_precision precision; /* of attention over the plan, not of choosing or correcting; a plan remembers it */
 } prism_options;
 
 PRISM_API void prism_options_init(prism_options *options);

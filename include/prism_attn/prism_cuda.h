@@ -47,7 +47,7 @@ PRISM_API prism_status prism_cuda_describe(int32_t device, prism_cuda_info *info
 PRISM_API prism_status prism_cuda_set_stream(prism_ctx *ctx, void *stream);
 
 /* The kernel that the last attention on ctx ran: "sm90" (wgmma), "sm80" (mma), "any" (no tensor cores: other head
- * dimensions, float32, odd strides; many times slower), "" before the first. docs/cuda.md says which call gets which.
+ * dimensions, float32, odd strides; many times slower), "fp8" (with that precision), "" before the first. docs/cuda.md says which call gets which.
  */
 PRISM_API const char *prism_cuda_attend_kernel(const prism_ctx *ctx);
 

@@ -164,6 +164,15 @@ static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, bool is
     return a.overflow ? SIZE_MAX : a.used;
 }
 
+/* The call, and what of the options its problem carries. */
+static prism_status check_call(prism_ctx *ctx, const prism_options *options, const prism_call *call, unsigned which,
+                               prism_problem *p)
+{
+    const prism_status status = prism_check_call(ctx, call, options->block_size, which, p);
+    p->precision = options->precision;
+    return status;
+}
+
 prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options, const prism_call *call, size_t *bytes)
 {
     prism_problem p;
@@ -171,7 +180,7 @@ prism_status prism_workspace_bytes(prism_ctx *ctx, const prism_options *options,
         return prism_fail(ctx, PRISM_ERROR_INVALID, "bytes is NULL");
     prism_status status = prism_check_options_struct(ctx, options);
     if (!status)
-        status = prism_check_call(ctx, call, options->block_size, PRISM_CHECK_SHAPE, &p);
+        status = check_call(ctx, options, call, PRISM_CHECK_SHAPE, &p);
     if (!status)
         status = prism_check_options(ctx, options, call->d_head);
     if (!status)
@@ -302,7 +311,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
         return prism_fail(ctx, PRISM_ERROR_INVALID, "the plan was created for another device");
     prism_status status = prism_check_options_struct(ctx, options);
     if (!status)
-        status = prism_check_call(ctx, call, options->block_size, PRISM_CHECK_Q | PRISM_CHECK_K, &p);
+        status = check_call(ctx, options, call, PRISM_CHECK_Q | PRISM_CHECK_K, &p);
     if (!status)
         status = prism_check_options(ctx, options, call->d_head);
     if (!status)
@@ -406,6 +415,7 @@ prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_pl
         return prism_fail(ctx, PRISM_ERROR_INVALID, "the plan was created for another device");
     prism_status status = prism_check_call(ctx, call, plan->block_size,
                                            PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
+    p.precision = plan->precision;
     if (!status)
         status = prism_check_backend(ctx, &p, NULL);
     if (status)
@@ -459,8 +469,7 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
     /* All of attend's checks first: an error must leave nothing half done. */
     prism_status status = prism_check_options_struct(ctx, options);
     if (!status)
-        status = prism_check_call(ctx, call, options->block_size,
-                                  PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
+        status = check_call(ctx, options, call, PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
     if (!status)
         status = prism_check_options(ctx, options, call->d_head);
     if (!status)

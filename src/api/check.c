@@ -330,6 +330,8 @@ prism_status prism_check_backend(prism_ctx *ctx, const prism_problem *problem, c
     const char *sentence = k->refuses ? k->refuses(ctx, problem, options) : NULL;
     if (!sentence && options && !k->attend_corrected && prism_options_correction(options) != PRISM_CORRECTION_NONE)
         sentence = "pruned blocks cannot be corrected";
+    if (!sentence && !k->other && problem->precision == PRISM_PRECISION_FP8)
+        sentence = "precision fp8 needs an H100 or H200";
     return sentence ? prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: %s", ctx->kernels->name, sentence) : PRISM_OK;
 }
 

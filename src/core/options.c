@@ -90,6 +90,7 @@ static const option_field fields[] = {
     INT(flash_last, 0, INT32_MAX, to_flash),
     INT(correct, 0, 3, to_all),
     FLOAT(moments_error, 0, FLT_MAX, to_moments),
+    INT(precision, 0, 1, to_all),
 };
 #undef INT
 #undef FLOAT
@@ -152,6 +153,7 @@ typedef struct named_option {
 static const named_option named[] = {
     {"calibration", offsetof(prism_options, calibration), {"global", "causal"}},
     {"correct", offsetof(prism_options, correct), {"default", "none", "mean", "moments"}},
+    {"precision", offsetof(prism_options, precision), {"default", "fp8"}},
 };
 
 static prism_status set_named(prism_options *options, const named_option *n, const char *value)

@@ -21,6 +21,7 @@ bool prism_plan_set_shape(prism_plan *plan, const prism_problem *p)
     plan->has_keys = false;
     plan->select_flop = plan->correct_flop = plan->pool_seconds = 0;
     plan->correct = PRISM_CORRECTION_NONE;
+    plan->precision = p->precision;
     plan->pools = false;
     for (int32_t s = 0; s < c->n_seq; s++) {
         plan->seq[s] = prism_problem_seq(p, s);

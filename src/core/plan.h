@@ -20,11 +20,12 @@ struct prism_plan {
     int64_t *key_ptr;   /* [n_row + 1], meaningful if has_keys */
     int32_t *key_index; /* [key_ptr[n_row]] positions, ascending in a row, in none of the row's blocks */
     bool has_keys;
-    prism_correction correct; /* resolved: what blocks that are not listed contribute */
-    double select_flop;       /* spent on choosing and correcting */
-    double correct_flop;      /* of these, on correcting */
-    double pool_seconds;      /* of choosing, spent on pooling */
-    bool pools;               /* and whether that was timed */
+    prism_correction correct;  /* resolved: what blocks that are not listed contribute */
+    prism_precision precision; /* of attention over it */
+    double select_flop;        /* spent on choosing and correcting */
+    double correct_flop;       /* of these, on correcting */
+    double pool_seconds;       /* of choosing, spent on pooling */
+    bool pools;                /* and whether that was timed */
     /* On a device with memory of its own the plan lies there, and the arrays above are its mirror. */
     const struct prism_kernels *kernels;
     void *device;

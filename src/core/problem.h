@@ -14,7 +14,8 @@ typedef struct prism_problem {
     int64_t n_row;          /* n_seq * n_head * n_qblk */
     int32_t n_word;         /* 64-bit words of a row's bitmap */
     float scale;
-    bool device_lengths; /* n_q_of, n_kv_of, q_start_of lie on the device: every sequence counts as the longest */
+    prism_precision precision; /* of attention: from the options, or from the plan */
+    bool device_lengths;       /* n_q_of, n_kv_of, q_start_of lie on the device: every sequence counts as the longest */
 } prism_problem;
 
 /* One sequence. Its query block i is block first_qblk + i of the absolute grid and sees key blocks 0 .. first_qblk + i;

@@ -162,6 +162,14 @@ extern "C" cudaError_t prism_attend_cuda(const prism_cu_attend *a, cudaStream_t 
         e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     if (e)
         return e;
+    if (a->image) {
+        if (kernel)
+            *kernel = PRISM_CU_ATTEND_FP8;
+        if (major != 9 || minor != 0)
+            return cudaErrorNotSupported;
+        e = prism_fp8_image_cuda(a, stream);
+        return e ? e : prism_attend_fp8(a, stream);
+    }
     int chosen = PRISM_CU_ATTEND_SM90;
     e = major == 9 && minor == 0 ? prism_attend_sm90(a, stream) : cudaErrorNotSupported;
     if (e == cudaErrorNotSupported && major >= 8)

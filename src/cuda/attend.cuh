@@ -22,6 +22,8 @@ struct Job {
 
 /* What both kernels with tensor cores ask: 16 bits, whole 16-byte pieces, and no more than blocks. */
 bool for_tensor_cores(const prism_cu_attend *a);
+/* What the kernels of 8 bits ask besides: blocks of 128, d 64 or 128. */
+bool takes_fp8(const prism_cu_attend *a);
 /* Fills *j, splitting rows if there is scratch. */
 cudaError_t make_job(Job *j, const prism_cu_attend *a, int q_tile, int k_tile);
 /* The results of rows that were split, after the kernel. Nothing to do if n_part is 1. */

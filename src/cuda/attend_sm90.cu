@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(Layout<D, B>::kThreads, Layout<D, B>::kPerSm)
             Producer<D, B> producer = {p, &map_q, &map_k, &map_v, smem, lane};
             producer.run(base);
         } else if (warp == 1) {
-            Scout<D, B, T> scout = {p, base, smem, lane};
+            Scout<L, T> scout = {p.j, base, smem, lane};
             scout.run();
         } else {
             Guard<D, B, T> guard = {p, base, smem, (int)threadIdx.x - 64};

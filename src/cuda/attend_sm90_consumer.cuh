@@ -2,7 +2,7 @@
 #ifndef PRISM_CUDA_ATTEND_SM90_CONSUMER_CUH
 #define PRISM_CUDA_ATTEND_SM90_CONSUMER_CUH
 
-#include "cuda/attend_sm90_layout.cuh"
+#include "cuda/attend_sm90_finish.cuh"
 
 namespace prism
 {
@@ -132,84 +132,20 @@ template <int D, int B, class T> struct Consumer {
         m[0] = m[1] = -INFINITY;
         l[0] = l[1] = 0;
     }
-    /* ------------------------------------------------------------------------------------------ finish ---- */
-
-    /* Normalises O and adds the initial state; log-sum-exp out. */
-    __device__ __forceinline__ void normalise(const RowInfo &w)
-    {
-        const prism_cu_attend &a = p.j.a;
-        int r0 = group * 64 + warp * 16 + lane / 4;
-        if (w.bad)
-            add_nonfinite<D, T>(o, a.v, w.seq, w.kv_head, w.key, w.diagonal ? r0 : B, w.n_key_tile);
-        bool init = a.init_lse && w.lead;
-        float *lse = w.slot >= 0 ? p.j.part_lse + (int64_t)w.slot * B : a.lse ? a.lse + w.lse : nullptr;
-        int64_t stride = w.slot >= 0 ? 1 : a.lse_stride_token;
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            l[h] += __shfl_xor_sync(~0u, l[h], 1);
-            l[h] += __shfl_xor_sync(~0u, l[h], 2);
-            int r = r0 + 8 * h;
-            bool there = r >= w.lo && r < w.hi;
-            Blend b = blend(m[h] * p.j.scale_log2, l[h],
-                            init && there ? a.init_lse[w.lse + r * a.lse_stride_token] : -INFINITY);
-            if (lse && there && lane % 4 == 0)
-                lse[r * stride] = b.lse;
-#pragma unroll
-            for (int j = 0; j < D / 8; j++)
-                o[4 * j + 2 * h] *= b.own, o[4 * j + 2 * h + 1] *= b.own;
-            if (b.init != 0) {
-                const T *o0 = (const T *)a.init_o + w.o + r * a.o.stride_token + lane % 4 * 2;
-#pragma unroll
-                for (int j = 0; j < D / 8; j++) {
-                    float2 x = widen(o0 + 8 * j);
-                    o[4 * j + 2 * h] += b.init * x.x, o[4 * j + 2 * h + 1] += b.init * x.y;
-                }
-            }
-        }
-    }
-    __device__ __forceinline__ void write_part(const RowInfo &w)
-    {
-        int r0 = group * 64 + warp * 16 + lane / 4;
-        float *out = p.j.part_o + ((int64_t)w.slot * B + r0) * D + lane % 4 * 2;
-#pragma unroll
-        for (int j = 0; j < D / 8; j++) { /* rows without a query are nobody's: no harm */
-            *(float2 *)(out + 8 * j) = make_float2(o[4 * j], o[4 * j + 1]);
-            *(float2 *)(out + 8 * D + 8 * j) = make_float2(o[4 * j + 2], o[4 * j + 3]);
-        }
-    }
-    /* O goes to this warp's 16 rows of the Q tile, which nobody needs any more, and from there out in whole rows. */
-    __device__ __forceinline__ void write(const RowInfo &w)
-    {
-        int r0 = group * 64 + warp * 16;
-        uint32_t tile = smem + L::kQ + q.slot * L::kTile + r0 * 128;
-        int sr = lane % 16;
-#pragma unroll
-        for (int j = 0; j < D / 8; j += 2) {
-            int c = j + lane / 16;
-            stmatrix4(tile + c / 8 * L::kGroup + sr * 128 + ((c ^ sr) % 8) * 16, pack2<T>(o[4 * j], o[4 * j + 1]),
-                      pack2<T>(o[4 * j + 2], o[4 * j + 3]), pack2<T>(o[4 * j + 4], o[4 * j + 5]),
-                      pack2<T>(o[4 * j + 6], o[4 * j + 7]));
-        }
-        __syncwarp();
-        constexpr int kChunk = D / 8, kRows = 32 / kChunk;
-        T *out = (T *)p.j.a.o.data + w.o;
-#pragma unroll
-        for (int i = 0; i < 16; i += kRows) {
-            int r = i + lane / kChunk, c = lane % kChunk;
-            uint4 x = lds128(tile + c / 8 * L::kGroup + r * 128 + ((c ^ r) % 8) * 16);
-            if (r0 + r >= w.lo && r0 + r < w.hi)
-                *(uint4 *)(out + (r0 + r) * p.j.a.o.stride_token + c * 8) = x;
-        }
-        fence_async_proxy();
-    }
+    /* O goes through this warp's 16 rows of the Q tile, which nobody needs any more. */
     __device__ __forceinline__ void finish()
     {
         const RowInfo w = row(); /* a copy: one trip to shared memory */
-        normalise(w);
+        int r0 = group * 64 + warp * 16;
+        if (w.bad)
+            add_nonfinite<D, T>(o, p.j.a.v, w.seq, w.kv_head, w.key, w.diagonal ? r0 + lane / 4 : B, w.n_key_tile);
+        Finish<D, B, T> rows = {p.j, w, r0, lane};
+        const float max_log2[2] = {m[0] * p.j.scale_log2, m[1] * p.j.scale_log2};
+        rows.normalise(o, max_log2, l, 1);
         if (w.slot >= 0)
-            write_part(w);
+            rows.write_part(o);
         else
-            write(w);
+            rows.template write<L::kGroup>(o, smem + L::kQ + q.slot * L::kTile + r0 * 128);
         __syncwarp();
         release(smem + L::kEmptyQ + 8 * q.slot);
         q.next();

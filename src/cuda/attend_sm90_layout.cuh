@@ -29,7 +29,7 @@ struct Found {
 /* B: tokens of a query tile and of a key tile. Tiles are [d / 64][B rows][64] with 128-byte swizzle, as one bulk copy
  * writes them. */
 template <int D, int B> struct Layout {
-    static constexpr int kConsumers = B / 64, kThreads = 128 * (1 + kConsumers);
+    static constexpr int kB = B, kConsumers = B / 64, kThreads = 128 * (1 + kConsumers);
     static constexpr int kPerSm = B == 64 && D <= 128 ? 2 : 1;                    /* CTAs */
     static constexpr int kRegs = kPerSm == 2 ? 216 : kConsumers == 2 ? 232 : 240; /* of a consumer; 40 of the others */
     static constexpr int kStage = D * B <= 64 * 128 ? 4 : 2;

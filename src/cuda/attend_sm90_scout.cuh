@@ -10,9 +10,9 @@
 namespace prism
 {
 
-template <int D, int B, class T> struct Scout {
-    using L = Layout<D, B>;
-    const Params &p;
+template <class L, class T> struct Scout {
+    static constexpr int B = L::kB;
+    const Job &j;
     char *base;
     uint32_t smem;
     int lane;
@@ -23,21 +23,21 @@ template <int D, int B, class T> struct Scout {
         for (;;) {
             int ticket = 0;
             if (lane == 0)
-                ticket = atomicAdd(p.j.a.ticket, 1);
+                ticket = atomicAdd(j.a.ticket, 1);
             ticket = __shfl_sync(~0u, ticket, 0);
-            if (ticket >= p.j.n_item)
+            if (ticket >= j.n_item)
                 return {};
-            Row w = row_of(p.j, dense, ticket);
+            Row w = row_of(j, dense, ticket);
             if (w.n_tile > 0)
                 return w;
             if (w.n_tile == 0)
-                write_empty<T>(p.j, w, lane, 32);
+                write_empty<T>(j, w, lane, 32);
         }
     }
 
     __device__ __forceinline__ RowInfo info_of(const Row &w, int first)
     {
-        int at = first_token(p.j, w);
+        int at = first_token(j, w);
         RowInfo info;
         info.n_tile = w.n_tile;
         info.diagonal = first == w.tile;
@@ -45,16 +45,16 @@ template <int D, int B, class T> struct Scout {
         info.lo = max(0, -at);
         info.hi = min(B, w.n_q - at);
         info.slot = w.slot, info.lead = w.lead;
-        info.seq = w.seq, info.kv_head = w.head / (p.j.a.shape.n_head / p.j.a.shape.n_kv_head), info.key = first * B;
-        info.o = o_offset(p.j, w);
-        info.lse = lse_offset(p.j, w);
+        info.seq = w.seq, info.kv_head = w.head / (j.a.shape.n_head / j.a.shape.n_kv_head), info.key = first * B;
+        info.o = o_offset(j, w);
+        info.lse = lse_offset(j, w);
         info.bad = 0;
         return info;
     }
 
     __device__ __forceinline__ void run()
     {
-        bool dense = is_dense(p.j.a), more = true;
+        bool dense = is_dense(j.a), more = true;
         for (Ring<2> r; more; r.next()) {
             /* A phase each row: the first is free, later ones when the producer nears the end of the row before. */
             Found &f = ((Found *)(base + L::kFound))[r.slot];
@@ -62,7 +62,7 @@ template <int D, int B, class T> struct Scout {
             Row w = find(dense);
             more = w.n_tile > 0;
             if (more) {
-                int index = listed(p.j, w, lane), first = __shfl_sync(~0u, index, 0);
+                int index = listed(j, w, lane), first = __shfl_sync(~0u, index, 0);
                 f.index[lane] = index;
                 if (lane == 0)
                     f.info = info_of(w, first), f.w = w;
@@ -72,7 +72,7 @@ template <int D, int B, class T> struct Scout {
             mbar_arrive(smem + L::kFullRow + 8 * r.slot); /* every lane for what it wrote */
         }
         if (lane == 0) {
-            int32_t *ticket = p.j.a.ticket;
+            int32_t *ticket = j.a.ticket;
             __threadfence();
             if (atomicAdd(ticket + 1, 1) == (int)gridDim.x - 1) { /* the last one leaves the counters as found */
                 ticket[0] = 0;

@@ -91,6 +91,39 @@ static void set_bits(uint32_t bits[8], const int16_t *dim, int32_t n)
         bits[dim[j] / 32] |= UINT32_C(1) << dim[j] % 32;
 }
 
+bool prism_cuda_copies_by_16(const prism_call *c)
+{
+    const prism_tensor *const all[] = {&c->q, &c->k, &c->v, &c->o};
+    for (int i = 0; i < 4; i++) {
+        const prism_tensor *x = all[i];
+        if (x->data && ((uintptr_t)x->data % 16 != 0 || x->stride_seq % 8 != 0 || x->stride_token % 8 != 0 ||
+                        x->stride_head % 8 != 0 || x->stride_page % 8 != 0))
+            return false;
+    }
+    return true;
+}
+
+static const char *refuses_fp8(const prism_ctx *ctx, const prism_problem *p)
+{
+    const prism_call *c = p->call;
+    int major = 0, minor = 0;
+    const int ordinal = prism_cuda_of(ctx)->ordinal;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal) ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal) || major != 9 || minor != 0)
+        return "precision fp8 needs an H100 or H200";
+    if ((c->d_head != 64 && c->d_head != 128) || p->block_size != 128)
+        return "precision fp8 needs d_head 64 or 128 and blocks of 128";
+    if (c->q.dtype == PRISM_F32)
+        return "precision fp8 needs queries, keys and values of 16 bits";
+    if (!(p->scale > 0))
+        return "precision fp8 needs a softmax scale above 0";
+    if (!prism_cuda_copies_by_16(c))
+        return "precision fp8 needs strides of a multiple of 8 and data aligned to 16 bytes";
+    if (c->q.page_table || c->o.page_table)
+        return "precision fp8 takes no paged queries or outputs";
+    return NULL;
+}
+
 static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
 {
     const prism_call *c = p->call;
@@ -105,6 +138,9 @@ static const char *refuses(const prism_ctx *ctx, const prism_problem *p, const p
             return "stride_dim must be 1";
     if (c->lse.data && c->lse.page_table)
         return "lse must not be paged";
+    const char *fp8 = p->precision == PRISM_PRECISION_FP8 ? refuses_fp8(ctx, p) : NULL;
+    if (fp8)
+        return fp8;
     if (!o || o->method == PRISM_METHOD_DENSE)
         return NULL;
     const char *sentence = prism_cuda_refuses_moments(ctx, p, o);
@@ -291,13 +327,29 @@ static bool fill(const prism_ctx *ctx, const prism_problem *p, const void *bits,
 
 /* ---------------------------------------------------------------------------------------------------- attend ---- */
 
-size_t prism_cuda_attend_bytes(const prism_ctx *ctx, const prism_problem *p)
+/* Scratch of attention: parts of split rows, and K and V in 8 bits where those are wanted. */
+typedef struct attend_layout {
+    size_t parts_bytes;
+    void *parts, *image;
+} attend_layout;
+
+static attend_layout cut_attend(const prism_ctx *ctx, const prism_problem *p, prism_arena *a)
 {
     const prism_cu_shape shape = prism_cuda_shape(p);
     const int ordinal = prism_cuda_of(ctx)->ordinal, before = prism_cuda_enter(ordinal);
-    const size_t bytes = prism_attend_scratch_bytes(&shape, p->block_size);
+    attend_layout x = {.parts_bytes = prism_attend_scratch_bytes(&shape, p->block_size)};
     prism_cuda_leave(before, ordinal);
-    return bytes;
+    x.parts = prism_arena_take(a, x.parts_bytes, 1);
+    if (p->precision == PRISM_PRECISION_FP8)
+        x.image = prism_arena_take(a, prism_fp8_image_bytes(&shape), 1);
+    return x;
+}
+
+size_t prism_cuda_attend_bytes(const prism_ctx *ctx, const prism_problem *p)
+{
+    prism_arena a = {0};
+    cut_attend(ctx, p, &a);
+    return a.overflow ? SIZE_MAX : a.used;
 }
 
 prism_cu_attend prism_cuda_attention(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
@@ -305,6 +357,8 @@ prism_cu_attend prism_cuda_attention(const prism_ctx *ctx, const prism_problem *
 {
     const prism_cuda_plan *d = plan->device;
     const prism_call *c = p->call;
+    prism_arena arena = {.base = scratch};
+    const attend_layout x = cut_attend(ctx, p, &arena);
     const bool listed = !plan->full || plan->path == PRISM_PATH_DENSE_OVERFLOW;
     return (prism_cu_attend){.shape = prism_cuda_shape(p),
                              .q = prism_cuda_queries(p, &c->q),
@@ -323,8 +377,9 @@ prism_cu_attend prism_cuda_attention(const prism_ctx *ctx, const prism_problem *
                              .scale = p->scale,
                              .block_size = p->block_size,
                              .full = listed ? d->full : NULL,
-                             .scratch = scratch,
-                             .scratch_bytes = prism_cuda_attend_bytes(ctx, p)};
+                             .scratch = x.parts,
+                             .scratch_bytes = x.parts_bytes,
+                             .image = x.image};
 }
 
 static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
@@ -338,8 +393,10 @@ static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_pla
 
 static const char *attend_name(const prism_ctx *ctx)
 {
-    static const char *const names[] = {
-        [PRISM_CU_ATTEND_SM90] = "sm90", [PRISM_CU_ATTEND_SM80] = "sm80", [PRISM_CU_ATTEND_ANY] = "any"};
+    static const char *const names[] = {[PRISM_CU_ATTEND_SM90] = "sm90",
+                                        [PRISM_CU_ATTEND_SM80] = "sm80",
+                                        [PRISM_CU_ATTEND_ANY] = "any",
+                                        [PRISM_CU_ATTEND_FP8] = "fp8"};
     const int32_t kernel = prism_cuda_of(ctx)->attend_kernel;
     return kernel < 0 ? "" : names[kernel];
 }

@@ -47,6 +47,9 @@ prism_cu_attend prism_cuda_attention(const prism_ctx *ctx, const prism_problem *
                                      void *scratch);
 size_t prism_cuda_attend_bytes(const prism_ctx *ctx, const prism_problem *p);
 
+/* Whether q, k, v and o, as far as given, lie so that 16 bytes of 16-bit numbers can be copied at once. */
+bool prism_cuda_copies_by_16(const prism_call *c);
+
 /* What select leaves for fill. */
 typedef struct prism_cuda_bits {
     int32_t *count;   /* [n_row] */

@@ -68,11 +68,14 @@ typedef struct prism_cu_attend {
     void *scratch;
     size_t scratch_bytes;
     const int32_t *lse_row_start; /* as row_start of a view, for lse and init_lse; NULL: lse_stride_seq */
+    void *
+        image; /* prism_fp8_image_bytes() of memory, aligned to 16: products of 8 bits are wanted. NULL: they are not */
 } prism_cu_attend;
 
-enum { PRISM_CU_ATTEND_SM90 = 0, PRISM_CU_ATTEND_SM80 = 1, PRISM_CU_ATTEND_ANY = 2 };
+enum { PRISM_CU_ATTEND_SM90 = 0, PRISM_CU_ATTEND_SM80 = 1, PRISM_CU_ATTEND_ANY = 2, PRISM_CU_ATTEND_FP8 = 3 };
 
-/* The fastest of the three below that takes the call on the current device; *kernel (host, or NULL) says which. */
+/* With an image the kernels of 8 bits; without, the fastest of the three below that takes the call on the current
+ * device. *kernel (host, or NULL) says which. */
 cudaError_t prism_attend_cuda(const prism_cu_attend *a, cudaStream_t stream, int32_t *kernel);
 
 /* Depends on the upper bounds of the shape and on the current device, not on lengths or lists. 0 where rows are many.
@@ -88,6 +91,14 @@ cudaError_t prism_attend_sm90(const prism_cu_attend *a, cudaStream_t stream);
 cudaError_t prism_attend_sm80(const prism_cu_attend *a, cudaStream_t stream);
 /* Everything: d_head 1 .. 256, f32, f16, bf16, any strides. Without tensor cores, so many times slower. */
 cudaError_t prism_attend_any(const prism_cu_attend *a, cudaStream_t stream);
+
+/*
+ * As sm90, with products of 8 bits (e4m3), sm_90a, d_head 64, 128, blocks of 128, any page size. Two launches: K and V
+ * become the image, which attention then reads; from V itself it takes what is not finite.
+ */
+size_t prism_fp8_image_bytes(const prism_cu_shape *shape);
+cudaError_t prism_fp8_image_cuda(const prism_cu_attend *a, cudaStream_t stream);
+cudaError_t prism_attend_fp8(const prism_cu_attend *a, cudaStream_t stream);
 
 /*
  * Block means of queries and keys, each with its energy. Means are stored split for the tensor cores: scaled by a power

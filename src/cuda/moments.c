@@ -28,12 +28,6 @@ size_t prism_cuda_moments_bytes(const prism_problem *p)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-static bool copies_by_16(const prism_tensor *x)
-{
-    return !x->data || ((uintptr_t)x->data % 16 == 0 && x->stride_seq % 8 == 0 && x->stride_token % 8 == 0 &&
-                        x->stride_head % 8 == 0 && x->stride_page % 8 == 0);
-}
-
 const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
 {
     const prism_call *c = p->call;
@@ -51,7 +45,7 @@ const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem
         return "moments need queries and keys of 16 bits";
     if (!(p->scale > 0))
         return "moments need a softmax scale above 0";
-    if (!copies_by_16(&c->q) || !copies_by_16(&c->k) || !copies_by_16(&c->v) || !copies_by_16(&c->o))
+    if (!prism_cuda_copies_by_16(c))
         return "moments need strides of a multiple of 8 and data aligned to 16 bytes";
     return NULL;
 }

@@ -27,6 +27,14 @@ __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
+/* NaN if either is. */
+__device__ __forceinline__ float max_nan(float a, float b)
+{
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+
 __device__ __forceinline__ float log2_fast(float x)
 {
     float y;
@@ -72,6 +80,11 @@ template <class T> __device__ __forceinline__ bool nonfinite8(uint4 x)
 {
     return (nonfinite2<T>(x.x) | nonfinite2<T>(x.y) | nonfinite2<T>(x.z) | nonfinite2<T>(x.w)) != 0;
 }
+/* The same numbers, NaN in the place of those. */
+template <class T> __device__ __forceinline__ uint32_t nan2(uint32_t x)
+{
+    return x | (nonfinite2<T>(x) >> 15) * 0x7fffu;
+}
 /* The same numbers, 0 in the place of those. */
 template <class T> __device__ __forceinline__ uint32_t finite2(uint32_t x)
 {
@@ -81,6 +94,17 @@ template <class T> __device__ __forceinline__ uint32_t finite2(uint32_t x)
 template <class T> __device__ __forceinline__ uint4 finite8(uint4 x)
 {
     return make_uint4(finite2<T>(x.x), finite2<T>(x.y), finite2<T>(x.z), finite2<T>(x.w));
+}
+
+/* Four floats to e4m3, a in the lowest byte; beyond +-448: +-448, NaN: NaN. */
+__device__ __forceinline__ uint32_t pack_e4m3(float a, float b, float c, float d)
+{
+    uint32_t r;
+    asm("{\n.reg .b16 lo, hi;\ncvt.rn.satfinite.e4m3x2.f32 lo, %2, %1;\ncvt.rn.satfinite.e4m3x2.f32 hi, %4, %3;\n"
+        "mov.b32 %0, {lo, hi};\n}"
+        : "=r"(r)
+        : "f"(a), "f"(b), "f"(c), "f"(d));
+    return r;
 }
 
 /* ------------------------------------------------------------------------------------------ mbarriers ---- */
@@ -229,7 +253,20 @@ template <int N> __device__ __forceinline__ void wgmma_hold(float (&r)[N])
     for (int i = 0; i < N; i++)
         asm volatile("" : "+f"(r[i]));
 }
+template <int N> __device__ __forceinline__ void wgmma_hold(uint32_t (&r)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+r"(r[i]));
+}
 
+/* Of a tile whose rows are D = 64 or 128 bytes, swizzled over as many, groups of 8 rows one behind the other. */
+template <int D> __device__ __forceinline__ uint64_t wgmma_desc8(uint32_t addr)
+{
+    static_assert(D == 64 || D == 128, "a swizzle");
+    return (uint64_t)((addr & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(8 * D >> 4) << 32 |
+           (uint64_t)(D == 128 ? 1 : 2) << 62;
+}
 /*
  * Matrix descriptor of a tile whose rows are 128 bytes, swizzled over 128 bytes, groups of 8 rows 1024 bytes apart.
  * group_bytes: distance between 64-column groups, used only where the columns are the outer (N) direction.
@@ -278,6 +315,31 @@ __device__ __forceinline__ uint64_t wgmma_desc(uint32_t addr, uint32_t group_byt
                  "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"                                                        \
                  : PRISM_ACC32(acc)                                                                                    \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+
+/* The same in e4m3, 32 at a time, B from shared memory, 32 contiguous. */
+__device__ __forceinline__ void wgmma_ss_e4m3(float (&acc)[64], uint64_t a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" PRISM_REG64 "}, %64, %65, p, 1, 1;\n}"
+                 : PRISM_ACC64(acc)
+                 : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_rs_e4m3(float (&acc)[64], const uint32_t *a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" PRISM_REG64
+                 "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n}"
+                 : PRISM_ACC64(acc)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma_rs_e4m3(float (&acc)[32], const uint32_t *a, uint64_t b, int add)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {" PRISM_REG32
+                 "}, {%32, %33, %34, %35}, %36, p, 1, 1;\n}"
+                 : PRISM_ACC32(acc)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
 
 template <class T> struct wgmma_ss;
 template <> struct wgmma_ss<__nv_bfloat16> {

@@ -21,7 +21,7 @@ def ceilings():
     t = timed(lambda: y.copy_(x), 10, 2); print(f"copy: {2 * x.nbytes / t / 1e9:.2f} TB/s")
 
 def main():
-    p = argparse.ArgumentParser(); p.add_argument("lib", nargs="+", help="LIBRARY[:KERNEL], sm90 unless given"); p.add_argument("--peers", action="store_true")
+    p = argparse.ArgumentParser(); p.add_argument("lib", nargs="+", help="LIBRARY[:KERNEL], sm90 unless given; fp8: image and attention, fp8-attend: without the image"); p.add_argument("--peers", action="store_true")
     p.add_argument("-n", default="8,32,128", help="lengths in K tokens"); p.add_argument("--density", default="1,.1,.05"); p.add_argument("-d", type=int, default=128)
     p.add_argument("-b", type=int, default=128, help="block size"); p.add_argument("-q", type=int, default=0, help="queries, at the end; 0: all")
     p.add_argument("--init", action="store_true", help="with an initial state"); p.add_argument("--no-split", action="store_true")
@@ -29,7 +29,7 @@ def main():
     fns = {}
     for l in o.lib:
         path, _, kernel = l.partition(":"); lib = C.CDLL(path)
-        fns[path.split("/")[-1][:-3] + " " + (kernel or "sm90")] = lib, getattr(lib, "prism_attend_" + (kernel or "sm90"))
+        fns[path.split("/")[-1][:-3] + " " + (kernel or "sm90")] = lib, (fp8(lib, kernel == "fp8") if kernel[:3] == "fp8" else getattr(lib, "prism_attend_" + (kernel or "sm90")))
     if o.peers: ceilings()
     sizes, dens = [int(s) for s in o.n.split(",")], [float(s) for s in o.density.split(",")]
     print(f"{'d%d b%d%s%s' % (d, B, ' q%d' % o.q if o.q else '', ' init' if o.init else ''):24s} " + " ".join(f"{n}K/{x:g}".rjust(17) for n in sizes for x in dens))

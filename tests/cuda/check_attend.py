@@ -256,4 +256,4 @@ def main():
             if got.value != want: failed += 1; print(f"  FAIL choice {case.tag}: {got.value}")
     return failed
 
-sys.exit(1 if main() else 0)
+if __name__ == "__main__": sys.exit(1 if main() else 0)

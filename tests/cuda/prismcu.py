@@ -14,7 +14,7 @@ class Attend(C.Structure):
                 ("row_ptr", C.c_void_p), ("index", C.c_void_p), ("work", C.c_void_p), ("ticket", C.c_void_p),
                 ("scale", C.c_float), ("block_size", C.c_int32), ("key_ptr", C.c_void_p), ("key_index", C.c_void_p),
                 ("full", C.c_void_p), ("init_o", C.c_void_p), ("init_lse", C.c_void_p), ("scratch", C.c_void_p),
-                ("scratch_bytes", C.c_size_t), ("lse_row_start", C.c_void_p)]
+                ("scratch_bytes", C.c_size_t), ("lse_row_start", C.c_void_p), ("image", C.c_void_p)]
 B = 128
 DT = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 ptr = lambda t: None if t is None else t.data_ptr()
@@ -54,6 +54,18 @@ def work_list(rp, n_seq, H, Hk, n_qblk):
     order = n.argsort(dim=1, descending=True, stable=True)
     base = torch.arange(n.shape[0], device="cuda")[:, None] * n.shape[1]
     return (order + base).to(torch.int32).reshape(-1).contiguous()
+
+def fp8(lib, image_too=True):
+    """A launch function like the others from the two of 8 bits; it keeps the memory of the image."""
+    lib.prism_fp8_image_bytes.restype = C.c_size_t; memory = {}
+    def launch(a, stream):
+        n = lib.prism_fp8_image_bytes(C.byref(a._obj.shape)); new = memory.get("n") != n
+        if new: memory.update(n=n, image=torch.full((n,), 127, dtype=torch.uint8, device="cuda"))
+        a._obj.image = memory["image"].data_ptr()
+        e = lib.prism_fp8_image_cuda(a, stream) if image_too or new else 0
+        e = e or lib.prism_attend_fp8(a, stream); a._obj.image = None
+        return e
+    return launch
 
 def rel(a, b):
     e = ((a.double() - b).norm() / b.norm()).item()

@@ -113,9 +113,12 @@ static void run(int n_q, int n_kv, int d, int page)
     expect(prism_attend_sm80(&a, 0), "attend_sm80");
     if (n_q < 500) /* slow, and many shared-memory accesses: racecheck would take minutes */
         expect(prism_attend_any(&a, 0), "attend_any");
+    a.image = make<char>(prism_fp8_image_bytes(&s));
+    expect(prism_attend_cuda(&a, 0, nullptr), "attend_fp8");
     a.index = nullptr, a.work = nullptr, a.init_o = random_bf16((size_t)n_q * H * d), a.init_lse = a.lse;
     expect(prism_attend_sm90(&a, 0), "attend_sm90 dense");
     expect(prism_attend_sm80(&a, 0), "attend_sm80 dense");
+    expect(prism_attend_cuda(&a, 0, nullptr), "attend_fp8 dense");
 }
 
 int main(int argc, char **argv)

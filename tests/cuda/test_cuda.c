@@ -1,6 +1,7 @@
 /* prism_cuda.h: what the GPU adds to the API. Results are checkkern's business; here are memory, streams, graphs, plans
  * that live on the device. Where there is no GPU only the refusals are checked. */
 #include <cuda_runtime_api.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,6 +165,73 @@ static void test_refusals(void **state)
     prism_destroy(cpu);
 }
 
+static void set_workspace(fixture *f, size_t bytes)
+{
+    cudaFree(f->workspace);
+    f->workspace = device_memory(bytes);
+    f->workspace_bytes = bytes;
+}
+
+static double difference(const uint16_t *a, const uint16_t *b)
+{
+    double square = 0, all = 0;
+    for (int i = 0; i < N_Q; i++) {
+        const double x = value_decode(PRISM_BF16, &a[i]), y = value_decode(PRISM_BF16, &b[i]);
+        square += (x - y) * (x - y), all += y * y;
+    }
+    return sqrt(square / all);
+}
+
+/* Attention in 8 bits: another answer than in 16, as far from it as 4 significant bits may be (check_fp8.py reasons it
+ * and checks the kernel), the same by both doors, and with room of its own. */
+static void test_fp8(void **state)
+{
+    fixture *f = *state;
+    NEEDS_GPU(f);
+    prism_cuda_info info = {.struct_size = sizeof info};
+    assert_ok(prism_cuda_describe(0, &info));
+    size_t bytes;
+    f->options.precision = PRISM_PRECISION_FP8;
+    if (info.compute_major != 9 || info.compute_minor != 0) {
+        assert_int_equal(attention(f, NULL), PRISM_ERROR_UNSUPPORTED);
+        assert_non_null(strstr(prism_last_error(f->ctx), "H100"));
+        return;
+    }
+    static const prism_method methods[] = {PRISM_METHOD_PRISM, PRISM_METHOD_DENSE, PRISM_METHOD_MOMENTS};
+    for (int i = 0; i < 3; i++) {
+        f->options.method = methods[i];
+        f->options.precision = PRISM_PRECISION_DEFAULT;
+        assert_ok(prism_workspace_bytes(f->ctx, &f->options, &f->call, &f->workspace_bytes));
+        set_workspace(f, f->workspace_bytes);
+        assert_ok(attention(f, NULL));
+        uint16_t *expected = output_of(f);
+        f->options.precision = PRISM_PRECISION_FP8;
+        assert_ok(prism_workspace_bytes(f->ctx, &f->options, &f->call, &bytes));
+        if (bytes > f->workspace_bytes)
+            assert_int_equal(attention(f, NULL), PRISM_ERROR_WORKSPACE);
+        assert_true(bytes >= 2 * N_K); /* K and V, a byte each */
+        set_workspace(f, bytes);
+        assert_ok(attention(f, NULL));
+        assert_string_equal(prism_cuda_attend_kernel(f->ctx), "fp8");
+        uint16_t *got = output_of(f);
+        const double e = difference(got, expected);
+        assert_true(e > 0.01 && e < 0.15);
+        assert_int_equal(cudaMemset(f->call.o.data, 0xff, N_Q * sizeof *got), cudaSuccess);
+        assert_ok(prism_plan_build(f->ctx, &f->options, &f->call, f->plan, f->workspace, bytes));
+        assert_ok(prism_attend(f->ctx, &f->call, f->plan, f->workspace, bytes));
+        uint16_t *again = output_of(f);
+        assert_memory_equal(again, got, N_Q * sizeof *got);
+        free(expected), free(got), free(again);
+    }
+    f->options.block_size = 64;
+    f->options.method = PRISM_METHOD_DENSE;
+    assert_int_equal(prism_workspace_bytes(f->ctx, &f->options, &f->call, &bytes), PRISM_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(prism_last_error(f->ctx), "fp8"));
+    f->options.block_size = 128;
+    f->call.k.stride_token += 4;
+    assert_int_equal(attention(f, NULL), PRISM_ERROR_UNSUPPORTED);
+}
+
 /* What stats, the plan read back and the counts on the device say is one thing. */
 static void test_counts(void **state)
 {
@@ -313,6 +381,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_device),
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_fp8, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_overflow, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_chunks, set_up, tear_down),

@@ -51,6 +51,7 @@ static void test_options(void **state)
         {"flash_last", "0", {"-1", "1.5", "a"}},
         {"correct", "mean", {"1", "", "moment"}},
         {"moments_error", "0", {"-0.1", "nan", "a"}},
+        {"precision", "fp8", {"1", "", "fp4"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         prism_options o, before;
@@ -87,6 +88,12 @@ static void test_fields_are_checked(void **state)
     o.flash_alpha = 0.1f;
     o.method = (prism_method)prism_method_count();
     assert_int_equal(prism_workspace_bytes(f->ctx, &o, &f->call, &bytes), PRISM_ERROR_INVALID);
+    o = rival_options(PRISM_METHOD_DENSE, 128);
+    o.precision = (prism_precision)2;
+    assert_int_equal(prism_workspace_bytes(f->ctx, &o, &f->call, &bytes), PRISM_ERROR_INVALID);
+    o.precision = PRISM_PRECISION_FP8; /* well formed, but not on the CPU */
+    assert_int_equal(prism_workspace_bytes(f->ctx, &o, &f->call, &bytes), PRISM_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(prism_last_error(f->ctx), "fp8"));
     fixture_free(f);
 }
 
