@@ -88,9 +88,10 @@ __global__ void __launch_bounds__(kCalibrateThreads)
     auto put = [&](int u, const double(&eq)[3], const double(&ek)[3]) {
         float f[2];
         for (int b = 0; b < 2; b++) {
-            float zq = (float)eq[1 + b], zk = (float)ek[1 + b];
-            f[b] = p.n_band == 1 ? 1 : zq > 0 && zk > 0 ? sqrtf((float)eq[0] / zq) * sqrtf((float)ek[0] / zk) : 0;
-            f[b] *= p.scale * qe[4 * u + 3];
+            double zq = eq[1 + b], zk = ek[1 + b];
+            f[b] = p.n_band == 1 ? 1 : zq > 0 && zk > 0 ? sqrtf((float)(eq[0] / zq)) * sqrtf((float)(ek[0] / zk)) : 0;
+            f[b] *= p.scale;
+            f[b] = fabsf(f[b]) < 1e30f ? f[b] * qe[4 * u + 3] : 0; /* as on the CPU */
         }
         scratch.factor[(int64_t)blockIdx.x * s.n_qblk + u] = make_float2(f[0], f[1]);
     };

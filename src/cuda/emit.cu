@@ -202,7 +202,13 @@ static cudaError_t layout_launch(const prism_cu_select &a, int n_row, cudaStream
 {
     const prism_cu_shape &s = a.shape;
     size_t bytes = (size_t)(s.n_kblk + 1) * 4;
-    cudaError_t e = cudaFuncSetAttribute(layout, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    Device device;
+    cudaError_t e = device_of(&device);
+    if (e)
+        return e;
+    if (bytes > (size_t)device.dynamic)
+        return cudaErrorNotSupported;
+    e = cudaFuncSetAttribute(layout, cudaFuncAttributeMaxDynamicSharedMemorySize, device.dynamic);
     if (e)
         return e;
     layout<<<1 + (a.work ? s.n_seq * s.n_kv_head : 0), kLayoutThreads, bytes, stream>>>(a, n_row);
@@ -217,10 +223,7 @@ extern "C" cudaError_t prism_plan_emit_cuda(const prism_cu_select *a, cudaStream
     cudaError_t e = prism::layout_launch(*a, n_row, stream);
     if (e || n_row == 0)
         return e;
-    prism::Device device;
-    if ((e = prism::device_of(&device)))
-        return e;
-    return prism::launch_early(device, prism::emit, dim3((n_row + 7) / 8), 256, 0, stream, *a, n_row);
+    return prism::launch_early(prism::emit, dim3((n_row + 7) / 8), 256, 0, stream, *a, n_row);
 }
 
 extern "C" cudaError_t prism_plan_full_cuda(const prism_cu_select *a, cudaStream_t stream)

@@ -107,16 +107,6 @@ __device__ __forceinline__ int past_entries(int own)
 {
     return own ? own + kSingles : 0;
 }
-__device__ __forceinline__ void quad_max(float &x)
-{
-    x = fmaxf(x, __shfl_xor_sync(kAll, x, 1));
-    x = fmaxf(x, __shfl_xor_sync(kAll, x, 2));
-}
-__device__ __forceinline__ void quad_add(float &x)
-{
-    x += __shfl_xor_sync(kAll, x, 1);
-    x += __shfl_xor_sync(kAll, x, 2);
-}
 
 /* Images of a KV head. */
 template <int D> __device__ __forceinline__ const char *image_of(const prism_cu_moments &p, int seq, int kv_head)

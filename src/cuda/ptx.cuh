@@ -106,6 +106,17 @@ __device__ __forceinline__ uint32_t pack_e4m3(float a, float b, float c, float d
         : "f"(a), "f"(b), "f"(c), "f"(d));
     return r;
 }
+/* Over the four neighbouring lanes that share rows of an accumulator. */
+__device__ __forceinline__ void quad_max(float &x)
+{
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+template <class T> __device__ __forceinline__ void quad_add(T &x)
+{
+    x += __shfl_xor_sync(~0u, x, 1);
+    x += __shfl_xor_sync(~0u, x, 2);
+}
 
 /* ------------------------------------------------------------------------------------------ mbarriers ---- */
 

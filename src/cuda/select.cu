@@ -21,6 +21,13 @@ namespace prism
 {
 
 constexpr float kLow = -3e38f; /* below every logit */
+constexpr float kFar = 262144; /* logits beyond need a base: their products would be rounded by more than
+                                  a 60th of an octave */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kCtas = 1; /* more do not fit shared memory */
+#else
+constexpr int kCtas = 2;
+#endif
 
 /* One of the two rows that a thread holds, a fourth of its columns. */
 struct Row {
@@ -35,14 +42,15 @@ template <int C, int G, int S> struct Tile {
     const prism_cu_select &p;
     Images<C, G, S> images;
     Queries<C> q;
-    uint32_t *bucket;                                  /* of the thread's first row, shared; the other is 8 further */
+    uint32_t *bucket; /* of the thread's first row, shared; the other is 8 further */
+    float *base; /* the same; logits are large: less this, before they are multiplied. NaN: not yet known, 0: not */
     int band, n_chunk, n_image, index_bits, first_own; /* first_own: of the warp's rows */
     Row row[2];
     Cut cut[2];
-    bool odd; /* logits may be other than finite */
+    bool odd; /* logits may be other than finite, or too large for one multiplication */
 
     /* Calls f(image, y) with y[4 j + 2 h + e] = logit / factor of row h and key block 64 image + 8 j + 2 (lane % 4) +
-     * e: -inf where the row does not see it, `strange` where it is not finite (if odd). */
+     * e: -inf where the row does not see it; if odd, `strange` where it is not finite, and less the row's base. */
     template <class F> __device__ __forceinline__ void walk(float strange, F f)
     {
         float y[32];
@@ -71,10 +79,10 @@ template <int C, int G, int S> struct Tile {
                 y[4 * j + i] *= i % 2 ? w.y : w.x;
         }
         if (odd) {
+            const float less[2] = {known_base(0), known_base(1)};
 #pragma unroll
             for (int i = 0; i < 32; i++)
-                if (!finite(y[i] * row[i / 2 % 2].factor))
-                    y[i] = strange;
+                y[i] = finite(y[i]) ? y[i] - less[i / 2 % 2] : strange;
         }
         if ((image + 1) * kKeys > first_own + 1) {
 #pragma unroll
@@ -88,15 +96,21 @@ template <int C, int G, int S> struct Tile {
     {
         return image * kKeys + threadIdx.x % 4 * 2 + (i / 4 * 8 + i % 2);
     }
+    __device__ __forceinline__ float known_base(int h) const
+    {
+        return isnan(base[8 * h]) ? 0 : base[8 * h];
+    }
     __device__ __forceinline__ uint32_t *bucket_of(int h) const
     {
         return bucket + 8 * h * kBucketStride;
     }
 
-    /* Largest logits and total weights. Returns whether all of them are numbers. */
+    /* Largest logits and total weights. False: some are not finite, or so large that they must be subtracted before
+     * they are multiplied; such rows are exact when it is done again, odd. */
     __device__ __forceinline__ bool weigh()
     {
         float top[2] = {kLow, kLow}, sum[2] = {};
+        bool well = true;
         walk(-INFINITY, [&](int, float(&y)[32]) {
 #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -105,9 +119,15 @@ template <int C, int G, int S> struct Tile {
                 for (int i = 0; i < 16; i++)
                     most = fmaxf(most, y[i / 2 * 4 + 2 * h + i % 2]);
                 float zero = fminf(-most * f, 3e38f);
+                if (odd && isnan(base[8 * h])) {
 #pragma unroll
-                for (int i = 0; i < 16; i++)
-                    s[i % 2] += exp2_fast(fmaf(y[i / 2 * 4 + 2 * h + i % 2], f, zero));
+                    for (int i = 0; i < 16; i++)
+                        s[i % 2] += exp2_fast((y[i / 2 * 4 + 2 * h + i % 2] - most) * f);
+                } else {
+#pragma unroll
+                    for (int i = 0; i < 16; i++)
+                        s[i % 2] += exp2_fast(fmaf(y[i / 2 * 4 + 2 * h + i % 2], f, zero));
+                }
                 sum[h] = fmaf(sum[h], exp2_fast((top[h] - most) * f), s[0] + s[1]);
                 top[h] = most;
             }
@@ -115,19 +135,26 @@ template <int C, int G, int S> struct Tile {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             float most = top[h], f = row[h].factor;
-            for (int m = 1; m < 4; m *= 2)
-                most = fmaxf(most, __shfl_xor_sync(kAll, most, m));
+            quad_max(most);
             sum[h] *= exp2_fast((top[h] - most) * f);
-            for (int m = 1; m < 4; m *= 2)
-                sum[h] += __shfl_xor_sync(kAll, sum[h], m);
+            quad_add(sum[h]);
             bool some = most > kLow;
+            float less = 0;
+            if (some && !odd && !(finite(sum[h]) && fabsf(most * f) <= kFar))
+                less = NAN, well = false;
+            if (some && odd && isnan(base[8 * h]))
+                less = most;
+            __syncwarp();
+            if (threadIdx.x % 4 == 0)
+                base[8 * h] = less;
             if (some)
                 cut[h].start(row[h].own + 1, p.top_p[band]);
             else
                 cut[h].start_empty();
-            row[h].offset = some ? kTotal - log2_fast(sum[h]) - most * f - cut[h].lift : -INFINITY;
+            row[h].offset = some ? kTotal - log2_fast(sum[h]) - (most - less) * f - cut[h].lift : -INFINITY;
         }
-        return finite(sum[0]) && finite(sum[1]);
+        __syncwarp();
+        return well;
     }
 
     /* Masses by height, and what they say of the cut. first: nothing is closed yet, and they are a row's total. */
@@ -229,8 +256,8 @@ template <int C, int G, int S> struct Tile {
     __device__ __forceinline__ void run(uint32_t *const (&out)[2])
     {
         odd = false;
-        while (__syncthreads_or(!weigh()) && !odd)
-            odd = true; /* again, without those that are not finite */
+        for (bool again = true; again; odd |= again)
+            again = __syncthreads_or(!weigh()) && !odd;
         count<false>(true);
         while (__syncthreads_or(cut[0].open | cut[1].open))
             if (tied())
@@ -304,18 +331,21 @@ __device__ __forceinline__ void complete(const prism_cu_select &p, const Item &i
 }
 
 template <int C, int G, int S>
-__global__ void __launch_bounds__(256, C > 6 ? 1 : 2)
+__global__ void __launch_bounds__(256, C > 6 ? 1 : kCtas)
     select(const __grid_constant__ prism_cu_select p, const __grid_constant__ Chunks chunks)
 {
     extern __shared__ __align__(128) char smem[];
     __shared__ uint64_t full[S];
+    __shared__ float base[128];
     __shared__ bool last;
     const prism_cu_shape &s = p.shape;
     const int rows = blockDim.x / 2, first = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; /* of the thread's rows */
     const Item item(p, blockIdx.x, rows);
     const Scratch scratch(s, p.scratch);
     const Bitmap map = bitmap_of(s, p.block_size);
-    int n_row = max(0, min(rows, item.n_blk * item.group - item.row0)), n_key = n_row ? item.own(n_row - 1) + 1 : 0;
+    int n_row = max(0, min(rows, item.n_blk * item.group - item.row0)),
+        n_key =
+            n_row && chunks.n[item.band] ? item.own(n_row - 1) + 1 : 0; /* a band without dimensions chooses nothing */
     char *low = smem + S * Images<C, G, S>::kSlot;
     uint32_t *buckets = (uint32_t *)(low + rows / 64 * Queries<C>::kLow);
     for (int i = threadIdx.x; i < rows * kBucketStride; i += blockDim.x)
@@ -325,7 +355,7 @@ __global__ void __launch_bounds__(256, C > 6 ? 1 : 2)
         t.band = item.band, t.n_chunk = chunks.n[item.band], t.n_image = (n_key + kKeys - 1) / kKeys;
         t.index_bits = 32 - __clz(n_key);
         t.q.low = smem_addr(low + threadIdx.x / 128 * Queries<C>::kLow);
-        t.bucket = buckets + first * kBucketStride;
+        t.bucket = buckets + first * kBucketStride, t.base = base + first;
         t.images.init(p, item.seq * s.n_kv_head + item.kv_head, t.n_image, smem, full);
         t.images.start(chunks, item.band);
         const uint32_t *from[2];
@@ -342,13 +372,14 @@ __global__ void __launch_bounds__(256, C > 6 ? 1 : 2)
         }
         t.first_own = __reduce_min_sync(kAll, min(t.row[0].own, t.row[1].own));
         t.q.load(from, item.band ? p.low : p.high, chunks.at[item.band], t.n_chunk, p.scale < 0 ? 0x80008000u : 0);
-        wait_for_launch_before();
+        wait_for_launch_before(); /* calibration; pooling was done before that let this begin */
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             float2 f = make_float2(0, 0);
             if (t.row[h].own >= 0)
                 f = scratch.factor[item.row(s, first + 8 * h)];
-            t.row[h].factor = fmaxf(fabsf(item.band ? f.y : f.x) * 1.44269504f, 1e-37f); /* 0: every weight is alike */
+            /* 0: every weight is alike */
+            t.row[h].factor = fminf(fmaxf(fabsf(item.band ? f.y : f.x) * 1.44269504f, 1e-37f), 3e38f);
         }
         t.run(out);
     } else {
@@ -369,10 +400,11 @@ template <int C, int G, int S>
 static cudaError_t select_launch(const prism_cu_select &a, Chunks chunks, cudaStream_t stream)
 {
     const prism_cu_shape &s = a.shape;
-    for (int b = 0; b < a.n_band; b++)
-        for (int n = chunks.n[b] <= 4 && C == G ? 4 : (chunks.n[b] + G - 1) / G * G; chunks.n[b] < max(n, 4);
-             chunks.n[b]++)
-            chunks.at[b][chunks.n[b]] = chunks.at[b][0]; /* queries are zero there */
+    for (int b = 0; b < a.n_band; b++) {
+        int n = C == G && chunks.n[b] <= 4 ? 4 : (chunks.n[b] + G - 1) / G * G;
+        while (chunks.n[b] && chunks.n[b] < n)
+            chunks.at[b][chunks.n[b]++] = chunks.at[b][0]; /* queries are zero there */
+    }
     Device device;
     cudaError_t e = device_of(&device);
     if (e)
@@ -382,22 +414,21 @@ static cudaError_t select_launch(const prism_cu_select &a, Chunks chunks, cudaSt
     int rows = (n_row + 127) / 128 * n_set >= 2 * device.n_sm ? 128 : 64, bytes;
     for (;; rows /= 2) {
         bytes = S * Images<C, G, S>::kSlot + rows * kBucketStride * 4 + rows / 64 * Queries<C>::kLow;
-        if (bytes <= device.shared)
+        if (bytes <= device.dynamic)
             break;
         if (rows == 64)
             return cudaErrorNotSupported;
     }
-    e = cudaFuncSetAttribute(select<C, G, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    e = cudaFuncSetAttribute(select<C, G, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, device.dynamic);
     if (e)
         return e;
     int64_t n_word = prism_select_bitmap_words(&s, a.block_size);
     int n_clear =
         (int)min((n_word + 4 * kCalibrateThreads - 1) / (4 * kCalibrateThreads), (int64_t)8 * device.n_sm) + 1;
-    e = launch_early(device, calibrate, dim3(s.n_seq * s.n_head + n_clear), kCalibrateThreads, 0, stream, a, n_word);
+    e = launch_early(calibrate, dim3(s.n_seq * s.n_head + n_clear), kCalibrateThreads, 0, stream, a, n_word);
     if (e)
         return e;
-    return launch_early(device, select<C, G, S>, dim3((n_row + rows - 1) / rows * n_set), 2 * rows, bytes, stream, a,
-                        chunks);
+    return launch_early(select<C, G, S>, dim3((n_row + rows - 1) / rows * n_set), 2 * rows, bytes, stream, a, chunks);
 }
 
 } // namespace prism

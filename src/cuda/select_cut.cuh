@@ -25,12 +25,6 @@ constexpr int kList = kBuckets;                            /* blocks; in the sam
 constexpr float kTotal = 31;                               /* log2 of a row's mass */
 constexpr int kIndexBits = 20;                             /* of a key block */
 
-/* Over the four lanes of a row. */
-__device__ __forceinline__ uint32_t row_sum(uint32_t x)
-{
-    x += __shfl_xor_sync(kAll, x, 1);
-    return x + __shfl_xor_sync(kAll, x, 2);
-}
 /* Of the lanes before this one; the lanes' sum goes to `all`. */
 __device__ __forceinline__ uint32_t row_before(uint32_t x, uint32_t *all)
 {
@@ -57,9 +51,8 @@ struct Cut {
         from = __float_as_int(1.f);
         shift = max(0, 26 - __clz(__float_as_int(top) - from));
     }
-    /* A row of n blocks. What goes is at most n weights of at most the cut, and all that goes and one more is at least
-     * 1
-     * - top_p of the total: the least that can stay. Weights of at most 1/2 have no mass. */
+    /* A row of n blocks. The least that can stay: what goes is at most n weights of at most the cut, and what goes
+     * together with the cut has at least the share 1 - top_p. Weights of at most 1/2 have no mass. */
     __device__ __forceinline__ void start(int n, float top_p)
     {
         lift = fmaxf(log2_fast(fmaxf(1 - top_p, 0)) + kTotal - log2_fast((float)n) - 0.02f, -1.f) - 1;
@@ -87,7 +80,7 @@ struct Cut {
         uint32_t least = mass(tied != 0 ? tied : __int_as_float(from)); /* of what is in the bucket */
         if (in < 2 * least || before + in - least < need) {             /* one block, or all are needed */
             close(from);
-        } else if (tied == 0 && shift + index_bits <= 31 && in < (uint64_t)least * (kList + 1)) {
+        } else if (tied == 0 && shift + index_bits <= 31 && in < (uint64_t)least * kList) {
             close(from + (1 << shift));
         } else if (shift) {
             shift = max(shift - 6, 0);
@@ -111,8 +104,9 @@ struct Cut {
         }
         bucket[kBuckets + c] = 0;
         uint32_t before = row_before(sum, &all) + above;
+        quad_add(rest);
         if (first)
-            need = max(1u, (uint32_t)ceil((double)top_p * (all + row_sum(rest))));
+            need = max(1u, (uint32_t)ceil((double)top_p * (all + rest)));
         bool mine_it_is = before < need && before + sum >= need;
         int at = 0;
         uint32_t in = 0;
@@ -178,14 +172,13 @@ struct Lists {
                             sum[i % 2] += mass_of[i % 2][i / 2], count[i % 2]++;
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                uint32_t mass = row_sum(sum[h]);
-                int n_probe = (int)row_sum(count[h]);
+                quad_add(sum[h]), quad_add(count[h]);
                 if (left[h] <= 1)
                     continue;
-                if (mass >= cut[h].need - cut[h].above)
-                    left[h] = n_probe - n_short[h], enough[h] = probe[h];
+                if (sum[h] >= cut[h].need - cut[h].above)
+                    left[h] = count[h] - n_short[h], enough[h] = probe[h];
                 else
-                    left[h] -= n_probe - n_short[h], n_short[h] = n_probe, short_of[h] = probe[h];
+                    left[h] -= count[h] - n_short[h], n_short[h] = count[h], short_of[h] = probe[h];
             }
         }
     }

@@ -6,7 +6,7 @@ A plan may differ from float64's where a cell's exclusive mass lies within 1e-4 
 the cut (near ties may change places). Exit status 1 if a check failed."""
 import sys, ctypes as C, torch
 from prismcu import B, paged, ptr, ragged, rel, shape
-from prismplan import Plan, blocky, load, mean_of, plan_of, stream, whole
+from prismplan import Plan, bands, bits, blocky, load, mean_of, plan_of, stream, whole
 
 bf, hf, sf = torch.bfloat16, torch.float16, torch.float32
 failed = 0; mism = cells = 0; worst = 0.
@@ -47,6 +47,20 @@ def single():
     q, k = torch.zeros(20000, 2, 128, device="cuda", dtype=bf), blocky(20000, 2, 128)  # all tied: lower blocks first
     m = whole(lib, q, k, 0, p=.6, sink=0, own=0).run().mask()[0]; n = torch.arange(m.shape[1], device="cuda")
     expect(bool((m == (n[None] < (torch.tensor(.6, device="cuda").double() * (n[:, None] + 1)).ceil())).all()), "all tied")
+
+def whole_and_parts():
+    """Chunks that end on block boundaries give the rows of the whole; a band without dimensions chooses nothing; logits too large to multiply."""
+    q, k = blocky(7000, 8, 128), blocky(7000, 2, 128); P = whole(lib, q, k, 0).run(); m = P.mask()[0]
+    for a, b in ((0, 2560), (2560, 6912), (6912, 7000)):
+        expect(torch.equal(whole(lib, q[a:b], k[:b], a).run().mask()[0], m[:, a // B:(b + B - 1) // B, :(b + B - 1) // B]), "chunk", a, b)
+    low = bits(bands(128)[1])
+    for S, high in ((P, low), (whole(lib, q, k, 0), bits(()))): S.pool.high = S.sel.high = high; S.run(); S.m = S.mask()
+    expect(torch.equal(P.m, S.m) and int(S.m.sum()) < int(m.sum()), "band without dimensions")
+    for dt, amp in ((hf, 1e4), (bf, 1e4), (bf, 1e12)):
+        q, k = blocky(9000, 4, 128, amp=amp, dt=dt), blocky(9000, 2, 128, amp=amp, dt=dt); q.nan_to_num_(0, 0, 0); k.nan_to_num_(0, 0, 0)
+        m = whole(lib, q, k, 0, sink=0, own=0).run().mask()[0]; _, qm = mean_of(q, 0, B, 71); _, km = mean_of(k, 0, B, 71)
+        ref, _, vis = plan_of(qm, km, 0, .95, 1, sink=0, own=0)
+        expect(bool(m.any(-1).all()) and not (m & ~vis).any() and (ref & ~m).sum() <= .01 * ref.sum() and m.sum() <= 1.01 * ref.sum(), "large", dt, amp, int(m.sum()), int(ref.sum()), int((ref & ~m).sum()))
 
 def batch():
     """Ragged and paged batches with lengths on the device, a sequence without queries, one below min_tokens."""
@@ -118,7 +132,7 @@ def million():
 
 lib = load(sys.argv[1])
 torch.manual_seed(torch.seed() % 2 ** 31); print("seed", torch.initial_seed())
-for part in (single, batch, odd_values, plans) + ((million,) if "-1m" in sys.argv else ()):
+for part in (single, whole_and_parts, batch, odd_values, plans) + ((million,) if "-1m" in sys.argv else ()):
     part(); torch.cuda.synchronize(); print(f"{part.__name__}: failed so far {failed}", flush=True)
 if "-det" in sys.argv:  # the same plan every time?
     for n, H in ((200000, 2), (100000, 4), (20000, 32)):

@@ -58,6 +58,51 @@ static void moments(const prism_cu_shape &s, const prism_cu_view &q, const prism
     expect(prism_moments_correct_cuda(&m, 0), "moments correct");
 }
 
+/* Pool, select, emit. n_band 1: one band of all dimensions. */
+static prism_cu_select estimate(const prism_cu_shape &s, const prism_cu_view &q, const prism_cu_view &k, bool causal,
+                                int n_band)
+{
+    prism_cu_pool p = {s, q, k};
+    const int d = s.d_head, H = s.n_head, Hk = s.n_kv_head, n_row = s.n_seq * H * s.n_qblk;
+    p.q_split = make<float>((size_t)s.n_seq * s.n_qblk * H * d), p.k_image = make<char>(prism_key_image_bytes(&s));
+    p.q_energy = make<float>((size_t)4 * n_row), p.k_energy = make<float>((size_t)4 * s.n_seq * s.n_kblk * Hk);
+    p.k_sum = make<float>((size_t)s.n_seq * s.n_kblk * Hk * d), p.k_sum_stride_seq = (int64_t)s.n_kblk * Hk * d;
+    p.block_size = 128;
+    for (int j = 0; j < d; j++)
+        p.high[j / 32] |= (uint32_t)(j % (d / 2) < d / 4) << j % 32, p.low[j / 32] |= (uint32_t)(j % (d / 2) >= d / 8)
+                                                                                      << j % 32;
+    if (n_band == 1)
+        memset(p.high, 0xff, sizeof p.high);
+    expect(prism_pool_cuda(&p, 0), "pool");
+    prism_cu_select e = {s, p.q_split, p.k_image, p.q_energy, p.k_energy};
+    e.block_size = 128, e.n_band = n_band, e.causal_calibration = causal, e.keep_sink = e.keep_own = 1,
+    e.top_p[0] = e.top_p[1] = .9f, e.scale = .1f;
+    memcpy(e.high, p.high, sizeof e.high), memcpy(e.low, p.low, sizeof e.low);
+    e.scratch = make<char>(prism_select_scratch_bytes(&s)),
+    e.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)), e.count = make<int32_t>(n_row);
+    e.row_ptr = make<int64_t>(n_row + 1), e.work = make<int32_t>(n_row), e.capacity = (int64_t)n_row * s.n_kblk,
+    e.index = make<int32_t>(e.capacity);
+    expect(prism_select_cuda(&e, 0), "select");
+    e.full = make<int32_t>(1);
+    expect(prism_plan_emit_cuda(&e, 0), "emit");
+    return e;
+}
+
+/* Estimation alone, of shapes that not every attention kernel takes; two sequences, one of a single token. */
+static void run_estimate(int n_q, int n_kv, int d, int n_band)
+{
+    const int H = 4, Hk = 2;
+    const int32_t n_q_of[2] = {n_q, 1}, n_kv_of[2] = {n_kv, n_kv / 2};
+    prism_cu_shape s = {
+        2, H, Hk, d, PRISM_CU_BF16, n_q, n_kv, 0, (n_kv - 1) / 128 - (n_kv - n_q) / 128 + 1, (n_kv + 127) / 128};
+    s.n_q_of = make(2, n_q_of), s.n_kv_of = make(2, n_kv_of);
+    prism_cu_view q = view(random_bf16((size_t)2 * n_q * H * d), n_q, H, d),
+                  k = view(random_bf16((size_t)2 * n_kv * Hk * d), n_kv, Hk, d);
+    uint16_t inf = 0x7f80;
+    cudaMemcpy((uint16_t *)k.data + (size_t)200 * Hk * d + 5, &inf, 2, cudaMemcpyHostToDevice);
+    estimate(s, q, k, true, n_band);
+}
+
 static void run(int n_q, int n_kv, int d, int page)
 {
     const int H = 4, Hk = 2, q0 = n_kv - n_q;
@@ -79,26 +124,7 @@ static void run(int n_q, int n_kv, int d, int page)
             x->page_size = page, x->n_page = n_page;
         }
     }
-    prism_cu_pool p = {s, q, k};
-    p.q_split = make<float>((size_t)s.n_qblk * H * d), p.k_image = make<char>(prism_key_image_bytes(&s));
-    p.q_energy = make<float>(4 * s.n_qblk * H), p.k_energy = make<float>(4 * s.n_kblk * Hk);
-    p.k_sum = make<float>((size_t)s.n_kblk * Hk * d);
-    p.block_size = 128;
-    for (int j = 0; j < d; j++)
-        p.high[j / 32] |= (uint32_t)(j % (d / 2) < d / 4) << j % 32, p.low[j / 32] |= (uint32_t)(j % (d / 2) >= d / 8)
-                                                                                      << j % 32;
-    expect(prism_pool_cuda(&p, 0), "pool");
-    prism_cu_select e = {s, p.q_split, p.k_image, p.q_energy, p.k_energy};
-    e.block_size = 128, e.n_band = 2, e.causal_calibration = page == 0, e.keep_sink = e.keep_own = 1,
-    e.top_p[0] = e.top_p[1] = .9f, e.scale = .1f;
-    memcpy(e.high, p.high, sizeof e.high), memcpy(e.low, p.low, sizeof e.low);
-    e.scratch = make<char>(prism_select_scratch_bytes(&s)),
-    e.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)), e.count = make<int32_t>(n_row);
-    e.row_ptr = make<int64_t>(n_row + 1), e.work = make<int32_t>(n_row), e.capacity = (int64_t)n_row * s.n_kblk,
-    e.index = make<int32_t>(e.capacity);
-    expect(prism_select_cuda(&e, 0), "select");
-    e.full = make<int32_t>(1);
-    expect(prism_plan_emit_cuda(&e, 0), "emit");
+    prism_cu_select e = estimate(s, q, k, page == 0, 2);
     moments(s, q, k, v, o, e);
     uint8_t *mask = make<uint8_t>((size_t)n_row * s.n_kblk);
     expect(prism_plan_mask_cuda(&e, mask, 0), "mask");
@@ -123,7 +149,7 @@ static void run(int n_q, int n_kv, int d, int page)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1) { /* one long row set: the path of rows beyond 1024 blocks */
+    if (argc > 1) { /* one long row set: many images, long lists */
         run(200, 160000, 64, 0);
     } else {
         run(1000, 1000, 128, 0);
@@ -131,6 +157,9 @@ int main(int argc, char **argv)
         run(100, 2100, 128, 0); /* rows that are split */
         run(515, 777, 128, 16);
         run(1, 1, 128, 0);
+        run_estimate(700, 1500, 256, 2);
+        run_estimate(700, 1500, 192, 2);
+        run_estimate(700, 1500, 128, 1);
     }
     printf("failed: %d\n", failed);
     return failed != 0;
