@@ -14,8 +14,8 @@ namespace prism
  */
 constexpr float kTopLog2 = 8.8f, kSlack8 = 2, kWeight8 = kTopLog2 - kSlack8;
 /*
- * Tensor cores keep some 14 bits of the largest number that they add: products lose bits beside a large O. It moves to a
- * sum in f32 after so many tiles; where all products are alike that leaves 1.2 % missing.
+ * Tensor cores keep some 14 bits of the largest number that they add: products lose bits beside a large O. It moves to
+ * a sum in f32 after so many tiles; where all products are alike that leaves 1.2 % missing.
  */
 constexpr int kSumTiles = 8;
 /* Values this far below the row's largest are counted in the row's sum only; exp2 of it must stay a number. */
