@@ -9,7 +9,7 @@
 namespace prism
 {
 
-constexpr int kSumThreads = 128, kSample = PRISM_MOMENT_SAMPLE, kScanThreads = 1024, kScan = 64;
+constexpr int kSumThreads = 128, kSample = PRISM_MOMENT_SAMPLE, kScanThreads = 1024, kScan = 64, kScanTiles = 3;
 
 __device__ __forceinline__ int64_t row_of(const prism_cu_moments &p, int seq, int b, int head)
 {
@@ -28,8 +28,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_queries(const __grid_constant
     __shared__ int n_part[kTokens];
     const prism_cu_shape &s = p.shape;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, j = threadIdx.x, group = s.n_head / s.n_kv_head;
-    int head = blockIdx.x % s.n_kv_head, u = blockIdx.x / s.n_kv_head % s.n_qblk,
-        seq = blockIdx.x / s.n_kv_head / s.n_qblk;
+    int head = blockIdx.x, u = blockIdx.y, seq = blockIdx.z;
     Lengths n = lengths(s, seq);
     QueryBlock block(n, u);
     if (!block.exists() || p.n_done >= n.n_kv)
@@ -95,78 +94,92 @@ __global__ void __launch_bounds__(kSumThreads) sum_queries(const __grid_constant
         p.n_query[row] = count;
 }
 
-/* One KV head a CTA: sums of blocks become running sums, added in the order of blocks, so that the bits do not depend
- * on how a prompt is cut: kScan blocks at a time in shared memory, where a thread adds one dimension and the next ones
- * are on their way. Blocks before the first sampled query take what the first block with one has. */
+/* Sums of kScan blocks, and how many queries they are of, on their way from memory and back. */
+template <int D> struct ScanTile {
+    float sum[kScan][D];
+    int n_query[kScan];
+};
+
+/* Running sums of a tile, added in the order of blocks, one dimension a thread. */
+template <int D> __device__ __forceinline__ void add_on(ScanTile<D> &tile, int j, float &carry)
+{
+    constexpr int kStep = 16;
+#pragma unroll 1
+    for (int i = 0; i < kScan; i += kStep) {
+        float x[kStep];
+#pragma unroll
+        for (int k = 0; k < kStep; k++)
+            x[k] = tile.sum[i + k][j];
+#pragma unroll
+        for (int k = 0; k < kStep; k++)
+            tile.sum[i + k][j] = carry += x[k];
+    }
+}
+/* The same of counts, by one warp; those from `last` on do not exist. Returns how many of the others are 0. */
+template <int D> __device__ __forceinline__ int count_on(ScanTile<D> &tile, int last, int &carry)
+{
+    int lane = threadIdx.x % 32, none = 0;
+#pragma unroll
+    for (int i = 0; i < kScan; i += 32) {
+        int x = tile.n_query[i + lane];
+        for (int m = 1; m < 32; m *= 2) {
+            int left = __shfl_up_sync(kAll, x, m);
+            x += lane >= m ? left : 0;
+        }
+        x += carry, carry = __shfl_sync(kAll, x, 31);
+        tile.n_query[i + lane] = x;
+        none += __popc(__ballot_sync(kAll, i + lane <= last && x == 0));
+    }
+    return none;
+}
+
+/* One KV head a CTA: sums of blocks become running sums, whose bits do not depend on how a prompt is cut. Blocks before
+ * the first sampled query take what the first block with one has. */
 template <int D>
 __global__ void __launch_bounds__(kScanThreads) scan_queries(const __grid_constant__ prism_cu_moments p)
 {
-    constexpr int kRow = D / 4, kSide = kScanThreads / kRow,
-                  kEach = kScan / kSide; /* 16 bytes a thread, rows at once */
-    static_assert(D + 32 <= kScanThreads && kScan == 64, "threads that add; counts of a warp");
-    __shared__ __align__(16) float block[kScan][D];
+    constexpr int kRow = D / 4, kSide = kScanThreads / kRow; /* 16 bytes a thread, rows side by side */
+    static_assert(D + 32 <= kScanThreads && kScan <= kScanThreads && kScan % kSide == 0, "what a thread does");
+    extern __shared__ __align__(128) char smem[];
+    ScanTile<D> *tile = (ScanTile<D> *)smem;
     __shared__ int asked, asked_before; /* first block with a query; how many there were before this call */
     const prism_cu_shape &s = p.shape;
-    int head = blockIdx.x % s.n_kv_head, seq = blockIdx.x / s.n_kv_head, j = threadIdx.x, lane = j % 32,
-        side = j / kRow, column = j % kRow * 4;
+    int head = blockIdx.x, seq = blockIdx.y, j = threadIdx.x, side = j / kRow, column = j % kRow * 4;
     Lengths n = lengths(s, seq);
     if (p.n_done >= n.n_kv)
         return;
     int first = p.n_done / kBlockKeys, last = (n.n_kv - 1) / kBlockKeys,
         known = p.q.data && n.n_q > 0 ? n.q_start / kBlockKeys : INT_MAX;
-    bool begun = p.n_done % kBlockKeys, counts = j / 32 == D / 32;
+    bool begun = p.n_done % kBlockKeys;
     int begin = begun ? first : min(max(first, known), last + 1); /* before it nothing is added */
     auto sum = [&](int b) { return p.query_sum + row_of(p, seq, b, head) * D; };
     auto n_query = [&](int b) { return p.n_query + row_of(p, seq, b, head); };
-    float4 x[kEach];
-    int c[2] = {}, count = 0, before = 0, none = 0;
-    float carry = 0;
-    auto fetch = [&](int b0) {
+    auto fetch = [&](int b0, ScanTile<D> &to) {
         auto there = [&](int b) { return b <= last && (b >= known || (begun && b == first)); };
-#pragma unroll
-        for (int i = 0; i < kEach; i++) {
-            int b = b0 + kSide * i + side;
-            x[i] = there(b) ? *(const float4 *)(sum(b) + column) : make_float4(0, 0, 0, 0);
-        }
-        for (int i = 0; i < 2 && counts; i++)
-            c[i] = there(b0 + 32 * i + lane) ? *n_query(b0 + 32 * i + lane) : 0;
+        for (int r = side; r < kScan; r += kSide)
+            cp_async16(smem_addr(&to.sum[r][column]), sum(there(b0 + r) ? b0 + r : first) + column, there(b0 + r));
+        if (j < kScan)
+            cp_async4(smem_addr(&to.n_query[j]), n_query(there(b0 + j) ? b0 + j : first), there(b0 + j));
+        cp_async_commit();
     };
-    if (!begun && first > 0) {
-        carry = j < D ? sum(first - 1)[j] : 0;
-        count = before = *n_query(first - 1);
-    }
-    fetch(begin);
-    for (int b0 = begin; b0 <= last; b0 += kScan) {
-#pragma unroll
-        for (int i = 0; i < kEach; i++)
-            *(float4 *)&block[kSide * i + side][column] = x[i];
-        int n_before[2] = {c[0], c[1]};
+    float carry = !begun && first > 0 && j < D ? sum(first - 1)[j] : 0;
+    int before = !begun && first > 0 ? *n_query(first - 1) : 0, count = before, none = 0;
+    fetch(begin, tile[0]), fetch(begin + kScan, tile[1]);
+    for (int b = begin, t = 0; b <= last; b += kScan, t = (t + 1) % kScanTiles) {
+        cp_async_wait<1>();
         __syncthreads();
-        fetch(b0 + kScan);
+        fetch(b + 2 * kScan, tile[(t + 2) % kScanTiles]); /* the one before this, which all have written back */
         if (j < D)
-#pragma unroll 16
-            for (int i = 0; i < kScan; i++)
-                block[i][j] = carry += block[i][j];
-        for (int i = 0; i < 2 && counts; i++) {
-            int b = b0 + 32 * i + lane, here = n_before[i];
-            for (int m = 1; m < 32; m *= 2) {
-                int left = __shfl_up_sync(kAll, here, m);
-                here += lane >= m ? left : 0;
-            }
-            here += count, count = __shfl_sync(kAll, here, 31);
-            none += __popc(__ballot_sync(kAll, b <= last && here == 0));
-            if (b <= last)
-                *n_query(b) = here;
-        }
+            add_on<D>(tile[t], j, carry);
+        else if (j < D + 32)
+            none += count_on<D>(tile[t], last - b, count);
         __syncthreads();
-#pragma unroll
-        for (int i = 0; i < kEach; i++) {
-            int b = b0 + kSide * i + side;
-            if (b <= last)
-                *(float4 *)(sum(b) + column) = *(const float4 *)&block[kSide * i + side][column];
-        }
+        for (int r = side; r < kScan && b + r <= last; r += kSide)
+            *(float4 *)(sum(b + r) + column) = *(const float4 *)&tile[t].sum[r][column];
+        if (j < kScan && b + j <= last)
+            *n_query(b + j) = tile[t].n_query[j];
     }
-    if (counts && lane == 0)
+    if (j == D)
         asked = begin + none, asked_before = before;
     __syncthreads();
     bool some = asked_before || asked <= last;
@@ -227,17 +240,21 @@ template <int D, class T> struct PoolShared {
                                           int n, bool singles)
     {
         constexpr int kSide = kThreads / (D / 8);
-        int c = threadIdx.x % (D / 8), r0 = threadIdx.x / (D / 8);
-        const T *at = (const T *)t.data + head * t.stride_head + 8 * c;
-        const T *row = t.page_table ? at : at + token_offset(t, seq, first + r0);
+        static_assert(kSide % 8 == 0, "all of a thread's rows have one order of columns");
+        int c = threadIdx.x % (D / 8), r0 = threadIdx.x / (D / 8), at = place(r0, c);
+        const T *column = (const T *)t.data + head * t.stride_head + 8 * c;
+        if (n - from == kBlockKeys && singles && t.data && !t.page_table) {
+            const T *x = column + token_offset(t, seq, first + r0);
 #pragma unroll
-        for (int i = 0; i < kBlockKeys / kSide; i++) {
-            int r = r0 + kSide * i;
-            bool there = t.data && r >= from && r < n && (singles || rank[r] >= kSingles);
-            const T *x = row + i * (kSide * t.stride_token);
-            if (t.page_table)
-                x = at + token_offset(t, seq, first + min(r, n - 1));
-            cp_async16(smem_addr(&tile[r][place(r, c)]), there ? x : at, there);
+            for (int i = 0; i < kBlockKeys; i += kSide)
+                cp_async16(smem_addr(&tile[r0][at]) + i * (D * 2), x + i * t.stride_token);
+        } else {
+#pragma unroll 1
+            for (int r = r0; r < kBlockKeys; r += kSide) {
+                bool there = t.data && r >= from && r < n && (singles || rank[r] >= kSingles);
+                const T *x = there ? column + token_offset(t, seq, first + r) : column;
+                cp_async16(smem_addr(&tile[r][at]), x, there);
+            }
         }
         cp_async_commit();
     }
@@ -289,8 +306,7 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
     Shared &sh = *(Shared *)smem;
     const prism_cu_shape &s = p.shape;
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, dim = 16 * warp + lane / 4;
-    int head = blockIdx.x % s.n_kv_head, b = blockIdx.x / s.n_kv_head % s.n_kblk,
-        seq = blockIdx.x / s.n_kv_head / s.n_kblk;
+    int head = blockIdx.x, b = blockIdx.y, seq = blockIdx.z;
     int first = b * kBlockKeys, n = min(kBlockKeys, lengths(s, seq).n_kv - first), from = max(0, p.n_done - first);
     bool full = n == kBlockKeys;
     if (from >= n || (!full && !p.k_sum))
@@ -391,19 +407,20 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
 template <int D, class T> static cudaError_t pool_moments_launch(const prism_cu_moments &a, cudaStream_t stream)
 {
     const prism_cu_shape &s = a.shape;
-    const int n_head = s.n_seq * s.n_kv_head;
-    int64_t n_key = (int64_t)n_head * s.n_kblk, n_query = (int64_t)n_head * s.n_qblk;
-    if (n_key > INT32_MAX || n_query > INT32_MAX)
+    constexpr int kMost = 65535; /* CTAs in the second and third dimension of a grid */
+    if (s.n_kblk > kMost || s.n_qblk > kMost || s.n_seq > kMost)
         return cudaErrorNotSupported;
-    if (n_query && a.q.data)
-        sum_queries<D, T><<<(int)n_query, kSumThreads, 0, stream>>>(a);
-    if (n_key) {
-        int bytes = sizeof(PoolShared<D, T>);
-        cudaError_t e = cudaFuncSetAttribute(pool_moments<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (s.n_qblk && s.n_seq && a.q.data)
+        sum_queries<D, T><<<dim3(s.n_kv_head, s.n_qblk, s.n_seq), kSumThreads, 0, stream>>>(a);
+    if (s.n_kblk && s.n_seq) {
+        int scan_bytes = kScanTiles * sizeof(ScanTile<D>), bytes = sizeof(PoolShared<D, T>);
+        cudaError_t e = cudaFuncSetAttribute(scan_queries<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, scan_bytes);
+        if (!e)
+            e = cudaFuncSetAttribute(pool_moments<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
         if (e)
             return e;
-        scan_queries<D><<<n_head, kScanThreads, 0, stream>>>(a);
-        pool_moments<D, T><<<(int)n_key, PoolShared<D, T>::kThreads, bytes, stream>>>(a);
+        scan_queries<D><<<dim3(s.n_kv_head, s.n_seq), kScanThreads, scan_bytes, stream>>>(a);
+        pool_moments<D, T><<<dim3(s.n_kv_head, s.n_kblk, s.n_seq), PoolShared<D, T>::kThreads, bytes, stream>>>(a);
     }
     return cudaGetLastError();
 }

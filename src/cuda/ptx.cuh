@@ -418,10 +418,14 @@ __device__ __forceinline__ uint64_t desc_behind(uint64_t desc, int bytes)
 
 /* ------------------------------------------------------------------------- copies and products of one warp ---- */
 
-/* 16 bytes of global memory to shared memory, on their way; zeros where nothing is. */
+/* 16 or 4 bytes of global memory to shared memory, on their way; zeros where nothing is. */
 __device__ __forceinline__ void cp_async16(uint32_t to, const void *from, bool there = true)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void cp_async4(uint32_t to, const void *from, bool there = true)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(there ? 4 : 0) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit()
 {
