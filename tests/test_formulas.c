@@ -110,7 +110,14 @@ static stage_result run_stages(prism_ctx *ctx, int n, prism_calibration mode)
     call.n_q = call.n_kv = n;
     call.q = prism_tensor_token_major(qf, PRISM_F32, n, 1, D);
     call.k = prism_tensor_token_major(kf, PRISM_F32, n, 1, D);
-    const prism_problem p = {&call, B, 1, N_BLK, N_BLK, N_BLK, 1, 1 / sqrtf(D), false};
+    const prism_problem p = {.call = &call,
+                             .block_size = B,
+                             .group = 1,
+                             .n_qblk = N_BLK,
+                             .n_kblk = N_BLK,
+                             .n_row = N_BLK,
+                             .n_word = 1,
+                             .scale = 1 / sqrtf(D)};
     prism_pooled pooled = {
         .struct_size = sizeof pooled, .n_kv_head = 1, .d_head = D, .block_size = B, .n_token_max = n, .key_sum = sum};
     const prism_bands bands = {.d_head = D, .n_high = 4, .n_low = 6, .high = {0, 1, 4, 5}, .low = {1, 2, 3, 5, 6, 7}};
@@ -200,8 +207,14 @@ static void check_white(double base, double tau_h, double tau_l)
     call.n_q = call.n_kv = n_block_white * block_white;
     call.q = prism_tensor_token_major(q, PRISM_F32, call.n_q, 1, d_white);
     call.k = prism_tensor_token_major(k, PRISM_F32, call.n_q, 1, d_white);
-    const prism_problem p = {&call, block_white,        1,    n_block_white, n_block_white, n_block_white,
-                             8,     1 / sqrtf(d_white), false};
+    const prism_problem p = {.call = &call,
+                             .block_size = block_white,
+                             .group = 1,
+                             .n_qblk = n_block_white,
+                             .n_kblk = n_block_white,
+                             .n_row = n_block_white,
+                             .n_word = 8,
+                             .scale = 1 / sqrtf(d_white)};
     static float q_mean[n_block_white * d_white], k_mean[n_block_white * d_white], sum[n_block_white * d_white];
     static float factor[n_block_white * PRISM_MAX_BAND];
     static prism_energy k_upto[n_block_white];
