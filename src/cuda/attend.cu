@@ -21,12 +21,11 @@ constexpr int kItemsPerSm = 3, kMaxParts = 128;
 static cudaError_t max_parts(const prism_cu_shape &s, int block_size, int *n_part)
 {
     int64_t n_row = (int64_t)s.n_seq * s.n_head * s.n_qblk, longest = (int64_t)s.n_kblk * block_size / kPartKeys;
-    int device, n_sm;
-    cudaError_t e = cudaGetDevice(&device);
-    if (!e)
-        e = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
+    Device device;
+    cudaError_t e = device_of(&device);
     if (e)
         return e;
+    const int n_sm = device.n_sm;
     int64_t turns = (n_row + n_sm - 1) / n_sm, n = 10 * n_row >= 9 * turns * n_sm ? 1 : kItemsPerSm * n_sm / n_row;
     n = n < longest ? n : longest;
     n = n < kMaxParts ? n : kMaxParts;

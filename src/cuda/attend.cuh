@@ -2,6 +2,7 @@
 #ifndef PRISM_CUDA_ATTEND_CUH
 #define PRISM_CUDA_ATTEND_CUH
 
+#include "cuda/device.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/shape.cuh"
 

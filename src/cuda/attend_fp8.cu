@@ -68,15 +68,13 @@ template <int D, class T> static cudaError_t launch8(const prism_cu_attend *a, c
     cudaError_t e = make_job(&p.j, a, kBlock8, kBlock8);
     if (e || p.j.n_item == 0)
         return e;
-    int device, n_sm;
-    e = cudaGetDevice(&device);
-    if (!e)
-        e = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
+    Device device;
+    e = device_of(&device);
     if (!e)
         e = cudaFuncSetAttribute(attend8<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
     if (e)
         return e;
-    int n_cta = p.j.n_item < n_sm ? p.j.n_item : n_sm;
+    int n_cta = p.j.n_item < device.n_sm ? p.j.n_item : device.n_sm;
     attend8<D, T><<<n_cta, L::kThreads, L::kBytes, stream>>>(p);
     e = cudaGetLastError();
     return e ? e : merge_parts(p.j, stream);

@@ -41,11 +41,6 @@ template <int D, class T> struct Consumer8 {
     __device__ __forceinline__ const Slot8 &row() const { return ((const Slot8 *)(base + L::kSlot))[q.slot]; }
     __device__ __forceinline__ uint32_t sum() const { return smem + L::kSum + (group * 4 + warp) * L::kWarpSum; }
 
-    __device__ __forceinline__ void release(uint32_t bar)
-    {
-        if (lane == 0)
-            mbar_arrive(bar);
-    }
     __device__ __forceinline__ bool next_row(int ahead)
     {
         int slot = q.slot ^ ahead, phase = ahead && q.slot ? q.phase ^ 1 : q.phase;
@@ -76,7 +71,7 @@ template <int D, class T> struct Consumer8 {
     }
     __device__ __forceinline__ void release_stage()
     {
-        release(smem + L::kEmpty + 8 * ring.slot);
+        release(lane, smem + L::kEmpty + 8 * ring.slot);
         ring.next();
     }
 
@@ -214,7 +209,7 @@ template <int D, class T> struct Consumer8 {
         else
             rows.template write<16 * 128>(o, sum());
         __syncwarp();
-        release(smem + L::kEmptyQ + 8 * q.slot);
+        release(lane, smem + L::kEmptyQ + 8 * q.slot);
         q.next();
     }
 

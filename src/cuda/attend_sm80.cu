@@ -16,11 +16,10 @@ namespace prism
 
 constexpr int kKeys = 64; /* tokens of a key tile; a query tile is a block, R tokens, 2 R threads */
 
-/* 16-byte chunk c of row r of a tile with D columns: chunks change places within groups of 8, so that the 8 rows that
- * ldmatrix reads together lie in different banks. */
+/* Byte of 16-byte column c of row r of a tile with D columns. */
 template <int D> __device__ __forceinline__ uint32_t place(int r, int c)
 {
-    return r * (D * 2) + ((c & ~7) | ((c ^ r) & 7)) * 16;
+    return r * (D * 2) + swizzled(r, c) * 16;
 }
 
 /* ---------------------------------------------------------------------------------------------- producer ---- */
@@ -89,8 +88,7 @@ template <int D, class T> struct Rows16 {
 #pragma unroll
             for (int j = 0; j < kKeys / 8; j++)
                 top = fmaxf(top, fmaxf(s[j][2 * h], s[j][2 * h + 1]));
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+            quad_max(top);
             float zero = top == -INFINITY ? 0 : top; /* keys that are not finite: all scores so far -inf */
             float alpha = exp2_fast((m[h] - zero) * scale_log2), mc = zero * scale_log2, sum = 0;
             m[h] = top;
@@ -127,8 +125,7 @@ template <int D, class T> struct Rows16 {
         int lane = threadIdx.x % 32, at = first_token(j, w);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            l[h] += __shfl_xor_sync(~0u, l[h], 1);
-            l[h] += __shfl_xor_sync(~0u, l[h], 2);
+            quad_add(l[h]);
             int r = threadIdx.x / 32 * 16 + lane / 4 + 8 * h;
             if (at + r < 0 || at + r >= w.n_q)
                 continue;

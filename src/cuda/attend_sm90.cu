@@ -118,15 +118,13 @@ template <int D, int B, class T> static cudaError_t launch(const prism_cu_attend
         !encode(f, &k, a->k, s.dtype, D, s.n_kv_head, s.n_seq, p.box, B) ||
         !encode(f, &v, a->v, s.dtype, D, s.n_kv_head, s.n_seq, p.box, B))
         return cudaErrorNotSupported;
-    int device, n_sm;
-    e = cudaGetDevice(&device);
-    if (!e)
-        e = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
+    Device device;
+    e = device_of(&device);
     if (!e)
         e = cudaFuncSetAttribute(attend90<D, B, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
     if (e)
         return e;
-    int n_cta = p.j.n_item < n_sm * L::kPerSm ? p.j.n_item : n_sm * L::kPerSm;
+    int n_cta = p.j.n_item < device.n_sm * L::kPerSm ? p.j.n_item : device.n_sm * L::kPerSm;
     attend90<D, B, T><<<n_cta, L::kThreads, L::kBytes, stream>>>(p, q, k, v);
     e = cudaGetLastError();
     return e ? e : merge_parts(p.j, stream);

@@ -24,12 +24,6 @@ template <int D, int B, class T> struct Consumer {
 
     __device__ __forceinline__ const RowInfo &row() const { return ((const RowInfo *)(base + L::kInfo))[q.slot]; }
 
-    __device__ __forceinline__ void release(uint32_t bar)
-    {
-        if (lane == 0)
-            mbar_arrive(bar);
-    }
-
     __device__ __forceinline__ bool next_row(int ahead)
     {
         int slot = q.slot ^ ahead, phase = ahead && q.slot ? q.phase ^ 1 : q.phase;
@@ -62,12 +56,12 @@ template <int D, int B, class T> struct Consumer {
     }
     __device__ __forceinline__ void release_k()
     {
-        release(smem + L::kEmptyK + 8 * k.slot);
+        release(lane, smem + L::kEmptyK + 8 * k.slot);
         k.next();
     }
     __device__ __forceinline__ void release_v()
     {
-        release(smem + L::kEmptyV + 8 * v.slot);
+        release(lane, smem + L::kEmptyV + 8 * v.slot);
         v.next();
     }
 
@@ -91,8 +85,7 @@ template <int D, int B, class T> struct Consumer {
                 b = fmaxf(b, s[4 * j + 2 * h + 1]);
             }
             a = fmaxf(a, b);
-            a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
-            a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
+            quad_max(a);
             /* Keep the old maximum while the weights stay below 2^kSlack: P, l and O only have to agree on one, and O
              * is multiplied seldom. */
             a = a - m[h] <= kSlack / p.j.scale_log2 ? m[h] : a;
@@ -147,7 +140,7 @@ template <int D, int B, class T> struct Consumer {
         else
             rows.template write<L::kGroup>(o, smem + L::kQ + q.slot * L::kTile + r0 * 128);
         __syncwarp();
-        release(smem + L::kEmptyQ + 8 * q.slot);
+        release(lane, smem + L::kEmptyQ + 8 * q.slot);
         q.next();
     }
 

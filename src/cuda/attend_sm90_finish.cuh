@@ -22,8 +22,7 @@ template <int D, int B, class T> struct Finish {
         int64_t stride = w.slot >= 0 ? 1 : a.lse_stride_token;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            l[h] += __shfl_xor_sync(~0u, l[h], 1);
-            l[h] += __shfl_xor_sync(~0u, l[h], 2);
+            quad_add(l[h]);
             int r = r0 + lane / 4 + 8 * h;
             bool there = r >= w.lo && r < w.hi;
             Blend b = blend(max_log2[h], l[h], init && there ? a.init_lse[w.lse + r * a.lse_stride_token] : -INFINITY);

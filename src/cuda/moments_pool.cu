@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_queries(const __grid_consta
  */
 template <int D, class T> struct PoolShared {
     static constexpr int kWarps = D / 16, kThreads = 32 * kWarps, kPad = 8;
-    typedef uint4 Tile[kBlockKeys][D / 8]; /* 16 bytes at row r, place(r, column / 8) */
+    typedef uint4 Tile[kBlockKeys][D / 8]; /* 16 bytes at row r, swizzled(r, column / 8) */
     Tile key;
     union {
         Tile value;
@@ -209,9 +209,6 @@ template <int D, class T> struct PoolShared {
     T query[3][D + kPad], share[3][kBlockKeys + kPad];
     float mean[D], weight[kBlockKeys];
     int rank[kBlockKeys]; /* of block 0's tokens */
-
-    /* Eight rows that ldmatrix reads together lie in different banks. */
-    static __device__ __forceinline__ int place(int r, int c) { return (c & ~7) | ((c ^ r) & 7); }
 
     static __device__ __forceinline__ void split(float x, T *part, int step)
     {
@@ -241,7 +238,7 @@ template <int D, class T> struct PoolShared {
     {
         constexpr int kSide = kThreads / (D / 8);
         static_assert(kSide % 8 == 0, "all of a thread's rows have one order of columns");
-        int c = threadIdx.x % (D / 8), r0 = threadIdx.x / (D / 8), at = place(r0, c);
+        int c = threadIdx.x % (D / 8), r0 = threadIdx.x / (D / 8), at = swizzled(r0, c);
         const T *column = (const T *)t.data + head * t.stride_head + 8 * c;
         if (n - from == kBlockKeys && singles && t.data && !t.page_table) {
             const T *x = column + token_offset(t, seq, first + r0);
@@ -268,7 +265,7 @@ template <int D, class T> struct PoolShared {
             int r = 16 * k + lane / 16 * 8 + lane % 8;
             uint32_t a[4], right[2];
             b(right, k);
-            ldmatrix4_t(a, smem_addr(&tile[r][place(r, 2 * warp + lane / 8 % 2)]));
+            ldmatrix4_t(a, smem_addr(&tile[r][swizzled(r, 2 * warp + lane / 8 % 2)]));
             warp_mma<T>(c, a, right[0], right[1]);
         }
     }
@@ -285,7 +282,7 @@ template <int D, class T> struct PoolShared {
                 parts(b, query, k);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
-                    ldmatrix4(a, smem_addr(&key[r][place(r, 4 * k + 2 * h + lane / 16)]));
+                    ldmatrix4(a, smem_addr(&key[r][swizzled(r, 4 * k + 2 * h + lane / 16)]));
                     warp_mma<T>(c, a, b[2 * h], b[2 * h + 1]);
                 }
             }
@@ -387,7 +384,7 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
 #pragma unroll
         for (int i = 0; i < kBlockKeys / 32; i++) {
             int r = 32 * i + lane;
-            uint4 raw = sh.key[r][Shared::place(r, g)];
+            uint4 raw = sh.key[r][swizzled(r, g)];
             const uint32_t w[4] = {raw.x, raw.y, raw.z, raw.w};
             float far = 0;
 #pragma unroll

@@ -106,6 +106,13 @@ __device__ __forceinline__ uint32_t pack_e4m3(float a, float b, float c, float d
         : "f"(a), "f"(b), "f"(c), "f"(d));
     return r;
 }
+/* Place in its row of 16-byte column c of row r of a tile in shared memory: columns change places within groups of 8,
+ * so that the 8 rows that ldmatrix reads together lie in different banks. */
+__device__ __forceinline__ int swizzled(int r, int c)
+{
+    return (c & ~7) | ((c ^ r) & 7);
+}
+
 /* Over the four neighbouring lanes that share rows of an accumulator. */
 __device__ __forceinline__ void quad_max(float &x)
 {
@@ -131,6 +138,12 @@ __device__ __forceinline__ void mbar_init_fence()
 __device__ __forceinline__ void mbar_arrive(uint32_t bar)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+/* A warp has read what the barrier guards, and one arrival tells for all of it. */
+__device__ __forceinline__ void release(int lane, uint32_t bar)
+{
+    if (lane == 0)
+        mbar_arrive(bar);
 }
 __device__ __forceinline__ void mbar_arrive_expect(uint32_t bar, uint32_t bytes)
 {
