@@ -2,8 +2,8 @@
 # Includes go one way only:
 #   include/      nothing of ours but its own headers
 #   src/core/     include, core
-#   src/methods/  include, core, kernels.h, methods
-#   src/cpu/      include, core, kernels.h, cpu
+#   src/methods/  include, core, stages.h, methods
+#   src/cpu/      include, core, stages.h, cpu
 #   src/api/      all of src
 #   lm, cli, eval, bench, examples, integrations   include, their own headers; never src
 # Usage: check_includes.sh [ROOT]
@@ -25,9 +25,9 @@ check() {
 
 check include 'prism_attn/[a-z_]+\.h'
 check src/core 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h'
-check src/methods 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|kernels\.h|methods/[a-z0-9_]+\.h'
-check src/cpu 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|kernels\.h|cpu/[a-z0-9_]+\.h'
-check src/cuda 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|kernels\.h|cuda/[a-z0-9_]+\.(h|cuh)'
+check src/methods 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|stages\.h|methods/[a-z0-9_]+\.h'
+check src/cpu 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|stages\.h|cpu/[a-z0-9_/]+\.h'
+check src/cuda 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|stages\.h|cuda/[a-z0-9_/]+\.(h|cuh)'
 
 # Outside src/, a header of src/ must not be reachable by any spelling.
 inside=$(find src -name '*.h' | sed 's|^src/||; s|\.|\\.|g' | paste -sd'|')

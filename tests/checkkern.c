@@ -35,7 +35,7 @@ static int n_tier;
 static void find_tiers(void)
 {
     for (int isa = PRISM_ISA_C; isa <= PRISM_ISA_NEONBF16; isa++)
-        if (prism_cpu_best_isa((prism_isa)isa) != PRISM_ISA_AUTO)
+        if (prism_tier_best((prism_isa)isa) != PRISM_ISA_AUTO)
             ck_tiers[n_tier++] = (prism_isa)isa;
 }
 
@@ -46,8 +46,8 @@ int ck_n_tier(void)
 
 const char *ck_isa_name(prism_isa isa)
 {
-    prism_cpu_kernels k;
-    prism_cpu_get_kernels(isa, &k);
+    prism_tier k;
+    prism_tier_get(isa, &k);
     return k.name;
 }
 

@@ -23,8 +23,8 @@ static double *new_doubles(long n)
 /* Calls whose tensors all are bfloat16, on tiers with dot products of it. */
 static bool uses_bf16(prism_isa isa, const test_case *c)
 {
-    prism_cpu_kernels k;
-    prism_cpu_get_kernels(isa, &k);
+    prism_tier k;
+    prism_tier_get(isa, &k);
     return k.gemm_bf16 && c->s.dtype == PRISM_BF16 && c->s.out_dtype == PRISM_BF16;
 }
 

@@ -31,97 +31,97 @@ typedef struct arena {
 
 typedef struct job {
     const char *name;
-    void (*run)(const prism_cpu_kernels *k, arena *x);
+    void (*run)(const prism_tier *k, arena *x);
     double flop, bytes; /* of one run; the one that bounds it */
     bool bf16;          /* only in tiers with such products; flop counts against their peak */
 } job;
 
-static void run_load_bf16(const prism_cpu_kernels *k, arena *x)
+static void run_load_bf16(const prism_tier *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
         k->load_row[PRISM_BF16](x->c + i * DIM, x->half + i * DIM, DIM);
 }
 
-static void run_load_f16(const prism_cpu_kernels *k, arena *x)
+static void run_load_f16(const prism_tier *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
         k->load_row[PRISM_F16](x->c + i * DIM, x->half + i * DIM, DIM);
 }
 
-static void run_add_f32(const prism_cpu_kernels *k, arena *x)
+static void run_add_f32(const prism_tier *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
         k->add_row[PRISM_F32](x->c, x->a + i * DIM, DIM);
 }
 
-static void run_add_bf16(const prism_cpu_kernels *k, arena *x)
+static void run_add_bf16(const prism_tier *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
         k->add_row[PRISM_BF16](x->c, x->half + i * DIM, DIM);
 }
 
-static void run_store_bf16(const prism_cpu_kernels *k, arena *x)
+static void run_store_bf16(const prism_tier *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
         k->store_row[PRISM_BF16](x->half + i * DIM, x->a + i * DIM, DIM, 0.5f);
 }
 
-static void run_store_f16(const prism_cpu_kernels *k, arena *x)
+static void run_store_f16(const prism_tier *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
         k->store_row[PRISM_F16](x->half + i * DIM, x->a + i * DIM, DIM, 0.5f);
 }
 
-static void run_gemm_qk(const prism_cpu_kernels *k, arena *x)
+static void run_gemm_qk(const prism_tier *k, arena *x)
 {
     k->gemm(x->c, LD, NULL, x->a, LD, x->b, ROWS, LD, DIM);
 }
 
-static void run_gemm_pv(const prism_cpu_kernels *k, arena *x)
+static void run_gemm_pv(const prism_tier *k, arena *x)
 {
     k->gemm(x->c, LD, x->alpha, x->a, LD, x->b, ROWS, LD, DIM);
 }
 
-static void run_softmax(const prism_cpu_kernels *k, arena *x)
+static void run_softmax(const prism_tier *k, arena *x)
 {
     /* Weights of the last run are logits in 0 .. 1 for this one; nothing grows. */
     k->softmax(x->c, LD, ROWS, LD, x->n_valid, x->state, x->alpha);
 }
 
-static void run_gemm_bf16(const prism_cpu_kernels *k, arena *x)
+static void run_gemm_bf16(const prism_tier *k, arena *x)
 {
     k->gemm_bf16(x->c, LD, NULL, x->half, LD, x->packed, ROWS, LD, DIM);
 }
 
-static void run_gemm_bf16_pv(const prism_cpu_kernels *k, arena *x)
+static void run_gemm_bf16_pv(const prism_tier *k, arena *x)
 {
     k->gemm_bf16(x->c, LD, x->alpha, x->half, LD, x->packed, ROWS, LD, DIM);
 }
 
-static void run_softmax_bf16(const prism_cpu_kernels *k, arena *x)
+static void run_softmax_bf16(const prism_tier *k, arena *x)
 {
     k->softmax_bf16(x->weight, x->c, LD, ROWS, LD, 0.1f, x->n_valid, x->state, x->alpha);
 }
 
-static void run_exp_row(const prism_cpu_kernels *k, arena *x)
+static void run_exp_row(const prism_tier *k, arena *x)
 {
     for (int i = 0; i < ROWS; i++)
         k->exp_row(x->c + i * DIM, DIM, 1.0f);
 }
 
-static void run_scale_max(const prism_cpu_kernels *k, arena *x)
+static void run_scale_max(const prism_tier *k, arena *x)
 {
     bool finite;
     for (int i = 0; i < ROWS; i++)
         k->scale_max(x->c + i * DIM, DIM, 0.999f, &finite);
 }
 
-static void run_dot_rows(const prism_cpu_kernels *k, arena *x)
+static void run_dot_rows(const prism_tier *k, arena *x)
 {
     k->dot_rows(x->c, x->a, DIM, x->b, ROWS, DIM);
 }
 
-static void run_sum_rows(const prism_cpu_kernels *k, arena *x)
+static void run_sum_rows(const prism_tier *k, arena *x)
 {
     k->sum_rows(x->c, 0.5f, x->alpha, x->a, DIM, ROWS, DIM);
 }
@@ -181,7 +181,7 @@ static arena arena_new(void)
     return x;
 }
 
-static double time_job(const job *j, const prism_cpu_kernels *k, arena *x)
+static double time_job(const job *j, const prism_tier *k, arena *x)
 {
     double best = 1e9;
     int inner = 1;
@@ -204,8 +204,8 @@ static void bench_kernels(const double *flops, const double *flops_bf16, double 
     for (int i = 0; i < n_job; i++) {
         double c_time = 0;
         for (int tier = 0; tier < ck_n_tier(); tier++) {
-            prism_cpu_kernels k;
-            prism_cpu_get_kernels(ck_tiers[tier], &k);
+            prism_tier k;
+            prism_tier_get(ck_tiers[tier], &k);
             if (jobs[i].bf16 && !k.gemm_bf16)
                 continue;
             arena x = arena_new();

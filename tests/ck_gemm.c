@@ -60,7 +60,7 @@ static void product_free(product *p)
     free(p->before);
 }
 
-static void check_gemm(const prism_cpu_kernels *kern, int m, int n, int k, int gap, bool scaled, rng *r)
+static void check_gemm(const prism_tier *kern, int m, int n, int k, int gap, bool scaled, rng *r)
 {
     product p = product_new(kern->panel, m, n, k, gap, scaled, r);
     const float *a = p.a.data, *c = p.c.data, *alpha = p.alpha.data;
@@ -87,7 +87,7 @@ static void check_gemm(const prism_cpu_kernels *kern, int m, int n, int k, int g
 }
 
 /* Equal columns give equal sums, bit for bit, wherever they stand: ties between blocks must survive scoring. */
-static void check_equal_columns(const prism_cpu_kernels *kern, int m, int n, int k, rng *r)
+static void check_equal_columns(const prism_tier *kern, int m, int n, int k, rng *r)
 {
     product p = product_new(kern->panel, m, n, k, 0, false, r);
     float *b = p.b.data;
@@ -106,7 +106,7 @@ static void check_equal_columns(const prism_cpu_kernels *kern, int m, int n, int
 
 /* Products of bfloat16 are exact in float32, so only sums round: two a pair, within k + 2 units as above. Arm's dot
  * product rounds to odd, which is off by up to a unit and not half of one. Its operands stand as pairs of rows. */
-static void check_gemm_bf16(const prism_cpu_kernels *kern, int m, int n, int k, int gap, bool scaled, rng *r)
+static void check_gemm_bf16(const prism_tier *kern, int m, int n, int k, int gap, bool scaled, rng *r)
 {
     product p = product_new(kern->panel_bf16, m, n, k, gap, scaled, r);
     const double unit = kern->isa == PRISM_ISA_NEONBF16 ? 0x1p-23 : 0x1p-24;
@@ -150,7 +150,7 @@ static void check_gemm_bf16(const prism_cpu_kernels *kern, int m, int n, int k, 
     product_free(&p);
 }
 
-static void check_gemms_bf16(const prism_cpu_kernels *kern, rng *r)
+static void check_gemms_bf16(const prism_tier *kern, rng *r)
 {
     ck_ok(PRISM_MAX_PANEL % kern->panel_bf16 == 0, "%s: bfloat16 panel %d does not divide %d", kern->name,
           kern->panel_bf16, PRISM_MAX_PANEL);
@@ -167,8 +167,8 @@ void ck_gemm(void)
 {
     static const int depth[] = {1, 2, 3, 17, 64, 96, 128, 192, 256};
     for (int tier = 0; tier < ck_n_tier(); tier++) {
-        prism_cpu_kernels kern;
-        prism_cpu_get_kernels(ck_tiers[tier], &kern);
+        prism_tier kern;
+        prism_tier_get(ck_tiers[tier], &kern);
         rng r = ck_rng("gemm");
         ck_ok(kern.panel >= 16 && kern.panel <= PRISM_MAX_PANEL && PRISM_MAX_PANEL % kern.panel == 0,
               "%s: panel %d does not divide %d", kern.name, kern.panel, PRISM_MAX_PANEL);

@@ -34,7 +34,7 @@ static guarded new_row(prism_dtype dtype, int n, rng *r, double *value)
     return g;
 }
 
-static void check_load_add(const prism_cpu_kernels *k, prism_dtype dtype, int n, rng *r)
+static void check_load_add(const prism_tier *k, prism_dtype dtype, int n, rng *r)
 {
     double value[max_row];
     guarded src = new_row(dtype, n, r, value), dst = guarded_new((size_t)n * 4, 4), sum = guarded_new((size_t)n * 4, 4);
@@ -57,7 +57,7 @@ static void check_load_add(const prism_cpu_kernels *k, prism_dtype dtype, int n,
 }
 
 /* Blocks of 32: a float16 factor, 32 signed bytes. One product each, rounded once. */
-static void check_q8_0(const prism_cpu_kernels *k, int n_block, rng *r)
+static void check_q8_0(const prism_tier *k, int n_block, rng *r)
 {
     guarded src = guarded_new((size_t)n_block * 34, 2), dst = guarded_new((size_t)n_block * 128, 4);
     guarded sum = guarded_new((size_t)n_block * 128, 4);
@@ -86,7 +86,7 @@ static void check_q8_0(const prism_cpu_kernels *k, int n_block, rng *r)
     guarded_free(&sum);
 }
 
-static void check_store(const prism_cpu_kernels *k, prism_dtype dtype, int n, rng *r)
+static void check_store(const prism_tier *k, prism_dtype dtype, int n, rng *r)
 {
     double value[max_row];
     const size_t size = prism_dtype_bytes(dtype);
@@ -117,7 +117,7 @@ static double sum_bound(int k, double magnitude)
     return (k + 1) * 0x1p-24 * magnitude + 0x1p-140;
 }
 
-static void check_dot_rows(const prism_cpu_kernels *kern, int m, int k, int lda, rng *r)
+static void check_dot_rows(const prism_tier *kern, int m, int k, int lda, rng *r)
 {
     guarded a = new_floats((m - 1) * lda + k, r), x = new_floats(k, r), y = guarded_new((size_t)m * 4, 4);
     const float *pa = a.data, *px = x.data;
@@ -136,7 +136,7 @@ static void check_dot_rows(const prism_cpu_kernels *kern, int m, int k, int lda,
     guarded_free(&y);
 }
 
-static void check_sum_rows(const prism_cpu_kernels *kern, int m, int n, int lda, rng *r)
+static void check_sum_rows(const prism_tier *kern, int m, int n, int lda, rng *r)
 {
     guarded a = new_floats(m ? (m - 1) * lda + n : 1, r), w = new_floats(m, r), y = new_floats(n, r);
     const float *pa = a.data, *pw = w.data, alpha = (float)rng_unit(r);
@@ -157,7 +157,7 @@ static void check_sum_rows(const prism_cpu_kernels *kern, int m, int n, int lda,
     guarded_free(&y);
 }
 
-static void check_scale_max(const prism_cpu_kernels *k, int n, rng *r)
+static void check_scale_max(const prism_tier *k, int n, rng *r)
 {
     const float factor = (float)rng_unit(r) * 4;
     const int bad = rng_range(r, 0, 2 * n); /* above n: none */
@@ -183,7 +183,7 @@ static void check_scale_max(const prism_cpu_kernels *k, int n, rng *r)
 /* e^(x - max) for the weights of a softmax. With u = 2^-24: x - max is rounded once (|t| u), turning it into base 2
  * costs a rounding of the product and half of one in the constant (1.5 |t| u), the polynomial 7.5e-8 (vector_softmax.h)
  * and the result's own rounding u. Below e^-87 the result may be flushed to 0. */
-static void check_exp_row(const prism_cpu_kernels *k, int n, rng *r)
+static void check_exp_row(const prism_tier *k, int n, rng *r)
 {
     guarded x = new_floats(n, r);
     float *px = x.data, max = -INFINITY;
@@ -210,7 +210,7 @@ static void check_exp_row(const prism_cpu_kernels *k, int n, rng *r)
 }
 
 /* Ties go to the lower block, so equal scores must become equal weights wherever in the row they stand. */
-static void check_exp_ties(const prism_cpu_kernels *k, int n, rng *r)
+static void check_exp_ties(const prism_tier *k, int n, rng *r)
 {
     guarded x = new_floats(n, r);
     float *px = x.data;
@@ -224,7 +224,7 @@ static void check_exp_ties(const prism_cpu_kernels *k, int n, rng *r)
 }
 
 /* Two additions, one product, each rounded once. A spread that is NaN or infinite counts as the cap. */
-static void check_spread(const prism_cpu_kernels *k, int n_panel, rng *r)
+static void check_spread(const prism_tier *k, int n_panel, rng *r)
 {
     const int n = n_panel * k->panel;
     guarded x = new_floats(n, r), spread = new_floats(n, r), bias = new_floats(n, r);
@@ -250,7 +250,7 @@ static void check_spread(const prism_cpu_kernels *k, int n_panel, rng *r)
 }
 
 /* A root, three products and an addition, each rounded once. */
-static void check_error(const prism_cpu_kernels *k, int n_panel, rng *r)
+static void check_error(const prism_tier *k, int n_panel, rng *r)
 {
     const int n = n_panel * k->panel;
     guarded sum = new_floats(n, r), a = new_floats(n, r), b = new_floats(n, r);
@@ -273,8 +273,8 @@ static void check_error(const prism_cpu_kernels *k, int n_panel, rng *r)
 void ck_rows(void)
 {
     for (int tier = 0; tier < ck_n_tier(); tier++) {
-        prism_cpu_kernels k;
-        prism_cpu_get_kernels(ck_tiers[tier], &k);
+        prism_tier k;
+        prism_tier_get(ck_tiers[tier], &k);
         rng r = ck_rng("rows");
         for (int n = 1; n <= 260; n += n < 70 ? 1 : 19) {
             for (int dtype = 0; dtype <= PRISM_BF16; dtype++) {

@@ -69,7 +69,7 @@ static double exp2_bound(double y)
 
 /* weights of the row, scale: what the logits were multiplied with; relative errors that the kernel for bfloat16 adds:
  * its coarser exp2 (kernels_*bf16.c), also in the sum, and the rounding of the weight, below 2^-126 to 0. */
-static void check_row(const prism_cpu_kernels *k, const tile *t, int i, const double *w, double scale, double coarse,
+static void check_row(const prism_tier *k, const tile *t, int i, const double *w, double scale, double coarse,
                       double rounding)
 {
     const float *x = t->before[i];
@@ -102,7 +102,7 @@ static void check_row(const prism_cpu_kernels *k, const tile *t, int i, const do
             "%s softmax n %d: sum", k->name, t->n);
 }
 
-static void check_tile(const prism_cpu_kernels *k, const tile *t)
+static void check_tile(const prism_tier *k, const tile *t)
 {
     double w[max_cols];
     k->softmax(t->logit.data, t->n, t->m, t->n, t->n_valid, (prism_softmax *)t->state, (float *)t->alpha);
@@ -113,7 +113,7 @@ static void check_tile(const prism_cpu_kernels *k, const tile *t)
     }
 }
 
-static void check_tile_bf16(const prism_cpu_kernels *k, const tile *t)
+static void check_tile_bf16(const prism_tier *k, const tile *t)
 {
     double w[max_cols];
     guarded weight = guarded_new((size_t)(t->m * t->n) * 2, 64);
@@ -131,8 +131,8 @@ static void check_tile_bf16(const prism_cpu_kernels *k, const tile *t)
 void ck_softmax(void)
 {
     for (int tier = 0; tier < ck_n_tier(); tier++) {
-        prism_cpu_kernels k;
-        prism_cpu_get_kernels(ck_tiers[tier], &k);
+        prism_tier k;
+        prism_tier_get(ck_tiers[tier], &k);
         rng r = ck_rng("softmax");
         for (int round = 0; round < 600; round++) {
             tile t = tile_new(round / 2 % 2 ? 64 : 128, round, &r);

@@ -122,7 +122,7 @@ static stage_result run_stages(prism_ctx *ctx, int n, prism_calibration mode)
         .struct_size = sizeof pooled, .n_kv_head = 1, .d_head = D, .block_size = B, .n_token_max = n, .key_sum = sum};
     const prism_bands bands = {.d_head = D, .n_high = 4, .n_low = 6, .high = {0, 1, 4, 5}, .low = {1, 2, 3, 5, 6, 7}};
     stage_result r;
-    assert_true(ctx->kernels->select_bytes(ctx, &p) <= sizeof scratch);
+    assert_true(ctx->backend->select_bytes(ctx, &p) <= sizeof scratch);
     const prism_select_job job = {.problem = &p,
                                   .q_mean = r.q_mean,
                                   .k_mean = r.k_mean,
@@ -132,11 +132,11 @@ static stage_result run_stages(prism_ctx *ctx, int n, prism_calibration mode)
                                   .bits = r.bits,
                                   .scratch = scratch};
     prism_energy k_upto[N_BLK];
-    ctx->kernels->pool(
+    ctx->backend->pool(
         ctx,
         &(prism_pool_job){.problem = &p, .bands = &bands, .pooled = &pooled, .q_mean = r.q_mean, .k_mean = r.k_mean});
     prism_calibrate_cpu(&job, r.factor, k_upto);
-    ctx->kernels->select(ctx, &job);
+    ctx->backend->select(ctx, &job);
     return r;
 }
 
@@ -226,7 +226,7 @@ static void check_white(double base, double tau_h, double tau_l)
                            .key_sum = sum};
     prism_ctx *ctx;
     assert_ok(prism_create(NULL, &ctx));
-    ctx->kernels->pool(
+    ctx->backend->pool(
         ctx, &(prism_pool_job){.problem = &p, .bands = &bands, .pooled = &pooled, .q_mean = q_mean, .k_mean = k_mean});
     prism_calibrate_cpu(&(prism_select_job){.problem = &p, .q_mean = q_mean, .k_mean = k_mean, .bands = &bands}, factor,
                         k_upto);

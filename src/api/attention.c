@@ -104,7 +104,7 @@ static bool needs_moments(const prism_options *o, bool attends)
 static void layout_plan_job(const prism_ctx *ctx, const prism_problem *p, const prism_options *o, bool attends,
                             prism_arena *a, prism_plan_job *job)
 {
-    const prism_kernels *k = ctx->kernels;
+    const prism_backend *k = ctx->backend;
     const prism_method_impl *m = prism_method_get(o->method);
     if (needs_moments(o, attends)) /* first, for attend finds them there */
         job->moments = prism_arena_take(a, k->moments_bytes(p), 1);
@@ -149,7 +149,7 @@ static size_t plan_bytes(const prism_ctx *ctx, const prism_problem *p, const pri
 static void *layout_attend(const prism_ctx *ctx, const prism_problem *p, bool is_corrected, prism_arena *a,
                            prism_plan_job *job)
 {
-    const prism_kernels *k = ctx->kernels;
+    const prism_backend *k = ctx->backend;
     if (!is_corrected)
         return prism_arena_take(a, k->attend_bytes(ctx, p), 1);
     job->moments = prism_arena_take(a, k->moments_bytes(p), 1);
@@ -216,7 +216,7 @@ static prism_status fill_plan(prism_ctx *ctx, const prism_method_impl *m, const 
 {
     int64_t n_selected, n_key = 0;
     if (!m->list)
-        return ctx->kernels->fill(ctx, job->problem, job->bits, plan, &n_selected)
+        return ctx->backend->fill(ctx, job->problem, job->bits, plan, &n_selected)
                    ? PRISM_OK
                    : prism_plan_no_room(ctx, plan, job->problem, n_selected);
     if (prism_plan_open(plan, job->problem, job->n_block, job->n_key, &n_selected, &n_key)) {
@@ -254,7 +254,7 @@ static bool begin_on_device(prism_ctx *ctx, const prism_problem *p, prism_plan *
     plan->full = false;
     plan->path = PRISM_PATH_SPARSE;
     plan->stale = true;
-    ctx->kernels->other->plan_begin(ctx, p, plan);
+    ctx->backend->other->plan_begin(ctx, p, plan);
     return true;
 }
 
@@ -264,9 +264,9 @@ static prism_status set_full(prism_ctx *ctx, const prism_problem *p, prism_plan 
         return prism_plan_no_room(ctx, plan, p, 0);
     plan->full = true;
     plan->path = path;
-    plan->stale = ctx->kernels->other != NULL;
+    plan->stale = ctx->backend->other != NULL;
     if (plan->stale)
-        ctx->kernels->other->plan_begin(ctx, p, plan);
+        ctx->backend->other->plan_begin(ctx, p, plan);
     else
         prism_plan_fill_full(plan);
     return PRISM_OK;
@@ -275,12 +275,12 @@ static prism_status set_full(prism_ctx *ctx, const prism_problem *p, prism_plan 
 static void append_keys(prism_ctx *ctx, const prism_problem *p)
 {
     if (p->call->pooled)
-        ctx->kernels->pool(ctx, &(prism_pool_job){.problem = p, .pooled = p->call->pooled, .reads_values = true});
+        ctx->backend->pool(ctx, &(prism_pool_job){.problem = p, .pooled = p->call->pooled, .reads_values = true});
 }
 
 static double pool_seconds(const prism_ctx *ctx)
 {
-    return ctx->kernels->seconds(ctx, PRISM_MOMENT_POOL, PRISM_MOMENT_POOLED);
+    return ctx->backend->seconds(ctx, PRISM_MARK_POOL, PRISM_MARK_POOLED);
 }
 
 /* What the method has not pooled: a correction's moments, the keys that the caller's state lacks. */
@@ -307,7 +307,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     prism_problem p;
     if (!ctx || !plan)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "plan is NULL");
-    if (plan->kernels != ctx->kernels)
+    if (plan->backend != ctx->backend)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "the plan was created for another device");
     prism_status status = prism_check_options_struct(ctx, options);
     if (!status)
@@ -325,7 +325,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     if (status)
         return status;
 
-    const int32_t min_tokens = options->min_tokens >= 0 ? options->min_tokens : ctx->kernels->min_tokens;
+    const int32_t min_tokens = options->min_tokens >= 0 ? options->min_tokens : ctx->backend->min_tokens;
     const bool full = is_full(options);
     if (full || every_sequence_is_short(&p, min_tokens)) {
         status = set_full(ctx, &p, plan, full ? PRISM_PATH_DENSE : PRISM_PATH_DENSE_SHORT);
@@ -339,7 +339,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
     layout_plan_job(ctx, &p, options, attends, &arena, &job);
     double choosing, correcting;
     count_flop(m, &job, &choosing, &correcting);
-    if (ctx->kernels->other && !begin_on_device(ctx, &p, plan))
+    if (ctx->backend->other && !begin_on_device(ctx, &p, plan))
         return prism_plan_no_room(ctx, plan, &p, 0);
     m->select(&job);
     status = fill_plan(ctx, m, &job, plan);
@@ -347,7 +347,7 @@ static prism_status plan_build(prism_ctx *ctx, const prism_options *options, con
         plan->select_flop = choosing + correcting;
         plan->correct_flop = correcting;
         plan->pools = (m->pools || m->needs_moments) && ctx->timed;
-        plan->pool_seconds = plan->pools && !ctx->kernels->other ? pool_seconds(ctx) : 0;
+        plan->pool_seconds = plan->pools && !ctx->backend->other ? pool_seconds(ctx) : 0;
         plan->correct = prism_options_correction(options);
         pool_rest(&job, m->pools || m->needs_moments);
     }
@@ -358,7 +358,7 @@ prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, cons
                               void *workspace, size_t workspace_bytes)
 {
     if (ctx)
-        ctx->timed = !ctx->kernels->other; /* on the CPU the clock costs nothing, and prism_plan_view reports it */
+        ctx->timed = !ctx->backend->other; /* on the CPU the clock costs nothing, and prism_plan_view reports it */
     return plan_build(ctx, options, call, plan, false, workspace, workspace_bytes);
 }
 
@@ -388,13 +388,13 @@ static void attend(prism_ctx *ctx, const prism_problem *p, const prism_plan *pla
     prism_arena a = {.base = workspace};
     prism_plan_job job = {.ctx = ctx, .problem = p, .attends = true};
     if (plan->correct == PRISM_CORRECTION_NONE) {
-        ctx->kernels->attend(ctx, p, plan, workspace);
+        ctx->backend->attend(ctx, p, plan, workspace);
         return;
     }
     void *scratch = layout_attend(ctx, p, true, &a, &job);
     if (!pooled)
         prism_pool(&job, false, NULL);
-    ctx->kernels->attend_corrected(ctx, &(prism_correct_job){
+    ctx->backend->attend_corrected(ctx, &(prism_correct_job){
                                             .problem = p,
                                             .plan = plan,
                                             .moments = job.moments,
@@ -411,7 +411,7 @@ prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_pl
         return prism_fail(ctx, PRISM_ERROR_INVALID, "plan is NULL");
     if (plan->n_seq == 0)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "the plan has not been built");
-    if (plan->kernels != ctx->kernels)
+    if (plan->backend != ctx->backend)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "the plan was created for another device");
     prism_status status = prism_check_call(ctx, call, plan->block_size,
                                            PRISM_CHECK_Q | PRISM_CHECK_K | PRISM_CHECK_V | PRISM_CHECK_O, &p);
@@ -437,11 +437,11 @@ prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_pl
 /* Of a call that was timed; waits for the device. */
 static prism_status read_stats(prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, prism_stats *stats)
 {
-    const prism_kernels *k = ctx->kernels;
+    const prism_backend *k = ctx->backend;
     prism_plan_view view = {.struct_size = sizeof view};
-    k->mark(ctx, PRISM_MOMENT_END);
-    const double select = k->seconds(ctx, PRISM_MOMENT_START, PRISM_MOMENT_PLANNED);
-    const double attend = k->seconds(ctx, PRISM_MOMENT_PLANNED, PRISM_MOMENT_END);
+    k->mark(ctx, PRISM_MARK_END);
+    const double select = k->seconds(ctx, PRISM_MARK_START, PRISM_MARK_PLANNED);
+    const double attend = k->seconds(ctx, PRISM_MARK_PLANNED, PRISM_MARK_END);
     prism_status status = prism_device_status(ctx);
     if (!status)
         status = prism_plan_read(plan, &view);
@@ -480,12 +480,12 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
         return status;
     ctx->timed = stats != NULL;
     if (stats)
-        ctx->kernels->mark(ctx, PRISM_MOMENT_START);
+        ctx->backend->mark(ctx, PRISM_MARK_START);
     status = plan_build(ctx, options, call, plan, true, workspace, workspace_bytes);
     if (status)
         return status;
     if (stats)
-        ctx->kernels->mark(ctx, PRISM_MOMENT_PLANNED);
+        ctx->backend->mark(ctx, PRISM_MARK_PLANNED);
     attend(ctx, &p, plan, true, workspace);
     return stats ? read_stats(ctx, &p, plan, stats) : prism_device_status(ctx);
 }

@@ -92,7 +92,7 @@ static prism_status resolve(prism_ctx *ctx, const prism_call *c, int32_t block_s
         .group = c->n_head / c->n_kv_head,
         .scale = c->scale > 0 ? c->scale : 1.0f / sqrtf((float)c->d_head),
     };
-    p->device_lengths = ctx->kernels->other && (c->n_q_of || c->n_kv_of || c->q_start_of);
+    p->device_lengths = ctx->backend->other && (c->n_q_of || c->n_kv_of || c->q_start_of);
     const prism_status status = p->device_lengths ? resolve_bounds(ctx, p) : resolve_sequences(ctx, p);
     if (status)
         return status;
@@ -131,7 +131,7 @@ static prism_status check_pages(prism_ctx *ctx, const tensor_use *u, int32_t s, 
     int64_t first = 0;
     if (!advance(&first, s, x->stride_table) || first > INT64_MAX / 8)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: stride_table overflows", u->name);
-    for (int64_t e = 0; e < n_entry && !ctx->kernels->other; e++) {
+    for (int64_t e = 0; e < n_entry && !ctx->backend->other; e++) {
         const int32_t page = x->page_table[first + e];
         if (page < 0 || page >= x->n_page)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: page_table[%d][%lld] is %d, outside 0 .. %d", u->name, s,
@@ -148,7 +148,7 @@ static prism_status check_extent(prism_ctx *ctx, const tensor_use *u, int32_t s,
     bool ok = advance(&last, u->n_head - 1, x->stride_head) && advance(&last, u->d - 1, x->stride_dim);
     if (x->page_table)
         ok = ok && advance(&last, x->n_page - 1, x->stride_page) && advance(&last, x->page_size - 1, x->stride_token);
-    else if (x->row_start && ctx->kernels->other) /* only the device can read it */
+    else if (x->row_start && ctx->backend->other) /* only the device can read it */
         ok = ok && advance(&last, n_token - 1, x->stride_token);
     else if (x->row_start)
         ok = ok && x->row_start[s] >= 0 && advance(&last, x->row_start[s] + n_token - 1, x->stride_token);
@@ -167,7 +167,7 @@ static prism_status check_q8_0(prism_ctx *ctx, const tensor_use *u)
 {
     const prism_tensor *x = u->x;
     const int64_t odd = (x->stride_seq | x->stride_token | x->stride_head | x->stride_page | u->d) % PRISM_Q8_0_BLOCK;
-    if (!u->of_keys || ctx->kernels->other)
+    if (!u->of_keys || ctx->backend->other)
         return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: Q8_0 is for k and v, on the CPU", u->name);
     if (odd || x->stride_dim != 1)
         return prism_fail(ctx, PRISM_ERROR_INVALID,
@@ -185,7 +185,7 @@ static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const t
                           !x->data ? "data is NULL"
                           : !bytes ? "unknown dtype"
                                    : "data is not aligned to its dtype");
-    if (ctx->kernels->other && !ctx->kernels->other->is_readable(ctx, x->data))
+    if (ctx->backend->other && !ctx->backend->other->is_readable(ctx, x->data))
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: data is not in memory that the device can read", u->name);
     if (x->stride_seq < 0 || x->stride_token < 0 || x->stride_head < 0 || x->stride_dim < 0 || x->n_element < 0)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: a stride or n_element is negative", u->name);
@@ -326,13 +326,13 @@ prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem, bo
 
 prism_status prism_check_backend(prism_ctx *ctx, const prism_problem *problem, const prism_options *options)
 {
-    const prism_kernels *k = ctx->kernels;
+    const prism_backend *k = ctx->backend;
     const char *sentence = k->refuses ? k->refuses(ctx, problem, options) : NULL;
     if (!sentence && options && !k->attend_corrected && prism_options_correction(options) != PRISM_CORRECTION_NONE)
         sentence = "pruned blocks cannot be corrected";
     if (!sentence && !k->other && problem->precision == PRISM_PRECISION_FP8)
         sentence = "precision fp8 needs an H100 or H200";
-    return sentence ? prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: %s", ctx->kernels->name, sentence) : PRISM_OK;
+    return sentence ? prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: %s", ctx->backend->name, sentence) : PRISM_OK;
 }
 
 prism_status prism_check_workspace(prism_ctx *ctx, const void *workspace, size_t have, size_t need)
@@ -343,7 +343,7 @@ prism_status prism_check_workspace(prism_ctx *ctx, const void *workspace, size_t
         return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace is %s", workspace ? "not aligned to 64" : "NULL");
     if (have < need)
         return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace of %zu bytes, %zu needed", have, need);
-    if (ctx->kernels->other && !ctx->kernels->other->is_readable(ctx, workspace))
+    if (ctx->backend->other && !ctx->backend->other->is_readable(ctx, workspace))
         return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace is not in memory that the device can read");
     return PRISM_OK;
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/device.h"
+#include "api/cuda.h"
 #include "cpu/cpu.h"
 
 enum { max_thread = 1024 };
@@ -58,7 +58,7 @@ void prism_config_init(prism_config *config)
 static prism_isa choose_isa(prism_isa asked)
 {
     const char *name = getenv("PRISM_ISA");
-    const prism_isa isa = prism_cpu_best_isa(asked), cap = name ? prism_cpu_find_isa(name) : PRISM_ISA_AUTO;
+    const prism_isa isa = prism_tier_best(asked), cap = name ? prism_tier_find(name) : PRISM_ISA_AUTO;
     return cap != PRISM_ISA_AUTO && cap < isa ? cap : isa;
 }
 
@@ -77,29 +77,29 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
     if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa > PRISM_ISA_NEONBF16 || c.ordinal < 0)
         return PRISM_ERROR_INVALID;
     const prism_isa isa = choose_isa(c.isa);
-    const prism_kernels *kernels = c.device == PRISM_DEVICE_CPU    ? &prism_kernels_cpu
+    const prism_backend *backend = c.device == PRISM_DEVICE_CPU    ? &prism_backend_cpu
                                    : c.device == PRISM_DEVICE_CUDA ? prism_cuda_plugin(NULL)
                                                                    : NULL;
-    if (isa == PRISM_ISA_AUTO || !kernels)
+    if (isa == PRISM_ISA_AUTO || !backend)
         return PRISM_ERROR_DEVICE;
 
     prism_ctx *ctx = calloc(1, sizeof *ctx);
-    prism_cpu_kernels *cpu = calloc(1, sizeof *cpu);
-    double *moments = calloc(PRISM_N_MOMENT, sizeof *moments);
-    if (!ctx || !cpu || !moments) {
+    prism_tier *cpu = calloc(1, sizeof *cpu);
+    double *marks = calloc(PRISM_N_MARK, sizeof *marks);
+    if (!ctx || !cpu || !marks) {
         free(ctx);
         free(cpu);
-        free(moments);
+        free(marks);
         return PRISM_ERROR_MEMORY;
     }
-    prism_cpu_get_kernels(isa, cpu);
-    prism_cpu_describe(ctx->cpu_features, sizeof ctx->cpu_features);
+    prism_tier_get(isa, cpu);
+    prism_tier_describe(ctx->cpu_features, sizeof ctx->cpu_features);
     ctx->cpu = cpu;
-    ctx->moments = moments;
-    ctx->kernels = kernels;
+    ctx->marks = marks;
+    ctx->backend = backend;
     ctx->ordinal = c.ordinal;
     ctx->n_thread = c.n_thread ? c.n_thread : omp_get_num_procs();
-    const prism_status status = kernels->other ? kernels->other->open(ctx, c.ordinal) : PRISM_OK;
+    const prism_status status = backend->other ? backend->other->open(ctx, c.ordinal) : PRISM_OK;
     if (status) {
         prism_destroy(ctx);
         return status;
@@ -113,9 +113,9 @@ void prism_destroy(prism_ctx *ctx)
     if (!ctx)
         return;
     if (ctx->device)
-        ctx->kernels->other->close(ctx);
+        ctx->backend->other->close(ctx);
     free((void *)ctx->cpu);
-    free(ctx->moments);
+    free(ctx->marks);
     free(ctx);
 }
 
@@ -125,7 +125,7 @@ prism_status prism_get_info(const prism_ctx *ctx, prism_info *info)
         return PRISM_ERROR_INVALID;
     *info = (prism_info){
         .struct_size = info->struct_size,
-        .device = ctx->kernels->device,
+        .device = ctx->backend->device,
         .isa = ctx->cpu->isa,
         .n_thread = ctx->n_thread,
         .isa_name = ctx->cpu->name,

@@ -4,7 +4,7 @@
 
 #include "api/check.h"
 #include "core/plan.h"
-#include "kernels.h"
+#include "stages.h"
 
 /* Upper bounds over all calls with at most these lengths, whatever q_start. */
 static bool plan_capacity(const prism_call *c, int32_t block_size, double density, int64_t *n_row, int64_t *n_index)
@@ -62,11 +62,11 @@ prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t b
         return prism_fail(ctx, PRISM_ERROR_MEMORY, "out of memory for a plan of %lld rows and %lld blocks", n_row,
                           n_index);
     }
-    plan->kernels = ctx->kernels;
-    if (!ctx->kernels->other) {
+    plan->backend = ctx->backend;
+    if (!ctx->backend->other) {
         reserve_keys(plan, block_size);
     } else {
-        const prism_status made = ctx->kernels->other->plan_create(ctx, plan);
+        const prism_status made = ctx->backend->other->plan_create(ctx, plan);
         if (made) {
             prism_plan_destroy(plan);
             return made;
@@ -101,8 +101,8 @@ prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *call, int32_
     int64_t bad_row, n_selected;
     if (prism_plan_set_mask(plan, &p, mask, &bad_row, &n_selected)) {
         plan->stale = false;
-        if (ctx->kernels->other)
-            ctx->kernels->other->plan_push(ctx, &p, plan);
+        if (ctx->backend->other)
+            ctx->backend->other->plan_push(ctx, &p, plan);
         return prism_device_status(ctx);
     }
     if (bad_row < 0)
@@ -116,7 +116,7 @@ void prism_plan_destroy(prism_plan *plan)
     if (!plan)
         return;
     if (plan->device)
-        plan->kernels->other->plan_destroy(plan);
+        plan->backend->other->plan_destroy(plan);
     free(plan->seq);
     free(plan->row_ptr);
     free(plan->index);
@@ -131,7 +131,7 @@ static prism_status fetch(const prism_plan *plan)
     if (!plan->stale)
         return PRISM_OK;
     prism_plan *own = (prism_plan *)plan; /* what a reader sees was promised by the last build */
-    const prism_status status = plan->kernels->other->plan_fetch(own);
+    const prism_status status = plan->backend->other->plan_fetch(own);
     if (!status && own->full)
         prism_plan_fill_full(own);
     own->stale = status != PRISM_OK;

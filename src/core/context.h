@@ -1,4 +1,4 @@
-/* The context: a device's kernels and threads, and the sentence about the last error. */
+/* The context: a backend, its threads, and the sentence about the last error. */
 #ifndef PRISM_CORE_CONTEXT_H
 #define PRISM_CORE_CONTEXT_H
 
@@ -6,16 +6,16 @@
 
 #include "prism_attn/prism.h"
 
-struct prism_kernels;     /* kernels.h: the stages of one backend */
-struct prism_cpu_kernels; /* cpu/tier.h: the inner loops of one CPU tier */
+struct prism_backend; /* stages.h: the stages of one backend */
+struct prism_tier;    /* cpu/tiers/tier.h: the inner loops of one CPU tier */
 
 struct prism_ctx {
-    const struct prism_kernels *kernels;
-    const struct prism_cpu_kernels *cpu;
+    const struct prism_backend *backend;
+    const struct prism_tier *cpu;
     int32_t n_thread;
-    void *device;    /* the backend's own, where kernels->other */
-    double *moments; /* [PRISM_N_MOMENT], of the CPU backend */
-    bool timed;      /* whether moments are to be noted */
+    void *device; /* the backend's own, NULL on the CPU */
+    double *marks; /* [PRISM_N_MARK], of the CPU backend */
+    bool timed;    /* whether marks are to be noted */
     char cpu_features[256];
     char error[512];
     int32_t ordinal; /* of the GPU */

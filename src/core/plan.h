@@ -27,7 +27,7 @@ struct prism_plan {
     double pool_seconds;       /* of choosing, spent on pooling */
     bool pools;                /* and whether that was timed */
     /* On a device with memory of its own the plan lies there, and the arrays above are its mirror. */
-    const struct prism_kernels *kernels;
+    const struct prism_backend *backend;
     void *device;
     bool stale;          /* the mirror is behind */
     bool device_lengths; /* the host knows bounds only; seq and n_causal are current once fetched */

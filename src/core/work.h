@@ -6,7 +6,7 @@
 #ifndef PRISM_CORE_WORK_H
 #define PRISM_CORE_WORK_H
 
-#include "core/moments.h"
+#include "core/block_moments.h"
 #include "core/plan.h"
 #include "core/problem.h"
 

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/correct.h"
+#include "cpu/attend_corrected.h"
 
 static const float ln_2 = 0.69314718f;
 

@@ -80,7 +80,7 @@ size_t prism_attend_few_bytes(const prism_ctx *ctx, const prism_problem *p)
     return part_bytes(d) * n_part * (size_t)p->call->n_kv_head + thread_bytes(d) * (size_t)ctx->n_thread;
 }
 
-static void load_group(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+static void load_group(const prism_tier *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
                        float *query)
 {
     const prism_call *c = p->call;
@@ -92,7 +92,7 @@ static void load_group(const prism_cpu_kernels *k, const prism_problem *p, const
 }
 
 /* Keys [begin, begin + n) for every row of the group. */
-static void attend_keys(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+static void attend_keys(const prism_tier *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
                         int32_t begin, int32_t n, const few_scratch *t, const part *x)
 {
     const prism_call *c = p->call;
@@ -125,7 +125,7 @@ static void merge(const part *a, const part *b, int32_t m, int32_t d)
     }
 }
 
-static void store_group(const prism_cpu_kernels *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
+static void store_group(const prism_tier *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
                         const part *x)
 {
     const prism_call *c = p->call;

@@ -9,17 +9,17 @@ static bool fill_plan(const prism_ctx *ctx, const prism_problem *p, const void *
     return prism_plan_set_bits(plan, p, bits, n_selected);
 }
 
-static void mark(const prism_ctx *ctx, prism_moment moment)
+static void note(const prism_ctx *ctx, prism_mark mark)
 {
-    ctx->moments[moment] = prism_seconds();
+    ctx->marks[mark] = prism_seconds();
 }
 
-static double seconds(const prism_ctx *ctx, prism_moment from, prism_moment to)
+static double seconds(const prism_ctx *ctx, prism_mark from, prism_mark to)
 {
-    return ctx->moments[to] - ctx->moments[from];
+    return ctx->marks[to] - ctx->marks[from];
 }
 
-const prism_kernels prism_kernels_cpu = {
+const prism_backend prism_backend_cpu = {
     .name = "cpu",
     .device = PRISM_DEVICE_CPU,
     .min_tokens = 1024,
@@ -47,6 +47,6 @@ const prism_kernels prism_kernels_cpu = {
     .moments_bytes = prism_moments_bytes_cpu,
     .attend_corrected_bytes = prism_attend_corrected_bytes_cpu,
     .attend_corrected = prism_attend_corrected_cpu,
-    .mark = mark,
+    .mark = note,
     .seconds = seconds,
 };

@@ -8,8 +8,8 @@
 #include "core/arena.h"
 #include "core/calibrate.h"
 #include "core/topp.h"
-#include "cpu/tier.h"
-#include "kernels.h"
+#include "cpu/tiers/tier.h"
+#include "stages.h"
 
 size_t prism_means_bytes_cpu(const prism_problem *p, bool keys);
 void prism_pool_cpu(const prism_ctx *ctx, const prism_pool_job *job);
@@ -53,11 +53,11 @@ size_t prism_attend_few_bytes(const prism_ctx *ctx, const prism_problem *p);
 void prism_attend_few(const prism_ctx *ctx, const prism_problem *p, int32_t s, void *scratch);
 
 /* The best tier of this machine at or below cap; PRISM_ISA_AUTO if the machine lacks cap itself. */
-prism_isa prism_cpu_best_isa(prism_isa cap);
-prism_isa prism_cpu_find_isa(const char *name); /* PRISM_ISA_AUTO: no tier of this build */
-void prism_cpu_describe(char *text, size_t n);
-void prism_cpu_get_kernels(prism_isa isa, prism_cpu_kernels *k);
-extern const prism_kernels prism_kernels_cpu;
+prism_isa prism_tier_best(prism_isa cap);
+prism_isa prism_tier_find(const char *name); /* PRISM_ISA_AUTO: no tier of this build */
+void prism_tier_describe(char *text, size_t n);
+void prism_tier_get(prism_isa isa, prism_tier *k);
+extern const prism_backend prism_backend_cpu;
 
 static inline int32_t prism_thread_index(void)
 {
@@ -90,7 +90,7 @@ static inline float prism_keep_non_finite(float *logit, int32_t n, uint64_t *bit
 }
 
 /* Token t of head h as float32. */
-static inline void prism_load_token(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
+static inline void prism_load_token(const prism_tier *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
                                     int32_t d, float *dst)
 {
     const char *src = prism_tensor_at(x, s, t, h);
@@ -103,7 +103,7 @@ static inline void prism_load_token(const prism_cpu_kernels *k, const prism_tens
         k->load_row[x->dtype](dst + j, src + j * step, 1);
 }
 
-static inline void prism_store_token(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
+static inline void prism_store_token(const prism_tier *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
                                      int32_t d, const float *src, float factor)
 {
     char *dst = prism_tensor_at(x, s, t, h);

@@ -26,7 +26,7 @@ size_t prism_entries_stage(const prism_problem *p)
 }
 
 /* The tokens of block 0 whose keys lie farthest from its mean. */
-static void choose_single(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t *single,
+static void choose_single(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t *single,
                           bool *is_single)
 {
     const int32_t d = p->call->d_head;
@@ -55,7 +55,7 @@ static void choose_single(const prism_cpu_kernels *k, const prism_problem *p, in
     }
 }
 
-prism_block_keys prism_block_keys_of(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv,
+prism_block_keys prism_block_keys_of(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv,
                                      int32_t b)
 {
     prism_block_keys x = {.s = s, .h_kv = h_kv, .first = b * p->block_size};
@@ -77,7 +77,7 @@ static int32_t whole_blocks(const prism_problem *p, int32_t s)
 
 /* Rows of entries [first, first + PRISM_STRIP): the single tokens, then `moment` [block][n_kv_head][d] of head h_kv,
  * zero past the last whole block. */
-static void load_rows(const prism_cpu_kernels *k, const prism_problem *p, const prism_tensor *x, const float *moment,
+static void load_rows(const prism_tier *k, const prism_problem *p, const prism_tensor *x, const float *moment,
                       const int32_t *single, int32_t s, int32_t h_kv, int32_t first, float *rows)
 {
     const int32_t d = p->call->d_head, n = PRISM_MOMENT_SINGLE + whole_blocks(p, s);
@@ -104,7 +104,7 @@ static void clear_unusable(const prism_operand *op, float *rows, uint8_t *usable
     }
 }
 
-static void pack_spread(const prism_cpu_kernels *k, const prism_problem *p, const float *variance, int32_t s,
+static void pack_spread(const prism_tier *k, const prism_problem *p, const float *variance, int32_t s,
                         int32_t h_kv, int32_t first, float *out)
 {
     const int32_t n_group = prism_moment_groups(p->call->d_head), width = k->panel;
@@ -128,7 +128,7 @@ static void write_bias(const prism_problem *p, const float *log_count, int32_t s
     }
 }
 
-void prism_entries_pack(const prism_cpu_kernels *k, const prism_problem *p, const prism_block_moments *m,
+void prism_entries_pack(const prism_tier *k, const prism_problem *p, const prism_block_moments *m,
                         bool variances, int32_t s, int32_t h_kv, int32_t strip, const prism_entries *out, float *stage)
 {
     const prism_operand op = prism_operand_make(k, p, false);
@@ -151,7 +151,7 @@ void prism_entries_pack(const prism_cpu_kernels *k, const prism_problem *p, cons
     write_bias(p, m->log_count, s, h_kv, first, out);
 }
 
-void prism_entries_query(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t t, int32_t h,
+void prism_entries_query(const prism_tier *k, const prism_problem *p, int32_t s, int32_t t, int32_t h,
                          float *query, float *square)
 {
     const int32_t d = p->call->d_head;

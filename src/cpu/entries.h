@@ -6,7 +6,7 @@
 #ifndef PRISM_CPU_ENTRIES_H
 #define PRISM_CPU_ENTRIES_H
 
-#include "core/moments.h"
+#include "core/block_moments.h"
 #include "cpu/operand.h"
 
 enum { PRISM_STRIP = PRISM_MAX_PANEL }; /* entries that are packed and taken together */
@@ -26,7 +26,7 @@ typedef struct prism_block_keys {
     int32_t n, token[PRISM_MAX_BLOCK];
 } prism_block_keys;
 
-prism_block_keys prism_block_keys_of(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv,
+prism_block_keys prism_block_keys_of(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv,
                                      int32_t b);
 
 /* pool_moments.c: the moments of sequence s in what pool wrote, or in the caller's state. */
@@ -43,11 +43,11 @@ prism_entries prism_entries_layout(const prism_problem *p, bool values, prism_ar
 size_t prism_entries_stage(const prism_problem *p);
 
 /* m: of the sequence, which has at least one whole block. variances false: no spread. Values if they were laid out. */
-void prism_entries_pack(const prism_cpu_kernels *k, const prism_problem *p, const prism_block_moments *m,
+void prism_entries_pack(const prism_tier *k, const prism_problem *p, const prism_block_moments *m,
                         bool variances, int32_t s, int32_t h_kv, int32_t strip, const prism_entries *out, float *stage);
 
 /* A query token as entries read it: q * scale * log2 e, and the sums of its squares over groups. */
-void prism_entries_query(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t t, int32_t h,
+void prism_entries_query(const prism_tier *k, const prism_problem *p, int32_t s, int32_t t, int32_t h,
                          float *query, float *square);
 
 #endif

@@ -7,7 +7,7 @@
 
 static const float log2_e = 1.44269504f;
 
-prism_operand prism_operand_make(const prism_cpu_kernels *k, const prism_problem *p, bool bf16)
+prism_operand prism_operand_make(const prism_tier *k, const prism_problem *p, bool bf16)
 {
     const int32_t d = p->call->d_head;
     return (prism_operand){

@@ -12,7 +12,7 @@
 #include "cpu/cpu.h"
 
 typedef struct prism_operand {
-    const prism_cpu_kernels *k;
+    const prism_tier *k;
     bool bf16;
     size_t bytes;   /* of an element */
     int32_t d;      /* d_head */
@@ -24,13 +24,13 @@ typedef struct prism_operand {
 } prism_operand;
 
 /* bfloat16 products round the weights to bfloat16, as the result will be: they serve calls whose tensors all are. */
-static inline bool prism_operand_fits_bf16(const prism_cpu_kernels *k, const prism_call *c)
+static inline bool prism_operand_fits_bf16(const prism_tier *k, const prism_call *c)
 {
     return k->gemm_bf16 && c->q.dtype == PRISM_BF16 && c->k.dtype == PRISM_BF16 && c->v.dtype == PRISM_BF16 &&
            c->o.dtype == PRISM_BF16;
 }
 
-prism_operand prism_operand_make(const prism_cpu_kernels *k, const prism_problem *p, bool bf16);
+prism_operand prism_operand_make(const prism_tier *k, const prism_problem *p, bool bf16);
 
 /* One token; Q's are scaled by q_factor, which the others leave at 1. */
 void prism_operand_load(const prism_operand *op, const prism_tensor *x, int32_t s, int32_t t, int32_t h, float factor,

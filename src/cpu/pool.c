@@ -4,7 +4,7 @@
 
 #include "cpu/cpu.h"
 
-static void add_tokens(const prism_cpu_kernels *k, const prism_tensor *x, int32_t s, int32_t h, int32_t begin,
+static void add_tokens(const prism_tier *k, const prism_tensor *x, int32_t s, int32_t h, int32_t begin,
                        int32_t end, int32_t d, float *sum)
 {
     float row[PRISM_MAX_D_HEAD];

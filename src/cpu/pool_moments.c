@@ -10,7 +10,7 @@
  */
 #include <string.h>
 
-#include "core/moments.h"
+#include "core/block_moments.h"
 #include "cpu/entries.h"
 
 prism_block_moments prism_moments_of_cpu(const prism_problem *p, void *memory, int32_t s)
@@ -34,7 +34,7 @@ size_t prism_moments_bytes_cpu(const prism_problem *p)
 /* --------------------------------------------------------------------------------------------- mean query ---- */
 
 /* The sampled queries of positions [begin, end) of KV head h_kv's query heads. */
-static void add_queries(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t q_start,
+static void add_queries(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t q_start,
                         int32_t begin, int32_t end, float *sum, int32_t *n)
 {
     const int32_t d = p->call->d_head;
@@ -53,7 +53,7 @@ static void add_queries(const prism_cpu_kernels *k, const prism_problem *p, int3
 
 /* Running sums of blocks [first, last]; blocks before the first sampled query take what the first block with one has.
  */
-static void sum_queries(const prism_cpu_kernels *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t n_done,
+static void sum_queries(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t n_done,
                         const prism_block_moments *m)
 {
     const prism_seq q = prism_problem_seq(p, s);
@@ -85,7 +85,7 @@ static void sum_queries(const prism_cpu_kernels *k, const prism_problem *p, int3
 
 /* Weights of the n listed tokens of a block: weight = e^(factor * scale * mean query . key) / their sum. Returns the
  * logarithm of how many keys the tilted moments stand for. */
-static float weigh(const prism_cpu_kernels *k, const prism_problem *p, const prism_block_keys *x, const float *query,
+static float weigh(const prism_tier *k, const prism_problem *p, const prism_block_keys *x, const float *query,
                    float *weight)
 {
     const int32_t d = p->call->d_head;
@@ -119,7 +119,7 @@ static float weigh(const prism_cpu_kernels *k, const prism_problem *p, const pri
 }
 
 /* mean = sum of weight[i] * token i. */
-static void weighted_mean(const prism_cpu_kernels *k, const prism_tensor *x, const prism_block_keys *of, int32_t d,
+static void weighted_mean(const prism_tier *k, const prism_tensor *x, const prism_block_keys *of, int32_t d,
                           const float *weight, float *mean)
 {
     float row[PRISM_MAX_D_HEAD];
@@ -130,7 +130,7 @@ static void weighted_mean(const prism_cpu_kernels *k, const prism_tensor *x, con
     }
 }
 
-static void weighted_variance(const prism_cpu_kernels *k, const prism_tensor *x, const prism_block_keys *of, int32_t d,
+static void weighted_variance(const prism_tier *k, const prism_tensor *x, const prism_block_keys *of, int32_t d,
                               const float *weight, const float *mean, float *variance)
 {
     float row[PRISM_MAX_D_HEAD], sum[PRISM_MAX_D_HEAD] = {0};
@@ -143,7 +143,7 @@ static void weighted_variance(const prism_cpu_kernels *k, const prism_tensor *x,
     prism_moment_group_means(sum, d, variance);
 }
 
-static void make_moments(const prism_cpu_kernels *k, const prism_pool_job *job, int32_t s, int32_t h_kv, int32_t b,
+static void make_moments(const prism_tier *k, const prism_pool_job *job, int32_t s, int32_t h_kv, int32_t b,
                          const prism_block_moments *m)
 {
     const prism_problem *p = job->problem;

@@ -22,7 +22,7 @@ typedef struct probe_scratch {
 
 typedef struct probe_head {
     const prism_probe_job *job;
-    const prism_cpu_kernels *k;
+    const prism_tier *k;
     const probe_scratch *x;
     prism_seq q;
     int32_t s, h, n, ld, n_chunk; /* n queries are asked, padded to ld */

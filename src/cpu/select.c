@@ -106,7 +106,7 @@ static void pack_panel(const prism_select_job *job, const prism_seq *q, int32_t 
             panel[l * width + j] = first + j < q->n_kblk ? k_mean[(int64_t)(first + j) * d + band->dim[l]] : 0.0f;
 }
 
-static void select_row(const prism_cpu_kernels *k, float *logit, int32_t n, float factor, float top_p, uint64_t *fixed,
+static void select_row(const prism_tier *k, float *logit, int32_t n, float factor, float top_p, uint64_t *fixed,
                        uint64_t *bits)
 {
     bool finite;
@@ -123,7 +123,7 @@ static void select_row(const prism_cpu_kernels *k, float *logit, int32_t n, floa
 static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const prism_seq *q, int64_t row0,
                         int32_t h_kv, int32_t i0, int32_t m, const select_scratch *scratch, thread_scratch *t)
 {
-    const prism_cpu_kernels *k = ctx->cpu;
+    const prism_tier *k = ctx->cpu;
     const prism_problem *p = job->problem;
     const int32_t d = p->call->d_head, ld = prism_padded_blocks(p), first = q->first_qblk + i0;
     const int32_t n_visible = prism_round_up(first + m, k->panel);

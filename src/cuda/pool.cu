@@ -9,7 +9,7 @@
  * the result does not depend on the grid.
  */
 #include "cuda/device.cuh"
-#include "cuda/split.cuh"
+#include "cuda/attend/split.cuh"
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 

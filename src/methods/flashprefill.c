@@ -6,14 +6,14 @@
 static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
 {
     (void)o;
-    return ctx->kernels->select_tokens_bytes(ctx, p);
+    return ctx->backend->select_tokens_bytes(ctx, p);
 }
 
 static void select_flashprefill(const prism_plan_job *job)
 {
     const prism_options *opt = job->options;
     prism_pool(job, false, NULL);
-    job->ctx->kernels->select_tokens(job->ctx, &(prism_tokens_job){
+    job->ctx->backend->select_tokens(job->ctx, &(prism_tokens_job){
                                                    .problem = job->problem,
                                                    .min_tokens = job->min_tokens,
                                                    .k_mean = job->k_mean,

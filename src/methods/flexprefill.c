@@ -18,7 +18,7 @@ static buffers layout(const prism_ctx *ctx, const prism_problem *p, prism_arena 
     b.slash = prism_arena_take(a, n, sizeof(float));
     b.q_last = prism_arena_take(a, prism_arena_count(a, n_head, p->call->d_head, 1, 1), sizeof(float));
     b.stage = prism_arena_take(
-        a, prism_max_bytes(ctx->kernels->probe_bytes(ctx, p, p->block_size), ctx->kernels->select_lines_bytes(ctx, p)),
+        a, prism_max_bytes(ctx->backend->probe_bytes(ctx, p, p->block_size), ctx->backend->select_lines_bytes(ctx, p)),
         1);
     return b;
 }
@@ -41,7 +41,7 @@ static int32_t least_tokens(const prism_plan_job *job)
 
 static void select_flexprefill(const prism_plan_job *job)
 {
-    const prism_kernels *k = job->ctx->kernels;
+    const prism_backend *k = job->ctx->backend;
     const prism_options *opt = job->options;
     const prism_problem *p = job->problem;
     prism_arena a = {.base = job->scratch};

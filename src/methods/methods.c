@@ -24,9 +24,9 @@ const prism_method_impl *prism_method_get(prism_method method)
 
 void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *bands)
 {
-    const prism_kernels *k = job->ctx->kernels;
+    const prism_backend *k = job->ctx->backend;
     if (job->ctx->timed)
-        k->mark(job->ctx, PRISM_MOMENT_POOL);
+        k->mark(job->ctx, PRISM_MARK_POOL);
     k->pool(job->ctx, &(prism_pool_job){.problem = job->problem,
                                         .bands = bands,
                                         .pooled = job->problem->call->pooled,
@@ -35,20 +35,20 @@ void prism_pool(const prism_plan_job *job, bool queries, const prism_bands *band
                                         .moments = job->moments,
                                         .reads_values = job->attends || job->problem->call->pooled});
     if (job->ctx->timed)
-        k->mark(job->ctx, PRISM_MOMENT_POOLED);
+        k->mark(job->ctx, PRISM_MARK_POOLED);
 }
 
 size_t prism_select_pooled_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
 {
     (void)o;
-    return ctx->kernels->select_bytes(ctx, p);
+    return ctx->backend->select_bytes(ctx, p);
 }
 
 void prism_select_pooled(const prism_plan_job *job, const prism_bands *bands)
 {
     const prism_options *opt = job->options;
     prism_pool(job, true, bands);
-    job->ctx->kernels->select(job->ctx, &(prism_select_job){
+    job->ctx->backend->select(job->ctx, &(prism_select_job){
                                             .problem = job->problem,
                                             .q_mean = job->q_mean,
                                             .k_mean = job->k_mean,

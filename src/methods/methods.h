@@ -2,7 +2,7 @@
 #ifndef PRISM_METHODS_METHODS_H
 #define PRISM_METHODS_METHODS_H
 
-#include "kernels.h"
+#include "stages.h"
 
 /* What a method works with; buffers are cut from the caller's workspace. */
 typedef struct prism_plan_job {

@@ -26,7 +26,7 @@ static buffers layout(const prism_ctx *ctx, const prism_problem *p, prism_arena 
     b.lines.n_column = prism_arena_take(a, (size_t)n_head, sizeof(int32_t));
     b.lines.n_slash = prism_arena_take(a, (size_t)n_head, sizeof(int32_t));
     b.stage = prism_arena_take(
-        a, prism_max_bytes(ctx->kernels->probe_bytes(ctx, p, n_asked), ctx->kernels->list_lines_bytes(ctx, p)), 1);
+        a, prism_max_bytes(ctx->backend->probe_bytes(ctx, p, n_asked), ctx->backend->list_lines_bytes(ctx, p)), 1);
     return b;
 }
 
@@ -42,7 +42,7 @@ static void list_minference(const prism_plan_job *job, prism_plan *plan)
 {
     prism_arena a = {.base = job->scratch};
     const buffers b = layout(job->ctx, job->problem, &a);
-    job->ctx->kernels->list_lines(job->ctx, &(prism_list_job){
+    job->ctx->backend->list_lines(job->ctx, &(prism_list_job){
                                                 .problem = job->problem,
                                                 .min_tokens = job->min_tokens,
                                                 .lines = &b.lines,
@@ -55,7 +55,7 @@ static void list_minference(const prism_plan_job *job, prism_plan *plan)
 
 static void select_minference(const prism_plan_job *job)
 {
-    const prism_kernels *k = job->ctx->kernels;
+    const prism_backend *k = job->ctx->backend;
     prism_arena a = {.base = job->scratch};
     buffers b = layout(job->ctx, job->problem, &a);
     k->probe(job->ctx, &(prism_probe_job){

@@ -7,14 +7,14 @@
 static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
 {
     (void)o;
-    return ctx->kernels->select_moments_bytes(ctx, p);
+    return ctx->backend->select_moments_bytes(ctx, p);
 }
 
 static void select_moments(const prism_plan_job *job)
 {
     const prism_options *opt = job->options;
     prism_pool(job, false, NULL);
-    job->ctx->kernels->select_moments(
+    job->ctx->backend->select_moments(
         job->ctx, &(prism_moments_job){
                       .problem = job->problem,
                       .min_tokens = job->min_tokens,

@@ -5,13 +5,13 @@
 
 static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
 {
-    return ctx->kernels->select_strided_bytes(ctx, p, o->xattn_stride);
+    return ctx->backend->select_strided_bytes(ctx, p, o->xattn_stride);
 }
 
 static void select_xattention(const prism_plan_job *job)
 {
     const prism_options *opt = job->options;
-    job->ctx->kernels->select_strided(job->ctx, &(prism_strided_job){
+    job->ctx->backend->select_strided(job->ctx, &(prism_strided_job){
                                                     .problem = job->problem,
                                                     .min_tokens = job->min_tokens,
                                                     .stride = opt->xattn_stride,

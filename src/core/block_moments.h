@@ -1,0 +1,74 @@
+/* Moments: what pooling, selection and correction share, on every backend. docs/moments.md has the formulas. */
+#ifndef PRISM_CORE_BLOCK_MOMENTS_H
+#define PRISM_CORE_BLOCK_MOMENTS_H
+
+#include "core/arena.h"
+#include "core/block_moments_constants.h"
+#include "prism_attn/prism.h"
+
+static inline int32_t prism_moment_groups(int32_t d_head)
+{
+    return (d_head + PRISM_MOMENT_GROUP - 1) / PRISM_MOMENT_GROUP;
+}
+
+/* Sums over groups of dimensions: of q squared, so that with group means of variances q^2 . variance comes out. */
+static inline void prism_moment_squares(const float *q, int32_t d, float *sum)
+{
+    for (int32_t g = 0; g < prism_moment_groups(d); g++)
+        sum[g] = 0;
+    for (int32_t l = 0; l < d; l++)
+        sum[l / PRISM_MOMENT_GROUP] += q[l] * q[l];
+}
+
+/* Means over groups of dimensions: variances of groups from those of dimensions. */
+static inline void prism_moment_group_means(const float *x, int32_t d, float *mean)
+{
+    for (int32_t g = 0; g < prism_moment_groups(d); g++) {
+        const int32_t begin = g * PRISM_MOMENT_GROUP, left = d - begin;
+        const int32_t n_dim = left < PRISM_MOMENT_GROUP ? left : PRISM_MOMENT_GROUP;
+        float sum = 0;
+        for (int32_t l = begin; l < begin + n_dim; l++)
+            sum += x[l];
+        mean[g] = sum / (float)n_dim;
+    }
+}
+
+/* Whether the query at this position is asked; the last of a query block always is. */
+static inline bool prism_moment_asks(int32_t position, int32_t last)
+{
+    return position % PRISM_MOMENT_STEP == PRISM_MOMENT_STEP - 1 || position == last;
+}
+
+/* What part of options.moments_error a row with so many keys before its own block goes by. */
+static inline float prism_moment_patience(int32_t n_before)
+{
+    return n_before > PRISM_MOMENT_NEAR ? (float)PRISM_MOMENT_NEAR / (float)n_before : 1.0f;
+}
+
+/* The arrays of n_block blocks. */
+static inline prism_block_moments prism_block_moments_cut(prism_arena *a, int64_t n_block, int32_t n_kv_head, int32_t d)
+{
+    const size_t rows = prism_arena_count(a, n_block, n_kv_head, 1, 1),
+                 all = prism_arena_count(a, n_block, n_kv_head, d, 1);
+    prism_block_moments m;
+    m.key = (float *)prism_arena_take(a, all, sizeof(float));
+    m.variance = (float *)prism_arena_take(a, prism_arena_count(a, n_block, n_kv_head, prism_moment_groups(d), 1),
+                                           sizeof(float));
+    m.value = (float *)prism_arena_take(a, all, sizeof(float));
+    m.log_count = (float *)prism_arena_take(a, rows, sizeof(float));
+    m.query_sum = (float *)prism_arena_take(a, all, sizeof(float));
+    m.n_query = (int32_t *)prism_arena_take(a, rows, sizeof(int32_t));
+    return m;
+}
+
+/* The same from a later block on. */
+static inline prism_block_moments prism_block_moments_from(prism_block_moments m, int64_t block, int32_t n_kv_head,
+                                                           int32_t d)
+{
+    const int64_t row = block * n_kv_head;
+    return (prism_block_moments){m.key + row * d,       m.variance + row * prism_moment_groups(d),
+                                 m.value + row * d,     m.log_count + row,
+                                 m.query_sum + row * d, m.n_query + row};
+}
+
+#endif

@@ -1,0 +1,127 @@
+/*
+ * Moments of key blocks as the tensor cores read them (docs/moments.md has the formulas): images of 64 entries of one
+ * KV head, ready to be copied to shared memory in one piece.
+ *
+ *   [64 entries][d]   key means      rows of 128 bytes in column groups of 64, swizzled over 128 bytes
+ *   [64 entries][16]  key variances  of groups of 8 dimensions; rows of 32 bytes, swizzled over 32 bytes
+ *   [64 entries]      log2 of counts, relative to whole blocks; f32
+ *   [64 entries][d]   value means    as the key means
+ *
+ * f16 but for the counts. Entries 0 .. 15 are single tokens of block 0, entry 16 is the rest of block 0, entry 16 + b
+ * is block b. Moments that are not finite in f16 are stored as zeros with a count that is not a number.
+ *
+ * Four neighbouring lanes share a row of a fragment, and each holds two neighbours of every eight columns. Dimensions
+ * are stored in such an order that what a lane holds are eight neighbouring dimensions of every 32, which is 16 bytes
+ * of a query or of a result and one group.
+ */
+#ifndef PRISM_CUDA_MOMENTS_CUH
+#define PRISM_CUDA_MOMENTS_CUH
+
+#include "core/block_moments_constants.h"
+#include "cuda/ptx.cuh"
+#include "cuda/shape.cuh"
+
+namespace prism
+{
+
+constexpr int kTile = 64, kBlockKeys = 128, kSingles = PRISM_MOMENT_SINGLE, kGroups = 16;
+static_assert(PRISM_MOMENT_GROUP == 8 && PRISM_MOMENT_STEP == 4, "what lanes share and hold is laid out for these");
+constexpr float kLog2e = 1.44269504f, kLow = -1e30f;
+
+template <int D> struct Image {
+    static constexpr int kMeans = kTile * D * 2, kVars = kTile * kGroups * 2;
+    static constexpr int kScored = kMeans + kVars + kTile * 4; /* what logits are made of */
+    static constexpr int kValues = (kScored + 1023) / 1024 * 1024, kBytes = kValues + kMeans;
+    /* Byte of (entry, dimension) in the means, of (entry, group) in the variances, of a count. */
+    static __device__ __forceinline__ int mean(int e, int dim)
+    {
+        int j = dim / 32 * 32 + dim / 2 % 4 * 8 + dim / 8 % 4 * 2 + dim % 2;
+        return j / 64 * (kTile * 128) + e * 128 + ((j % 64 / 8 ^ e % 8) * 16) + j % 8 * 2;
+    }
+    static __device__ __forceinline__ int var(int e, int group)
+    {
+        int g = group / 8 * 8 + group % 4 * 2 + group / 4 % 2;
+        return e * 32 + (g / 8 ^ e / 4 % 2) * 16 + g % 8 * 2;
+    }
+    static __device__ __forceinline__ int bias(int e) { return kMeans + kVars + e * 4; }
+};
+/* Images that hold the entries of blocks 0 .. n_blk - 1. */
+__host__ __device__ __forceinline__ int tiles_for(int n_blk)
+{
+    return (n_blk + kSingles + kTile - 1) / kTile;
+}
+
+template <class T> __device__ __forceinline__ float2 widen2(uint32_t x)
+{
+    return widen((const T *)&x);
+}
+
+/* What a lane holds of two rows of queries: 8 dimensions of every 32. Rows `token` of a head; negative: zeros. */
+template <int D> struct Rows {
+    uint32_t word[2][D / 32][4];
+
+    template <class T>
+    __device__ __forceinline__ void load(const prism_cu_view &t, int seq, int head, const int (&token)[2])
+    {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const T *from = (const T *)t.data + head * t.stride_head + threadIdx.x % 4 * 8 +
+                            (token[h] >= 0 ? token_offset(t, seq, token[h]) : 0);
+#pragma unroll
+            for (int i = 0; i < D / 32; i++) {
+                uint32_t(&w)[4] = word[h][i];
+                w[0] = w[1] = w[2] = w[3] = 0;
+                if (token[h] >= 0) /* issued here, however late it is used */
+                    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                                 : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+                                 : "l"(from + 32 * i));
+            }
+        }
+    }
+    /* As fragments of left factors, 16 columns each. */
+    __device__ __forceinline__ void fragments(uint32_t (&q)[D / 4]) const
+    {
+#pragma unroll
+        for (int j = 0; j < D / 4; j++)
+            q[j] = word[j % 2][j / 8][j / 2 % 4];
+    }
+};
+
+/* A query block of a call: tokens of the call that lie in it, as offsets from the block's first position. */
+struct QueryBlock {
+    int own, first, begin, end; /* first: token at offset 0, negative where the call starts inside the block */
+    __device__ __forceinline__ QueryBlock(const Lengths &n, int u)
+    {
+        own = n.q_start / kBlockKeys + u, first = own * kBlockKeys - n.q_start;
+        begin = max(0, -first), end = n.n_q > 0 ? min(kBlockKeys, n.n_q - first) : 0;
+    }
+    __device__ __forceinline__ bool exists() const { return begin < end; }
+    /* Offset of asking token i of 32, or -1: the last position of every four, or the call's last. */
+    __device__ __forceinline__ int asking(int i) const
+    {
+        int at = min(4 * i + 3, end - 1);
+        return at >= begin && 4 * i <= at ? at : -1;
+    }
+    __device__ __forceinline__ int n_asking() const { return (end + 3) / 4 - begin / 4; }
+};
+
+} // namespace prism
+
+/* The instance of FUNCTION for a call's dimension and type. */
+#define PRISM_MOMENTS_SWITCH(a, FUNCTION, stream)                                                                      \
+    do {                                                                                                               \
+        const prism_cu_shape &s = (a)->shape;                                                                          \
+        if ((a)->block_size != prism::kBlockKeys)                                                                      \
+            return cudaErrorNotSupported;                                                                              \
+        if (s.d_head == 128 && s.dtype == PRISM_CU_BF16)                                                               \
+            return prism::FUNCTION<128, __nv_bfloat16>(*(a), stream);                                                  \
+        if (s.d_head == 128 && s.dtype == PRISM_CU_F16)                                                                \
+            return prism::FUNCTION<128, __half>(*(a), stream);                                                         \
+        if (s.d_head == 64 && s.dtype == PRISM_CU_BF16)                                                                \
+            return prism::FUNCTION<64, __nv_bfloat16>(*(a), stream);                                                   \
+        if (s.d_head == 64 && s.dtype == PRISM_CU_F16)                                                                 \
+            return prism::FUNCTION<64, __half>(*(a), stream);                                                          \
+        return cudaErrorNotSupported;                                                                                  \
+    } while (0)
+
+#endif
