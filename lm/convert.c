@@ -39,12 +39,6 @@ static void put_f32(const conversion *c, const char *name, double value)
     lm_gguf_put_f32(c->writer, arch_key(c, name, key), (float)value);
 }
 
-/* llama.cpp's numbers for what a file mostly holds. */
-static uint32_t file_type(lm_dtype type)
-{
-    return type == LM_F32 ? 0 : type == LM_F16 ? 1 : type == LM_Q8_0 ? 7 : 32;
-}
-
 static bool put_rope(const conversion *c)
 {
     const lm_rope *r = &c->model->config.rope;
@@ -80,7 +74,7 @@ static bool put_model(const conversion *c)
         lm_gguf_put_string(w, "general.description", c->options->description);
     if (c->options->license)
         lm_gguf_put_string(w, "general.license", c->options->license);
-    lm_gguf_put_u32(w, "general.file_type", file_type(c->options->type));
+    lm_gguf_put_u32(w, "general.file_type", (uint32_t)lm_dtypes[c->options->type].file);
     lm_gguf_put_u32(w, "general.quantization_version", 2);
     put_u32(c, "block_count", m->n_layer);
     put_u32(c, "context_length", m->n_ctx_train);
@@ -220,9 +214,7 @@ static lm_dtype target_type(const conversion *c, const lm_tensor *t)
 {
     if (t->n_dim < 2)
         return LM_F32;
-    if (c->options->type == LM_Q8_0 && t->dim[t->n_dim - 1] % LM_Q8_0_BLOCK)
-        return LM_F16;
-    return c->options->type;
+    return t->dim[t->n_dim - 1] % lm_dtypes[c->options->type].block ? LM_F16 : c->options->type;
 }
 
 /* Calls each for every tensor of the model, in the order of the file. */
@@ -270,9 +262,7 @@ static bool write_tensor(const conversion *c, const lm_tensor *t, const char *na
 {
     const lm_dtype type = target_type(c, t);
     const int64_t cols = t->n_dim < 2 ? 1 : t->dim[1], rows = t->dim[0];
-    const size_t in_bytes = lm_dtype_bytes(t->dtype) * (size_t)cols;
-    const size_t out_bytes =
-        type == LM_Q8_0 ? (size_t)cols / LM_Q8_0_BLOCK * LM_Q8_0_BLOCK_BYTES : lm_dtype_bytes(type) * (size_t)cols;
+    const size_t in_bytes = lm_row_bytes(t->dtype, cols), out_bytes = lm_row_bytes(type, cols);
     float *row = malloc((size_t)cols * sizeof *row);
     uint8_t *out = malloc(out_bytes);
     bool ok = row && out;
@@ -327,9 +317,10 @@ static bool convert(const conversion *c, const char *path)
 
 bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *options, lm_error *err)
 {
-    if (!lm_dtype_is_weight(options->type))
-        return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as F32, F16, BF16 or Q8_0, not %s",
-                       lm_dtype_name(options->type));
+    char types[200];
+    if ((unsigned)options->type >= LM_DTYPE_COUNT || !lm_dtypes[options->type].narrow)
+        return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as %s, not %s",
+                       lm_dtype_names(true, types, sizeof types), lm_dtype_name(options->type));
     if (!lm_path_is_directory(hf_dir))
         return lm_fail(err, LM_ERROR_INPUT, "%s: is not a Hugging Face directory", hf_dir);
     lm_model *model;

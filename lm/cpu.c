@@ -86,7 +86,7 @@ static void rotate(lm_backend *b, const lm_rotation *r)
     cpu *const self = (cpu *)b;
     const lm_config *c = self->config;
     const int64_t q_width = (int64_t)c->n_head * c->d_head, kv_width = (int64_t)c->n_kv_head * c->d_head;
-    const size_t row_bytes = (size_t)kv_width * lm_dtype_bytes(self->cache_type);
+    const size_t row_bytes = lm_row_bytes(self->cache_type, kv_width);
     lm_rope_table_set(&self->rope, r->position, r->n);
 #pragma omp parallel for schedule(static) num_threads(self->n_thread) if (r->n > 1)
     for (int32_t i = 0; i < r->n; i++) {

@@ -13,7 +13,7 @@
 /* y = W x: rows outputs, cols inputs, one row after the other. */
 typedef struct lm_matrix {
     const void *data;
-    lm_dtype dtype; /* a weight type */
+    lm_dtype dtype; /* a type of weights */
     int64_t rows, cols;
 } lm_matrix;
 

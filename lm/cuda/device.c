@@ -11,20 +11,6 @@ enum { TILE = 8192, LOGIT_BYTES = 64 << 20, LEAST_LOGIT_TILE = 64 };
 
 enum { MIN_TOKENS = 4096 }; /* the library's own, on a GPU */
 
-/* --------------------------------------------------------------------------------------------- errors ---- */
-
-static void note(lm_cuda *c, const char *why, const char *what)
-{
-    if (!c->problem[0])
-        snprintf(c->problem, sizeof c->problem, "%s: %s", what, why);
-}
-
-void lm_cuda_note(lm_cuda *c, cudaError_t status, const char *what)
-{
-    if (status != cudaSuccess)
-        note(c, cudaGetErrorString(status), what);
-}
-
 static bool finish(lm_backend *b, lm_error *err)
 {
     lm_cuda *const c = (lm_cuda *)b;
@@ -34,38 +20,6 @@ static bool finish(lm_backend *b, lm_error *err)
     lm_error_set(err, LM_ERROR_RUN, "the GPU failed, %s", c->problem);
     c->problem[0] = '\0';
     return false;
-}
-
-/* --------------------------------------------------------------------------------------------- memory ---- */
-
-void *lm_cuda_allocate(lm_backend *b, size_t bytes)
-{
-    lm_cuda *const c = (lm_cuda *)b;
-    for (int i = 0; i < LM_CUDA_MAX_BLOCKS; i++) {
-        lm_cuda_block *const free_block = &c->blocks[i];
-        if (free_block->data)
-            continue;
-        if (cudaMalloc(&free_block->data, bytes) != cudaSuccess) {
-            (void)cudaGetLastError(); /* told by the NULL */
-            free_block->data = NULL;
-            return NULL;
-        }
-        free_block->bytes = bytes;
-        b->device_bytes += bytes;
-        return free_block->data;
-    }
-    return NULL;
-}
-
-void lm_cuda_release(lm_backend *b, void *memory)
-{
-    lm_cuda *const c = (lm_cuda *)b;
-    for (int i = 0; memory && i < LM_CUDA_MAX_BLOCKS; i++)
-        if (c->blocks[i].data == memory) {
-            cudaFree(memory);
-            b->device_bytes -= c->blocks[i].bytes;
-            c->blocks[i].data = NULL;
-        }
 }
 
 static uint64_t available(lm_backend *b)
@@ -116,7 +70,7 @@ static void linear(lm_backend *b, const lm_product *p)
     lm_cuda *const c = (lm_cuda *)b;
     const char *why = lm_blas_product(&c->blas, p->w->data, p->w->rows, p->w->cols, p->x, p->n, p->y, p->accumulate);
     if (why)
-        note(c, why, "matrix product");
+        lm_cuda_note_text(c, why, "matrix product");
     if (p->bias)
         lm_cuda_note(c, lm_cu_bias(p->y, p->bias, p->n, (int32_t)p->w->rows, c->stream), "bias");
 }
