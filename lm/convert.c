@@ -23,7 +23,7 @@ typedef struct conversion {
 
 static const char *arch_key(const conversion *c, const char *name, char key[96])
 {
-    snprintf(key, 96, "%s.%s", c->model->config.arch, name);
+    snprintf(key, 96, "%s.%s", c->model->config.family->gguf, name);
     return key;
 }
 
@@ -67,7 +67,7 @@ static bool put_model(const conversion *c)
 {
     const lm_config *m = &c->model->config;
     lm_gguf_writer *w = c->writer;
-    lm_gguf_put_string(w, "general.architecture", m->arch);
+    lm_gguf_put_string(w, "general.architecture", m->family->gguf);
     lm_gguf_put_string(w, "general.type", "model");
     lm_gguf_put_string(w, "general.name", c->options->name ? c->options->name : m->name);
     if (c->options->description)
@@ -250,7 +250,7 @@ static bool list_tensor(const conversion *c, const lm_tensor *t, const char *nam
 static int64_t source_row(const lm_config *m, const char *name, int64_t i)
 {
     const bool rotated = strstr(name, "attn_q.") || strstr(name, "attn_k.");
-    if (strcmp(m->arch, "llama") != 0 || !rotated)
+    if (m->family->gguf_layout != PRISM_ROPE_INTERLEAVED || !rotated)
         return i;
     const int64_t head = i / m->d_head, r = i % m->d_head, half = m->rope.n_dim / 2;
     if (r >= m->rope.n_dim)
@@ -303,9 +303,9 @@ static bool convert(const conversion *c, const char *path)
     const bool llama3 = r->scaling == LM_ROPE_LLAMA3;
     const int64_t n_factor = r->n_dim / 2;
     float factors[PRISM_MAX_D_HEAD / 2];
-    if (llama3 && strcmp(c->model->config.arch, "llama") != 0)
+    if (llama3 && !c->model->config.family->gguf_factors)
         return lm_fail(c->err, LM_ERROR_UNSUPPORTED, "%s: llama3 RoPE scaling of a %s model cannot be written to GGUF",
-                       c->dir, c->model->config.arch);
+                       c->dir, c->model->config.family->hf);
     if (!put_model(c) || !put_tokenizer(c) || (llama3 && !rope_factors(c, factors)))
         return false;
     if (llama3)

@@ -4,8 +4,8 @@
  * Norms and biases become F32, matrices the type asked for. A matrix whose rows are no whole number of that type's
  * blocks becomes F16.
  * The tokenizer travels along: tokens, types, merges, pre-tokenizer, special ids, and whether prompts start with BOS
- * (lm_config_decide_bos). For architecture llama the rows of q and k are permuted to interleaved RoPE pairs, as that
- * format has them, and llama3 scaling becomes the tensor rope_freqs.weight.
+ * (lm_config_decide_bos). The rows of q and k are permuted to interleaved RoPE pairs if the family's GGUF files
+ * have them so, and llama3 scaling becomes the tensor rope_freqs.weight.
  */
 #ifndef LM_CONVERT_H
 #define LM_CONVERT_H

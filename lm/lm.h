@@ -10,7 +10,7 @@
  * float16 (bfloat16 where the KV cache is asked for so) and everything between them in float32. The GPU's part is a
  * plug-in, libprismlm_cuda.so beside the program, and wants cuBLAS (libcublas.so.13 or .12).
  *
- * Families: Qwen3 and Llama 3. Files: a Hugging Face directory, or GGUF with F32, F16, BF16 or Q8_0 tensors.
+ * Families: the rows of family.c. Files: a Hugging Face directory, or GGUF; types of weights: the rows of tensor.h.
  *
  * Every function that can fail returns false and fills lm_error (see error.h). Nothing here prints or exits.
  * Threads: a model is immutable and may serve several sessions at once; a session belongs to one thread at a time, and

@@ -45,7 +45,7 @@ static bool hf_tokenizer(lm_model *m, const char *dir, lm_error *err)
                        lm_tokenizer_n_token(m->tokenizer), m->config.n_vocab);
     if (m->config.bos_id < 0)
         m->config.bos_id = lm_tokenizer_bos(m->tokenizer);
-    return lm_tokenizer_set_ends(m->tokenizer, m->config.bos_id, m->config.n_eos ? m->config.eos_id[0] : -1, err);
+    return lm_tokenizer_set_bos(m->tokenizer, m->config.bos_id, err);
 }
 
 static bool hf_config(lm_model *m, const char *dir, lm_error *err)
@@ -145,7 +145,6 @@ static bool gguf_tokenizer(lm_model *m, const char *where, lm_error *err)
         desc.n_merge = (size_t)merges->n;
         desc.pre = pre;
         desc.bos_id = m->config.bos_id;
-        desc.eos_id = m->config.n_eos ? m->config.eos_id[0] : -1;
         desc.add_bos = m->config.add_bos;
         ok = lm_tokenizer_create(&desc, &m->tokenizer, err);
     }

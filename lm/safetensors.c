@@ -305,7 +305,8 @@ bool lm_safetensors_open_memory(const void *data, size_t bytes, const char *name
     }
     st->shards = s;
     st->n_shard = 1;
-    if (!add_file(st, data, bytes, &s->header, name, err) || !lm_tensors_by_name(st->tensors, st->n_tensor, name, err)) {
+    if (!add_file(st, data, bytes, &s->header, name, err) ||
+        !lm_tensors_by_name(st->tensors, st->n_tensor, name, err)) {
         lm_safetensors_close(st);
         return false;
     }

@@ -154,7 +154,7 @@ static void layer(source *s, const lm_config *c, int32_t i, lm_layer *l)
     matrix(s, NAME_GATE, i, c->d_ff, c->d_model, &l->gate);
     matrix(s, NAME_UP, i, c->d_ff, c->d_model, &l->up);
     matrix(s, NAME_DOWN, i, c->d_model, c->d_ff, &l->down);
-    if (c->qk_norm) {
+    if (c->family->qk_norm) {
         l->q_norm = layer_vector(s, NAME_Q_NORM, i, c->d_head, false);
         l->k_norm = layer_vector(s, NAME_K_NORM, i, c->d_head, false);
     }

@@ -65,5 +65,5 @@ cudaError_t lm_cu_rotate(const lm_cu_rotation *r, cudaStream_t stream)
 {
     const int64_t n_warp = (int64_t)r->n * (r->n_head + 2 * r->n_kv_head);
     const unsigned blocks = (unsigned)((n_warp + WARPS - 1) / WARPS);
-    return in_type(r->bf16, r->q_out, [=](auto *q_out) { rotate_rows<<<blocks, dim3(32, WARPS), 0, stream>>>(*r, q_out); });
+    return in_type(r->bf16, r->q_out, [=](auto *q) { rotate_rows<<<blocks, dim3(32, WARPS), 0, stream>>>(*r, q); });
 }

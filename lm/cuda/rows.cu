@@ -53,7 +53,8 @@ template <typename T> __global__ void embed_rows(const T *table, const int32_t *
 cudaError_t lm_cu_embed(const void *table, bool bf16, const int32_t *tokens, int32_t n, int32_t d, float *out,
                         cudaStream_t stream)
 {
-    return in_type(bf16, (void *)table, [=](auto *rows) { embed_rows<<<(unsigned)n, 128, 0, stream>>>(rows, tokens, d, out); });
+    return in_type(bf16, (void *)table,
+                   [=](auto *rows) { embed_rows<<<(unsigned)n, 128, 0, stream>>>(rows, tokens, d, out); });
 }
 
 /* ----------------------------------------------------------------------------------------------- rows ---- */
