@@ -3,22 +3,13 @@
 #include "core/work.h"
 #include "methods/method.h"
 
-static const prism_option_row alpha = {PRISM_OPTION(flash_alpha),
-                                       .kind = PRISM_OPTION_FLOAT,
-                                       .value = 0.12,
-                                       .max = 1,
-                                       .text = "blocks below this part of the row's best are pruned"};
-static const prism_option_row sink = {
-    PRISM_OPTION(flash_sink), .value = 2, .max = INT32_MAX, .text = "first blocks that every row keeps"};
-static const prism_option_row window = {PRISM_OPTION(flash_window),
-                                        .value = 4,
-                                        .min = 1,
-                                        .max = INT32_MAX,
-                                        .text = "blocks up to a row's own that it keeps, its own included"};
-static const prism_option_row last = {PRISM_OPTION(flash_last),
-                                      .value = 2,
-                                      .max = INT32_MAX,
-                                      .text = "query blocks at the call's end that keep everything"};
+static const prism_option_row alpha = {
+    PRISM_ROW(flash_alpha, 0.12, 0, 1, "blocks below this part of the row's best are pruned")};
+static const prism_option_row sink = {PRISM_ROW(flash_sink, 2, 0, INT32_MAX, "first blocks that every row keeps")};
+static const prism_option_row window = {
+    PRISM_ROW(flash_window, 4, 1, INT32_MAX, "blocks up to a row's own that it keeps, its own included")};
+static const prism_option_row last = {
+    PRISM_ROW(flash_last, 2, 0, INT32_MAX, "query blocks at the call's end that keep everything")};
 static const prism_option_row *const options[] = {&alpha, &sink, &window, &last, NULL};
 
 static prism_tokens_job job_of(const prism_plan_job *job)
@@ -60,6 +51,8 @@ static double flop_flashprefill(const prism_problem *p, const prism_options *o, 
 const prism_method_impl prism_method_flashprefill = {
     .name = "flashprefill",
     .text = "query tokens against block means of keys, threshold relative to the row's best",
+    .flop_text = "(n²/B)dH + pooling",
+    .workspace_text = "4(n/B)d per head + 4n per thread",
     .options = options,
     .needs_means = true,
     .stage = PRISM_STAGE_SELECT_TOKENS,

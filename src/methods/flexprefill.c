@@ -4,20 +4,14 @@
 #include "core/work.h"
 #include "methods/method.h"
 
-static const prism_option_row mass = {PRISM_OPTION(flex_gamma),
-                                        .kind = PRISM_OPTION_FLOAT,
-                                        .value = 0.9,
-                                        .max = 1,
-                                        .text = "mass that columns, diagonals or pooled scores must hold"};
-static const prism_option_row tau = {PRISM_OPTION(flex_tau),
-                                     .kind = PRISM_OPTION_FLOAT,
-                                     .value = 0.1,
-                                     .max = 1,
-                                     .text = "a head whose Jensen-Shannon distance is below this is block-sparse"};
+static const prism_option_row mass = {
+    PRISM_ROW(flex_gamma, 0.9, 0, 1, "mass that columns, diagonals or pooled scores must hold")};
+static const prism_option_row tau = {
+    PRISM_ROW(flex_tau, 0.1, 0, 1, "a head whose Jensen-Shannon distance is below this is block-sparse")};
 static const prism_option_row min_budget = {
-    PRISM_OPTION(flex_min_budget), .value = 512, .max = INT32_MAX, .text = "least keys that a row keeps"};
+    PRISM_ROW(flex_min_budget, 512, 0, INT32_MAX, "least keys that a row keeps, rounded up to blocks")};
 static const prism_option_row max_budget = {
-    PRISM_OPTION(flex_max_budget), .max = INT32_MAX, .text = "most keys that a row keeps; 0: no limit"};
+    PRISM_ROW(flex_max_budget, 0, 0, INT32_MAX, "most keys that a row keeps; 0: no limit")};
 static const prism_option_row *const options[] = {
     &mass, &tau, &min_budget, &max_budget, &prism_option_keep_sink, &prism_option_keep_own, NULL};
 
@@ -110,6 +104,8 @@ static double flop_flexprefill(const prism_problem *p, const prism_options *o, c
 const prism_method_impl prism_method_flexprefill = {
     .name = "flexprefill",
     .text = "columns and diagonals of blocks, or pooled scores, with a budget for each head",
+    .flop_text = "2BndH + pooling + at most (n/B)²dH",
+    .workspace_text = "4Bn + 8n per head + 12 max(n, (n/B)²) per thread",
     .options = options,
     .needs_means = true,
     .stage = PRISM_STAGE_SELECT_LINES,

@@ -25,6 +25,8 @@ static double flop_meanpool(const prism_problem *p, const prism_options *o, cons
 const prism_method_impl prism_method_meanpool = {
     .name = "meanpool",
     .text = "block means scored in one band, uncalibrated: what the paper improves on",
+    .flop_text = "2ndH + (n/B)²dH",
+    .workspace_text = "4(n/B)d per head",
     .options = options,
     .needs_means = true,
     .stage = PRISM_STAGE_SELECT,

@@ -17,7 +17,14 @@ typedef struct prism_option_row {
     const char *const *names; /* kind PRISM_OPTION_NAME: value i is called names[i]; max is the last one's place */
 } prism_option_row;
 
-#define PRISM_OPTION(field) .name = #field, .offset = offsetof(prism_options, field)
+#define PRISM_ROW(field, default_value, least, most, sentence)                                                         \
+    .name = #field, .offset = offsetof(prism_options, field), .value = default_value, .min = least, .max = most,       \
+    .text = sentence,                                                                                                  \
+    .kind = _Generic(((prism_options *)0)->field, float: PRISM_OPTION_FLOAT, default: PRISM_OPTION_INT)
+#define PRISM_NAMED_ROW(field, default_value, value_names, sentence)                                                   \
+    .name = #field, .offset = offsetof(prism_options, field), .value = default_value,                                  \
+    .max = sizeof value_names / sizeof *value_names - 1, .names = value_names, .text = sentence,                       \
+    .kind = PRISM_OPTION_NAME
 
 /* Options that several methods have; options.c has those that every method has. */
 extern const prism_option_row prism_option_top_p, prism_option_keep_sink, prism_option_keep_own;
@@ -43,6 +50,7 @@ typedef struct prism_plan_job {
  */
 typedef struct prism_method_impl {
     const char *name, *text;
+    const char *flop_text, *workspace_text; /* for docs/methods.md, in its letters; NULL: nothing */
     const prism_option_row *const *options; /* beside those of every method; ends with NULL */
     bool needs_bands, needs_means, needs_moments;
     prism_correction correct; /* what PRISM_CORRECTION_DEFAULT means; 0: NONE */

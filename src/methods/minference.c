@@ -5,14 +5,12 @@
 #include "methods/method.h"
 
 static const prism_option_row vertical = {
-    PRISM_OPTION(minference_vertical), .value = 1000, .max = INT32_MAX, .text = "single keys kept (columns)"};
+    PRISM_ROW(minference_vertical, 1000, 0, INT32_MAX, "columns (single keys) kept, at least 30")};
 static const prism_option_row slash = {
-    PRISM_OPTION(minference_slash), .value = 6096, .max = INT32_MAX, .text = "distances kept (diagonals)"};
+    PRISM_ROW(minference_slash, 6096, 0, INT32_MAX, "diagonals (distances) kept, at least 50")};
 static const prism_option_row budget = {
-    PRISM_OPTION(minference_budget),
-    .kind = PRISM_OPTION_FLOAT,
-    .max = 1,
-    .text = "above 0: 0.2 and 0.8 of this part of the keys replace minference_vertical and minference_slash"};
+    PRISM_ROW(minference_budget, 0, 0, 1,
+              "above 0: 0.2 and 0.8 of this part of the keys replace minference_vertical and minference_slash")};
 static const prism_option_row *const options[] = {&vertical, &slash, &budget, NULL};
 
 /* Upstream's constants: queries asked; forced first keys and shortest distances; the least of each. */
@@ -109,6 +107,8 @@ static double flop_minference(const prism_problem *p, const prism_options *o, co
 const prism_method_impl prism_method_minference = {
     .name = "minference",
     .text = "vertical and slash lines found by the last queries; lists single keys, too",
+    .flop_text = "128 ndH",
+    .workspace_text = "256n + 16n per head; a plan lists up to 4 bytes a single key",
     .options = options,
     .stage = PRISM_STAGE_LIST_LINES,
     .scratch_bytes = scratch_bytes,

@@ -5,11 +5,8 @@
 #include "core/work.h"
 #include "methods/method.h"
 
-static const prism_option_row error = {PRISM_OPTION(moments_error),
-                                       .kind = PRISM_OPTION_FLOAT,
-                                       .value = 0.05,
-                                       .max = FLT_MAX,
-                                       .text = "a row keeps the blocks of at least this error; 0 is dense"};
+static const prism_option_row error = {
+    PRISM_ROW(moments_error, 0.05, 0, FLT_MAX, "a row keeps the blocks of at least this error; 0 is dense")};
 static const prism_option_row *const options[] = {&error, &prism_option_keep_sink, &prism_option_keep_own, NULL};
 
 static bool is_full(const prism_options *o)
@@ -54,6 +51,8 @@ static double flop_moments(const prism_problem *p, const prism_options *o, const
 const prism_method_impl prism_method_moments = {
     .name = "moments",
     .text = "query tokens against mean and variance of a block's keys; pruned blocks contribute through them",
+    .flop_text = "(n²/4B)(d + d/8)H + nBdH/2 + pooling",
+    .workspace_text = "4(n/B)(4d + d/4) per KV head + 200n/B per thread",
     .options = options,
     .needs_moments = true,
     .correct = PRISM_CORRECTION_MOMENTS,

@@ -6,42 +6,22 @@
 
 #include "methods/method.h"
 
-const prism_option_row prism_option_top_p = {PRISM_OPTION(top_p),
-                                             .kind = PRISM_OPTION_FLOAT,
-                                             .value = 0.95,
-                                             .min = FLT_TRUE_MIN,
-                                             .max = 1,
-                                             .text = "mass that a row's blocks must hold; 1 is dense"};
-const prism_option_row prism_option_keep_sink = {
-    PRISM_OPTION(keep_sink), .value = 1, .max = 1, .text = "1: every row keeps block 0"};
+const prism_option_row prism_option_top_p = {
+    PRISM_ROW(top_p, 0.95, FLT_TRUE_MIN, 1, "mass that a row's blocks must hold; 1 is dense")};
+const prism_option_row prism_option_keep_sink = {PRISM_ROW(keep_sink, 1, 0, 1, "1: every row keeps block 0")};
 const prism_option_row prism_option_keep_own = {
-    PRISM_OPTION(keep_own), .value = 1, .max = 1, .text = "1: every row keeps the block of its own positions"};
+    PRISM_ROW(keep_own, 1, 0, 1, "1: every row keeps the block of its own positions")};
 
 static const char *const corrections[] = {"default", "none", "mean", "moments"};
 static const char *const precisions[] = {"default", "fp8"};
 
 static const prism_option_row common[] = {
-    {PRISM_OPTION(block_size),
-     .value = 128,
-     .min = 64,
-     .max = 128,
-     .power_of_two = true,
-     .text = "tokens in a block"},
-    {PRISM_OPTION(min_tokens),
-     .value = -1,
-     .min = -1,
-     .max = INT32_MAX,
-     .text = "sequences with fewer keys take the dense plan; -1: the measured default"},
-    {PRISM_OPTION(correct),
-     .kind = PRISM_OPTION_NAME,
-     .max = 3,
-     .names = corrections,
-     .text = "what pruned blocks contribute"},
-    {PRISM_OPTION(precision),
-     .kind = PRISM_OPTION_NAME,
-     .max = 1,
-     .names = precisions,
-     .text = "products of attention: default, or fp8 on an H100 or H200"},
+    {PRISM_ROW(block_size, 128, 64, 128, "tokens in a block: 64 or 128"), .power_of_two = true},
+    {PRISM_ROW(min_tokens, -1, -1, INT32_MAX,
+               "sequences with fewer keys take the dense plan; -1: the measured default")},
+    {PRISM_NAMED_ROW(correct, PRISM_CORRECTION_DEFAULT, corrections, "what pruned blocks contribute")},
+    {PRISM_NAMED_ROW(precision, PRISM_PRECISION_DEFAULT, precisions,
+                     "products of attention: default, or fp8 on an H100 or H200")},
 };
 enum { n_common = sizeof common / sizeof common[0] };
 

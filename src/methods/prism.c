@@ -4,20 +4,13 @@
 #include "methods/pooled.h"
 
 static const char *const calibrations[] = {"global", "causal"};
-static const prism_option_row calibration = {PRISM_OPTION(calibration),
-                                             .kind = PRISM_OPTION_NAME,
-                                             .value = PRISM_CALIBRATION_CAUSAL,
-                                             .max = 1,
-                                             .names = calibrations,
-                                             .text = "band energies over the whole call, or over what a row can see"};
-static const prism_option_row top_p_high = {PRISM_OPTION(top_p_high),
-                                            .kind = PRISM_OPTION_FLOAT,
-                                            .max = 1,
-                                            .text = "top_p of the high-frequency band; 0: top_p"};
-static const prism_option_row top_p_low = {PRISM_OPTION(top_p_low),
-                                           .kind = PRISM_OPTION_FLOAT,
-                                           .max = 1,
-                                           .text = "top_p of the low-frequency band; 0: top_p"};
+static const prism_option_row calibration = {
+    PRISM_NAMED_ROW(calibration, PRISM_CALIBRATION_CAUSAL, calibrations,
+                    "band energies over the whole call, or over what a row can see")};
+static const prism_option_row top_p_high = {
+    PRISM_ROW(top_p_high, 0, 0, 1, "top_p of the high-frequency band; 0: top_p")};
+static const prism_option_row top_p_low = {
+    PRISM_ROW(top_p_low, 0, 0, 1, "top_p of the low-frequency band; 0: top_p")};
 static const prism_option_row *const options[] = {&calibration,           &prism_option_top_p,    &top_p_high, &top_p_low,
                                                   &prism_option_keep_sink, &prism_option_keep_own, NULL};
 
@@ -51,6 +44,8 @@ static double flop_prism(const prism_problem *p, const prism_options *o, const p
 const prism_method_impl prism_method_prism = {
     .name = "prism",
     .text = "the paper's: block means scored in two frequency bands, calibrated",
+    .flop_text = "2ndH + (n/B)²(d_high + d_low)H",
+    .workspace_text = "4(n/B)d per head",
     .options = options,
     .needs_bands = true,
     .needs_means = true,

@@ -5,18 +5,10 @@
 #include "core/work.h"
 #include "methods/method.h"
 
-static const prism_option_row stride = {PRISM_OPTION(xattn_stride),
-                                        .value = 8,
-                                        .min = 2,
-                                        .max = 64,
-                                        .power_of_two = true,
-                                        .text = "tokens in a tile's side, a power of two"};
-static const prism_option_row threshold = {PRISM_OPTION(xattn_threshold),
-                                           .kind = PRISM_OPTION_FLOAT,
-                                           .value = 0.9,
-                                           .min = FLT_TRUE_MIN,
-                                           .max = 1,
-                                           .text = "mass that the kept blocks must reach; 1 is dense"};
+static const prism_option_row stride = {
+    PRISM_ROW(xattn_stride, 8, 2, 64, "tokens in a tile's side, a power of two"), .power_of_two = true};
+static const prism_option_row threshold = {
+    PRISM_ROW(xattn_threshold, 0.9, FLT_TRUE_MIN, 1, "mass that the kept blocks must reach; 1 is dense")};
 static const prism_option_row *const options[] = {&stride, &threshold, &prism_option_keep_sink, &prism_option_keep_own,
                                                   NULL};
 
@@ -57,6 +49,8 @@ static double flop_xattention(const prism_problem *p, const prism_options *o, co
 const prism_method_impl prism_method_xattention = {
     .name = "xattention",
     .text = "antidiagonal sums of strided queries and keys",
+    .flop_text = "(n²/s)dH",
+    .workspace_text = "4nd + 256(n/s + sd) per thread",
     .options = options,
     .stage = PRISM_STAGE_SELECT_STRIDED,
     .scratch_bytes = scratch_bytes,
