@@ -202,8 +202,7 @@ static const char *run(plugin_engine *e, const prism_options *options, const pri
 /* Whether pooled keys are kept with their moments: what the method or a correction needs. */
 static bool needs_moments(const prism_options *o)
 {
-    return o->correct == PRISM_CORRECTION_DEFAULT ? o->method == PRISM_METHOD_MOMENTS
-                                                  : o->correct != PRISM_CORRECTION_NONE;
+    return o->method == PRISM_METHOD_MOMENTS || o->correct > PRISM_CORRECTION_NONE;
 }
 
 const char *plugin_engine_compute(plugin_engine *e, int n_thread, const ggml_tensor *node, plugin_report *report)

@@ -4,6 +4,7 @@
 #include "node.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -337,6 +338,36 @@ static void test_sparse(void **state)
     }
 }
 
+/* Every method with every correction, chosen in the environment: the library takes what is pooled for it. */
+static void test_corrections(void **state)
+{
+    (void)state;
+    static const char *const methods[] = {"moments", "prism"};
+    static const char *const corrections[] = {"none", "mean", "moments"};
+    node n;
+    const node_shape shape = prompt(1900, 300);
+    node_make(&n, &shape);
+    float *want = malloc(out_bytes(&n));
+    for (int i = 0; i < 6; i++) {
+        char options[64];
+        snprintf(options, sizeof options, "correct=%s,min_tokens=0", corrections[i % 3]);
+        setenv("PRISM_METHOD", methods[i / 3], 1);
+        setenv("PRISM_OPTIONS", options, 1);
+        plugin_settings_read();
+        assert_string_equal(compute(&n).path, "sparse");
+        library_call(&n, want);
+        if (!(difference(&n, want) <= bound))
+            fail_msg("method %s with %s differs from the library", methods[i / 3], options);
+        memset(n.out.data, 0xFF, out_bytes(&n));
+        plugin_engine_destroy(engine); /* kept moments depend on the queries of earlier calls */
+        engine = plugin_engine_create();
+    }
+    unsetenv("PRISM_METHOD");
+    unsetenv("PRISM_OPTIONS");
+    free(want);
+    node_free(&n);
+}
+
 /* What a prompt gets does not depend on its company: three in one ubatch, in cells that lie mixed, as each alone. */
 static void test_sparse_company(void **state)
 {
@@ -596,6 +627,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_masks_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claims, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sparse, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_corrections, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sparse_company, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_rope, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pooled_keys, setup, teardown),
