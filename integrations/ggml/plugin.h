@@ -4,7 +4,7 @@
  *   claim     may this node be ours?                      shapes and parameters, when the graph is planned
  *   groups    mask -> sequences, their rows and cells     refuses what is not causal
  *   rotation  graph -> frequencies of the positions
- *   cache     cells of the KV cache -> views of tensors   dequantised where needed
+ *   cache     cells of the KV cache -> views of tensors   mixed keys are written out
  *   pooled    sums of key blocks kept from earlier calls
  *   attention the library's call
  *
@@ -72,23 +72,36 @@ void plugin_groups_free(plugin_groups *groups);
 /* -------------------------------------------------------------------------------------------------- rotation ---- */
 
 typedef struct plugin_rotation {
-    bool found; /* rope holds what the queries were turned by */
+    bool found; /* rope says how the queries were turned */
     prism_rope rope;
-    int32_t
-        n_mixed; /* queries and keys were then mixed by a Hadamard matrix of this order, in place; 0: they were not */
+    int32_t n_mixed; /* order of the Hadamard matrix that then mixed queries and keys; 0: none did */
 } plugin_rotation;
 
 void plugin_rotation_find(const ggml_tensor *q, int32_t d_head, plugin_rotation *rotation);
 
+/* x <- H x for consecutive stretches of n_mixed values. H is its own inverse. */
+void plugin_unmix(float *x, int32_t n, int32_t n_mixed);
+
 /* ----------------------------------------------------------------------------------------------------- cache ---- */
 
-/* A view of K or V for all groups. Quantised caches are written out as float16, K with the Hadamard mixing of order
- * n_mixed undone (0: leave). `index` holds one page table entry a key where cells are scattered. */
-bool plugin_cache_view(const ggml_tensor *cache, const plugin_groups *groups, int32_t n_kv_max, int32_t n_mixed,
-                       int n_thread, plugin_buffer *copy, plugin_buffer *index, prism_tensor *view);
+typedef struct plugin_cache_type {
+    int32_t type; /* ggml's */
+    prism_dtype dtype;
+    uint32_t block, bytes; /* `block` elements take `bytes` bytes */
+} plugin_cache_type;
 
-/* x <- H x for consecutive stretches of n_mixed values; H is its own inverse. */
-void plugin_unmix(float *x, int32_t n, int32_t n_mixed);
+/* NULL: a type that the plug-in does not take. */
+const plugin_cache_type *plugin_cache_type_of(const ggml_tensor *cache);
+
+/* Makes a view of K or V for all groups. `index` holds one page table entry a key where cells are scattered, else one
+ * row a group. */
+bool plugin_cache_view(const ggml_tensor *cache, const plugin_groups *groups, int32_t n_kv_max, plugin_buffer *index,
+                       prism_tensor *view);
+
+/* The same for keys of a Q8_0 cache that a Hadamard matrix of order n_mixed has mixed: `copy` holds them as float32, as
+ * they were before. */
+bool plugin_cache_unmix(const ggml_tensor *cache, const plugin_groups *groups, int32_t n_mixed, int n_thread,
+                        plugin_buffer *copy, plugin_buffer *index, prism_tensor *view);
 
 /* ---------------------------------------------------------------------------------------------------- pooled ---- */
 
@@ -97,10 +110,10 @@ typedef struct plugin_pooled_set plugin_pooled_set;
 plugin_pooled_set *plugin_pooled_create(void);
 void plugin_pooled_destroy(plugin_pooled_set *set);
 
-/* [n_group]: pooled keys of each group as far as they are still true, for one call; plugin_pooled_store() then takes
- * them back. NULL: there are more groups than are kept, or no memory. */
+/* Returns the pooled keys of each group ([n_group]) as far as they are still true, for one call. plugin_pooled_store()
+ * then takes them back. NULL: there are more groups than are kept, or no memory. */
 prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
-                                 const plugin_groups *groups, int32_t block_size, bool moments);
+                                 const plugin_groups *groups, const prism_options *options);
 void plugin_pooled_store(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
                          const plugin_groups *groups);
 
