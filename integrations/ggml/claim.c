@@ -1,4 +1,4 @@
-/* Which nodes are ours, by shape and parameters alone: when graphs are planned, tensors have no data yet. */
+/* Decides by shapes and parameters which nodes the plug-in takes: when ggml plans a graph, tensors have no data. */
 #include "plugin.h"
 
 /* At 64 queries over 256 cells ggml's own kernel is as fast as full attention here; at 256 over 256 it takes 1.4 times

@@ -43,14 +43,13 @@ typedef struct plugin_buffer {
     size_t bytes;
 } plugin_buffer;
 
-/* At least so many bytes, aligned to 64; contents are lost when it grows. NULL: no memory. */
+/* Returns at least `bytes` bytes, aligned to 64. A buffer that grows loses its contents. NULL: no memory. */
 void *plugin_buffer_reserve(plugin_buffer *buffer, size_t bytes);
 void plugin_buffer_free(plugin_buffer *buffer);
 
 /* ---------------------------------------------------------------------------------------------------- groups ---- */
 
-/* Rows of one stream whose tokens follow each other in one sequence: each row sees one cell more than the row before.
- */
+/* Rows of one stream whose tokens follow each other in one sequence: a row sees one cell more than the row before. */
 typedef struct plugin_group {
     int32_t stream, row, n_row; /* rows row .. row + n_row - 1 of the stream's mask */
     int32_t n_kv;               /* cells that the last row sees */
@@ -59,13 +58,13 @@ typedef struct plugin_group {
 } plugin_group;
 
 typedef struct plugin_groups {
-    int32_t n_group, n_group_max;
+    int32_t n_group;
     plugin_group *group;
     int32_t *cell; /* of each group, in order of position: row i sees the first n_kv - n_row + 1 + i */
-    int64_t n_cell, n_cell_max;
+    int64_t n_cell, n_group_max, n_cell_max;
 } plugin_groups;
 
-/* NULL, or why the mask is not causal attention of whole sequences. */
+/* Finds the groups of all streams. Returns NULL, or why the mask is not causal attention of whole sequences. */
 const char *plugin_groups_find(plugin_groups *groups, const ggml_tensor *mask, int64_t n_q, int64_t n_stream);
 void plugin_groups_free(plugin_groups *groups);
 
@@ -120,7 +119,7 @@ void plugin_pooled_store(plugin_pooled_set *set, const ggml_tensor *k, const ggm
 /* ------------------------------------------------------------------------------------------------- attention ---- */
 
 typedef struct plugin_clock {
-    double seconds, cpu_seconds; /* the latter of the whole process: steadier where a machine is shared */
+    double seconds, cpu_seconds; /* cpu_seconds: of the whole process; other programs disturb it less */
 } plugin_clock;
 
 typedef struct plugin_report {
@@ -135,7 +134,7 @@ typedef struct plugin_engine plugin_engine;
 
 plugin_engine *plugin_engine_create(void);
 void plugin_engine_destroy(plugin_engine *engine);
-/* NULL: the node's output is written. Otherwise nothing was, and this is why. */
+/* Returns NULL: the node's output is written; or why it is not, and nothing is. */
 const char *plugin_engine_compute(plugin_engine *engine, int n_thread, const ggml_tensor *node, plugin_report *report);
 
 /* ----------------------------------------------------------------------------------------------------- stats ---- */

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { max_entries = 8 }; /* sequences kept for each layer */
+enum { max_entries = 8 }; /* sequences of which a layer keeps the pooled keys */
 
 typedef struct entry {
     uint64_t used; /* time of last use; 0: never */
@@ -109,7 +109,7 @@ static layer *find_layer(plugin_pooled_set *set, const void *cache)
     return &grown[set->n_layer++];
 }
 
-/* Keys of e, from the first on, that are still true for this group's tokens before its new ones. */
+/* Returns how many keys of e, from the first on, are still those of the group's tokens before its new ones. */
 static int32_t true_tokens(const entry *e, const ggml_tensor *k, const ggml_tensor *v, const plugin_group *g,
                            const int32_t *cell, int32_t block_size)
 {
@@ -126,7 +126,7 @@ static int32_t true_tokens(const entry *e, const ggml_tensor *k, const ggml_tens
     return kept;
 }
 
-/* Makes room for the whole cache at once: sums would be lost by growing, and memory is taken only where it is written. */
+/* Makes room for the whole cache at once: growing would lose the sums. Pages that are not written take no memory. */
 static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, const prism_options *options)
 {
     const int32_t n_kv_head = (int32_t)k->ne[2], d_head = (int32_t)k->ne[0], block_size = options->block_size;
