@@ -233,7 +233,7 @@ typedef struct prism_backend {
 
 /* ---- the CUDA backend lies in a library of its own ---- */
 
-/* Returns the backend, or NULL if `version` is not the plug-in's own PRISM_CUDA_PLUGIN_VERSION: plugin_version.cmake. */
+/* Returns the backend, or NULL if `version` is not the plug-in's PRISM_CUDA_PLUGIN_VERSION: plugin_version.cmake. */
 typedef const prism_backend *prism_cuda_plugin_entry(uint32_t version);
 #define PRISM_CUDA_PLUGIN_ENTRY "prism_cuda_plugin_backend"
 

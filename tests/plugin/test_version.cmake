@@ -27,7 +27,7 @@ function(expect_other header first second)
     endif()
 endfunction()
 
-expect_other(src/stages.h "void *bits" "void *scratch" ${PRISM_CUDA_SHARED_HEADERS})
+expect_other(src/stages.h bits scratch ${PRISM_CUDA_SHARED_HEADERS})
 expect_other(src/core/problem.h n_qblk n_kblk ${PRISM_CUDA_SHARED_HEADERS})
 expect_other(include/prism_attn/prism.h keep_sink keep_own ${PRISM_CUDA_SHARED_HEADERS})
 expect_other(lm/backend.h block_size n_ctx ${LM_CUDA_SHARED_HEADERS})
