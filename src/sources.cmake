@@ -1,3 +1,5 @@
+include(${CMAKE_CURRENT_LIST_DIR}/plugin_version.cmake)
+
 # The library's files with what each is compiled with, for whoever compiles them: prism_sources(OUT) sets OUT to their full
 # paths and their options in the caller's directory.
 function(prism_sources out)
@@ -20,5 +22,8 @@ function(prism_sources out)
         set_source_files_properties(${path} PROPERTIES COMPILE_OPTIONS "${${tier}}")
         list(APPEND paths ${path})
     endforeach()
+    prism_plugin_version(version ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/.. ${PRISM_CUDA_SHARED_HEADERS})
+    set_source_files_properties(${CMAKE_CURRENT_FUNCTION_LIST_DIR}/api/cuda.c PROPERTIES
+        COMPILE_DEFINITIONS PRISM_CUDA_PLUGIN_VERSION=${version})
     set(${out} ${paths} PARENT_SCOPE)
 endfunction()

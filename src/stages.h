@@ -235,13 +235,7 @@ typedef struct prism_cuda_functions {
 
 /* ---- the CUDA backend lies in a library of its own ---- */
 
-/* The two libraries share structs of src/: a plug-in of another layout must refuse. Counted up with every change of the
- * kernel table; the sizes catch what was forgotten. */
-#define PRISM_CUDA_PLUGIN_VERSION                                                                                      \
-    (2u << 24 ^ (uint32_t)sizeof(prism_backend) << 12 ^ (uint32_t)sizeof(struct prism_plan) << 6 ^                     \
-     (uint32_t)sizeof(struct prism_ctx) ^ (uint32_t)sizeof(prism_call) << 3 ^ (uint32_t)sizeof(prism_options) << 8)
-
-/* The backend, or NULL if version is not the plug-in's own. */
+/* Returns the backend, or NULL if `version` is not the plug-in's PRISM_CUDA_PLUGIN_VERSION: plugin_version.cmake. */
 typedef const prism_backend *prism_cuda_plugin_entry(uint32_t version);
 #define PRISM_CUDA_PLUGIN_ENTRY "prism_cuda_plugin_backend"
 
