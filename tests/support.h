@@ -16,6 +16,7 @@ typedef struct rng {
 uint64_t rng_next(rng *r);
 double rng_unit(rng *r); /* [0, 1) */
 double rng_normal(rng *r);
+void rng_skip_normals(rng *r, uint64_t n); /* as if rng_normal() was called n times */
 int rng_range(rng *r, int low, int high); /* low .. high, both included */
 
 /* Memory whose last byte lies right before a page that may not be touched. Contents: 0xA5. */

@@ -185,12 +185,13 @@ static void check_selection(void **state, test_case *c, float error, int *n_open
     runner r = runner_new(*state, &o, &c->call);
     assert_ok(runner_plan(&r, &o, &c->call));
     assert_int_equal(r.view.correct, PRISM_CORRECTION_MOMENTS);
-    for (int h = 0; h < c->seq[0].n_head; h++)
+    for (int h = 0; h < c->seq[0].n_head; h++) {
+        oracle_entries x = oracle_entries_make(&c->seq[0], h / (c->s.n_head / c->s.n_kv_head), oracle_n_kblk(&c->seq[0]) - 1);
         for (int i = 0; i < oracle_n_qblk(&c->seq[0]); i++) {
             const int own = oracle_first_qblk(&c->seq[0]) + i;
             const double cut = (double)error * (own * 64 > 6144 ? 6144.0 / (own * 64) : 1);
             double *want = malloc((size_t)(own + 1) * sizeof *want);
-            oracle_errors(&c->seq[0], h, i, want);
+            oracle_errors(&c->seq[0], &x, h, i, want);
             assert_true(runner_mask_row(&r, 0, h, i)[own]);
             for (int b = 0; b < own; b++) {
                 const bool kept = runner_mask_row(&r, 0, h, i)[b];
@@ -203,6 +204,8 @@ static void check_selection(void **state, test_case *c, float error, int *n_open
             }
             free(want);
         }
+        oracle_entries_free(&x);
+    }
     runner_free(&r);
 }
 
