@@ -1,7 +1,7 @@
 /*
  * lm/backend.h - the operations of a forward pass on one device; forward.c is written once against this table.
  *
- *   cpu.c                  float32 throughout, products by BLAS from the weights as they stand in their file
+ *   cpu.c                  float32 throughout, products from the weights as they stand in their file (linear.h)
  *   cuda/, a plug-in       products and attention in 16 bits with float32 sums, everything else in float32
  *
  * Operations are issued in order and may still run when the call returns; copy_out(), choose() and finish() wait.
@@ -19,6 +19,7 @@ typedef struct lm_backend_spec {
     int32_t block_size;    /* of the session's plans */
     int32_t n_ctx, step;   /* most tokens, and most of one prefill step */
     prism_dtype kv_type;
+    lm_product_type product;
     /* lm_backend_create() fills in what the context says: */
     int32_t n_thread;
     int32_t ordinal; /* of the GPU */

@@ -1,4 +1,4 @@
-/* The runner's operations on the CPU: float32, OpenMP over rows, BLAS for products. */
+/* The runner's operations on the CPU: float32, OpenMP over rows, products by a library (product.h). */
 #include "backend.h"
 #include "linear.h"
 #include "memory.h"
@@ -157,8 +157,10 @@ static double seconds(lm_backend *b, int32_t from, int32_t to)
 
 static bool finish(lm_backend *b, lm_error *err)
 {
-    (void)b, (void)err; /* everything is done when it returns, and nothing can go wrong */
-    return true;
+    lm_linear *l = &((cpu *)b)->linear;
+    const bool ok = !l->failed;
+    l->failed = false;
+    return ok || lm_fail(err, LM_ERROR_MEMORY, "no memory for a product of matrices");
 }
 
 /* ---------------------------------------------------------------------------------------- life cycle ---- */
@@ -175,12 +177,12 @@ static void destroy(lm_backend *b)
 static bool open_model(cpu *c, const lm_backend_spec *spec, lm_error *err)
 {
     if (!spec->model)
-        return lm_linear_create(&c->linear, spec->n_thread, spec->block_size, 1, err);
+        return lm_linear_create(&c->linear, spec->product, spec->n_thread, spec->block_size, 1, 1, err);
     const lm_config *config = c->config = &spec->model->config;
     const int32_t q_width = config->n_head * config->d_head;
     int32_t max_cols = config->d_model > config->d_ff ? config->d_model : config->d_ff;
     max_cols = max_cols > q_width ? max_cols : q_width;
-    return lm_linear_create(&c->linear, spec->n_thread, spec->block_size, max_cols, err) &&
+    return lm_linear_create(&c->linear, spec->product, spec->n_thread, spec->block_size, c->base.tile, max_cols, err) &&
            lm_rope_table_create(&c->rope, &spec->model->rope, config, TILE, err);
 }
 

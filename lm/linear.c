@@ -1,74 +1,129 @@
 #include "linear.h"
 
 #include <assert.h>
-#include <cblas.h>
 #include <omp.h>
 #include <stdlib.h>
 
-/* A tile of half a megabyte leaves half of a common L2 to BLAS's own packing. At least 16 rows, so that BLAS has
+/* A tile of half a megabyte leaves half of a common L2 to the library's own packing. At least 16 rows, so that it has
  * something to work on where rows are long. */
-enum { TILE_FLOATS = 128 * 1024, MIN_ROWS = 16 };
+enum { TILE_ELEMENTS = 128 * 1024, MIN_ROWS = 16 };
 
-bool lm_linear_create(lm_linear *linear, int32_t n_thread, int32_t group, int64_t max_cols, lm_error *err)
+bool lm_linear_create(lm_linear *linear, lm_product_type type, int32_t n_thread, int32_t group, int64_t max_n,
+                      int64_t max_cols, lm_error *err)
 {
-    *linear = (lm_linear){.n_thread = n_thread, .group = group, .tile_floats = TILE_FLOATS};
-    if (linear->tile_floats < max_cols * MIN_ROWS)
-        linear->tile_floats = (max_cols * MIN_ROWS + 15) / 16 * 16;
-    const size_t bytes = (size_t)n_thread * (size_t)linear->tile_floats * sizeof(float);
+    *linear = (lm_linear){.n_thread = n_thread, .group = group, .tile_elements = TILE_ELEMENTS};
+    if (type == LM_PRODUCT_BF16 && !lm_products_have_bf16())
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "this processor, or %s, does not multiply bfloat16",
+                       lm_products_library());
+    linear->bf16 = type == LM_PRODUCT_AUTO ? lm_products_have_bf16() : type == LM_PRODUCT_BF16;
+    if (linear->tile_elements < max_cols * MIN_ROWS)
+        linear->tile_elements = (max_cols * MIN_ROWS + 15) / 16 * 16;
+    const size_t bytes = (size_t)n_thread * (size_t)linear->tile_elements * sizeof *linear->tiles;
+    const size_t x_bytes = (size_t)(max_n * max_cols) * sizeof *linear->x16;
     linear->tiles = aligned_alloc(64, bytes);
-    if (!linear->tiles)
-        return lm_fail(err, LM_ERROR_MEMORY, "no memory for %zu bytes of weight tiles", bytes);
-#ifdef OPENBLAS_VERSION
-    openblas_set_num_threads(1);
-#endif
-    return true;
+    if (linear->bf16)
+        linear->x16 = aligned_alloc(64, (x_bytes + 63) / 64 * 64);
+    if (!linear->tiles || (linear->bf16 && !linear->x16))
+        return lm_fail(err, LM_ERROR_MEMORY, "no memory for %zu bytes of weight tiles", bytes + x_bytes);
+    return lm_products_create(n_thread, &linear->products, err);
 }
 
 void lm_linear_destroy(lm_linear *linear)
 {
+    lm_products_destroy(linear->products);
     free(linear->tiles);
+    free(linear->x16);
     *linear = (lm_linear){0};
 }
 
-/* Few tokens: widening a tile for one product costs more than the product, but the memory traffic of the weights
- * dominates both. */
-static void tile_product(const float *tile, int64_t rows, int64_t cols, const float *x, int64_t stride_x, int64_t n,
-                         float *y, int64_t stride_y, float beta)
+/* One tile of W against every row of x, group after group. */
+typedef struct tile_job {
+    const lm_matrix *w;
+    const float *x;
+    const uint16_t *x16; /* the same rounded, [n][cols]; NULL: products are of float32 */
+    int64_t stride_x, position, n, stride_y;
+    float *y;
+    bool accumulate;
+    int64_t first, rows; /* of W */
+} tile_job;
+
+static bool multiply_tile(lm_linear *linear, const tile_job *j, int32_t thread)
 {
-    if (n == 1)
-        cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)rows, (int)cols, 1.0f, tile, (int)cols, x, 1, beta, y, 1);
-    else
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)rows, (int)cols, 1.0f, x, (int)stride_x, tile,
-                    (int)cols, beta, y, (int)stride_y);
+    const int64_t cols = j->w->cols;
+    float *tile = linear->tiles + (int64_t)thread * linear->tile_elements;
+    const uint8_t *src = (const uint8_t *)j->w->data + j->first * (int64_t)lm_row_bytes(j->w->dtype, cols);
+    bool ok = true, is_float = false, is_rounded = false;
+    for (int64_t t = 0, count; t < j->n; t += count) {
+        count = linear->group - (j->position + t) % linear->group;
+        count = count < j->n - t ? count : j->n - t;
+        lm_product_args a = {.x = j->x + t * j->stride_x,
+                             .w = tile,
+                             .n = count,
+                             .rows = j->rows,
+                             .cols = cols,
+                             .stride_x = j->stride_x,
+                             .stride_y = j->stride_y,
+                             .y = j->y + t * j->stride_y + j->first,
+                             .accumulate = j->accumulate};
+        if (!j->x16 || count == 1) { /* a single row is bound by reading the weights */
+            if (!is_float)
+                lm_to_float(j->w->dtype, src, tile, j->rows * cols);
+            lm_product_f32(linear->products, &a);
+            is_float = true, is_rounded = false;
+            continue;
+        }
+        if (!is_rounded)
+            lm_to_bf16(j->w->dtype, src, (uint16_t *)tile, j->rows * cols);
+        a.x = j->x16 + t * cols;
+        a.stride_x = cols;
+        ok = lm_product_bf16(linear->products, thread, &a) && ok;
+        is_float = false, is_rounded = true;
+    }
+    return ok;
 }
 
-void lm_linear_apply(const lm_linear *linear, const lm_matrix *w, const float *bias, const float *x, int64_t stride_x,
-                     int64_t position, int64_t n, float *y, int64_t stride_y, bool accumulate)
+static int64_t rows_of_a_tile(const lm_linear *linear, const lm_matrix *w)
 {
-    const int64_t cols = w->cols, bytes = (int64_t)lm_row_bytes(w->dtype, w->cols);
-    int64_t tile_rows = TILE_FLOATS / cols;
-    tile_rows = tile_rows < MIN_ROWS ? MIN_ROWS : tile_rows / MIN_ROWS * MIN_ROWS;
     /* Small matrices are split evenly, else one thread would have all of them. */
     const int64_t share = (w->rows + linear->n_thread - 1) / linear->n_thread;
-    if (tile_rows > share)
-        tile_rows = share < MIN_ROWS ? MIN_ROWS : share;
-    const int64_t n_tile = (w->rows + tile_rows - 1) / tile_rows;
-    assert(tile_rows * cols <= linear->tile_floats);
-#pragma omp parallel for schedule(dynamic) num_threads(linear->n_thread)
-    for (int64_t i = 0; i < n_tile; i++) {
-        float *tile = linear->tiles + (int64_t)omp_get_thread_num() * linear->tile_floats;
-        const int64_t first = i * tile_rows, rows = w->rows - first < tile_rows ? w->rows - first : tile_rows;
-        lm_to_float(w->dtype, (const uint8_t *)w->data + first * bytes, tile, rows * cols);
-        for (int64_t t = 0, count; t < n; t += count) {
-            count = linear->group - (position + t) % linear->group;
-            count = count < n - t ? count : n - t;
-            tile_product(tile, rows, cols, x + t * stride_x, stride_x, count, y + t * stride_y + first, stride_y,
-                         accumulate ? 1.0f : 0.0f);
+    int64_t rows = TILE_ELEMENTS / w->cols;
+    rows = rows < MIN_ROWS ? MIN_ROWS : rows / MIN_ROWS * MIN_ROWS;
+    return rows <= share ? rows : share < MIN_ROWS ? MIN_ROWS : share;
+}
+
+void lm_linear_apply(lm_linear *linear, const lm_matrix *w, const float *bias, const float *x, int64_t stride_x,
+                     int64_t position, int64_t n, float *y, int64_t stride_y, bool accumulate)
+{
+    const int64_t tile_rows = rows_of_a_tile(linear, w), n_tile = (w->rows + tile_rows - 1) / tile_rows;
+    const bool rounds = linear->bf16 && n > 1;
+    bool ok = true;
+    assert(tile_rows * w->cols <= linear->tile_elements);
+#pragma omp parallel num_threads(linear->n_thread)
+    {
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < (rounds ? n : 0); t++)
+            lm_to_bf16(LM_F32, x + t * stride_x, linear->x16 + t * w->cols, w->cols);
+#pragma omp for schedule(dynamic) reduction(&& : ok)
+        for (int64_t i = 0; i < n_tile; i++) {
+            const int64_t first = i * tile_rows, left = w->rows - first, rows = left < tile_rows ? left : tile_rows;
+            const tile_job job = {.w = w,
+                                  .x = x,
+                                  .x16 = rounds ? linear->x16 : NULL,
+                                  .stride_x = stride_x,
+                                  .position = position,
+                                  .n = n,
+                                  .stride_y = stride_y,
+                                  .y = y,
+                                  .accumulate = accumulate,
+                                  .first = first,
+                                  .rows = rows};
+            ok = multiply_tile(linear, &job, omp_get_thread_num()) && ok;
+            for (int64_t t = 0; bias && t < n; t++)
+                for (int64_t r = 0; r < rows; r++)
+                    y[t * stride_y + first + r] += bias[first + r];
         }
-        for (int64_t t = 0; bias && t < n; t++)
-            for (int64_t r = 0; r < rows; r++)
-                y[t * stride_y + first + r] += bias[first + r];
     }
+    linear->failed |= !ok;
 }
 
 void lm_linear_rows(const lm_matrix *w, const int32_t *ids, int64_t n, float *out)

@@ -64,12 +64,20 @@ typedef void lm_on_call(void *user, int32_t layer, const prism_call *call);
 /* Logits of n consecutive positions, [n][n_vocab]. False stops the prefill (LM_ERROR_RUN). */
 typedef bool lm_on_logits(void *user, int32_t first_position, int32_t n, const float *logits);
 
+/* What projections and MLP multiply on the CPU. Sums are of float32 always. */
+typedef enum lm_product_type {
+    LM_PRODUCT_AUTO = 0, /* bfloat16 where the processor multiplies it faster, else float32 */
+    LM_PRODUCT_F32 = 1,
+    LM_PRODUCT_BF16 = 2 /* weights and activations rounded; UNSUPPORTED where the processor or the build cannot */
+} lm_product_type;
+
 typedef struct lm_session_options {
     int32_t n_ctx;       /* most tokens the session can hold, prompt and answer */
     int32_t chunk;       /* most tokens per prefill step, 0: the whole prompt. Every step but the last ends on a block
                             boundary (1000 with blocks of 128: steps of 896), so that with causal calibration the plan
                             does not depend on it; less than a block counts as a block */
     prism_dtype kv_type; /* of the KV cache; F16 by default. On a GPU F16 or BF16, and the type of all products too */
+    lm_product_type product;
     const prism_options *options; /* method and thresholds of the prefill, copied; NULL: the library's defaults. Without
                                      bands, those of lm_model_bands() */
     lm_on_plan *on_plan;          /* hooks; NULL: not wanted */

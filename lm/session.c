@@ -103,6 +103,7 @@ static bool set_options(lm_session *s, const lm_session_options *o, lm_error *er
     s->step = s->step < block ? block : s->step;
     s->step = s->step > o->n_ctx ? o->n_ctx : s->step;
     s->kv_type = o->kv_type;
+    s->product = o->product;
     s->on_plan = o->on_plan;
     s->on_call = o->on_call;
     s->calls_on_host = o->calls_on_host;
@@ -119,7 +120,8 @@ static bool create_backend(lm_session *s, lm_error *err)
                                   .block_size = s->options.block_size,
                                   .n_ctx = s->n_ctx,
                                   .step = s->step,
-                                  .kv_type = s->kv_type};
+                                  .kv_type = s->kv_type,
+                                  .product = s->product};
     return lm_backend_create(&spec, s->ctx, &s->backend, err);
 }
 

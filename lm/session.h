@@ -34,6 +34,7 @@ struct lm_session {
     bool calls_on_host, plan_on_host;
 
     prism_dtype kv_type;
+    lm_product_type product;
     uint8_t *k_cache, *v_cache; /* [n_layer][n_ctx][n_kv_head][d_head] */
     size_t layer_bytes;         /* of one layer of one of them */
     prism_pooled *pooled;       /* [n_layer], the host's; their sums are the backend's */

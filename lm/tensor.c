@@ -57,7 +57,7 @@ static void narrow_f16(const float *src, uint8_t *dst, int64_t n)
     }
 }
 
-static void narrow_bf16(const float *src, uint8_t *dst, int64_t n)
+static inline __attribute__((always_inline)) void narrow_bf16(const float *restrict src, uint8_t *restrict dst, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         const uint32_t u = lm_bits_of_float(src[i]);
@@ -139,6 +139,29 @@ void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n)
     assert(row->narrow && n % row->block == 0);
     const int64_t done = has_avx2() && dtype == LM_F16 ? narrow_f16c(src, dst, n) : 0;
     row->narrow(src + done, (uint8_t *)dst + done * row->bytes, n - done);
+}
+
+#ifdef LM_X86
+__attribute__((target("avx2"))) static void narrow_bf16_avx2(const float *src, uint8_t *dst, int64_t n)
+{
+    narrow_bf16(src, dst, n);
+}
+#else
+#define narrow_bf16_avx2 narrow_bf16
+#endif
+
+void lm_to_bf16(lm_dtype dtype, const void *src, uint16_t *dst, int64_t n)
+{
+    enum { piece = 1024 }; /* a whole number of blocks of every type; stays in L1 */
+    float wide[piece];
+    const uint8_t *from = src;
+    const bool avx2 = has_avx2();
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = n - i < piece ? n - i : piece;
+        lm_to_float(dtype, from, wide, count);
+        (avx2 ? narrow_bf16_avx2 : narrow_bf16)(wide, (uint8_t *)(dst + i), count);
+        from += lm_row_bytes(dtype, count);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------- types ---- */
