@@ -84,10 +84,10 @@ class Engine:
 
     def __init__(self, device: int, ordinal: int, n_thread: int, stream: int, captured: bool) -> None:
         self.context = Context(device, ordinal, n_thread)
-        self.on_gpu = device == CUDA
+        self.on_gpu, self.captured = device == CUDA, captured
         if self.on_gpu:
             check(lib.prism_cuda_set_stream(self.context.handle, stream), self.context.handle)
-        self.stats = _abi.Stats(struct_size=ctypes.sizeof(_abi.Stats))
+        self.stats = _abi.sized(_abi.Stats)
         self._prepared: OrderedDict[tuple, Prepared] = OrderedDict()
         self._plans: list[PlanHandle] = []
         self._max_plan = 1 << 30 if captured else MAX_PLAN
