@@ -27,7 +27,7 @@ DTYPES = {torch.float32: F32, torch.float16: F16, torch.bfloat16: BF16}
 
 _SHARED = "str config, str layout, str kv_layout"
 _WHERE = "SymInt q_start, Tensor? lengths, Tensor? page_table, SymInt max_q, SymInt max_kv"
-N_WHERE = 8  # of the fields of Where, those that the operators take
+N_WHERE = 8  # the operators take the first 8 fields of Where
 _library = torch.library.Library("prism_attn", "DEF")
 _library.define(
     f"attention(Tensor q, Tensor k, Tensor v, Tensor(a!) out, Tensor(b!)? lse, {_SHARED}, float scale, {_WHERE}, "
@@ -57,7 +57,7 @@ def array_of(x: torch.Tensor) -> Array:
 
 
 def pool_key(x: torch.Tensor) -> PoolKey:
-    """Whose engine serves this tensor."""
+    """Key of the engines that serve this tensor."""
     if not x.is_cuda:
         return (CPU, 0, torch.get_num_threads(), 0, False)
     stream = torch.cuda.current_stream(x.device).cuda_stream
@@ -152,7 +152,7 @@ def _attention(q, k, v, out, lse, config, *where_and_layer) -> None:
 def _on_gpu(
     engine: Engine, prepared: Prepared, options: Config, workspace: Workspace, layer: int, n_query: int
 ) -> None:
-    """Starts the work; its numbers are read when somebody asks for them. Captured calls are not counted."""
+    """Starts the work. stats() reads its numbers later. Captured calls are not counted."""
     timed = gpu_timing and not engine.captured
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if timed else []
     for event in events[:1]:

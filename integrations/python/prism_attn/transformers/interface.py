@@ -58,25 +58,15 @@ def set_default_settings(settings: Settings) -> None:
     default_settings = settings
 
 
-class _LayerState:
-    """What was found out about one attention layer: configurations by (settings, prompt-length regime)."""
-
-    def __init__(self) -> None:
-        self.configs: dict[tuple[Settings, int], tuple[str, str]] = {}
-
-
 @torch.compiler.assume_constant_result
 def layer_config(module: nn.Module, n_token: int) -> tuple[str, str]:
     """(configuration, ""), or ("", why this layer cannot be sparse)."""
     settings = getattr(module, "_prism_settings", None) or default_settings
-    state = module.__dict__.get("_prism_state")
-    if state is None:
-        state = module.__dict__["_prism_state"] = _LayerState()
-    regime = length_regime(module, n_token)
-    found = state.configs.get((settings, regime))
-    if found is None:
-        found = state.configs[settings, regime] = _find_config(module, settings, n_token)
-    return found
+    configs = module.__dict__.setdefault("_prism_configs", {})  # by settings and prompt-length regime
+    key = settings, length_regime(module, n_token)
+    if key not in configs:
+        configs[key] = _find_config(module, settings, n_token)
+    return configs[key]
 
 
 def _find_config(module: nn.Module, settings: Settings, n_token: int) -> tuple[str, str]:
