@@ -292,6 +292,7 @@ static void test_options_of_others(void **state)
     }
     assert_true(prism_method_uses(PRISM_METHOD_PRISM, "top_p") && prism_method_uses(PRISM_METHOD_MEANPOOL, "top_p"));
     assert_int_equal(prism_method_uses(PRISM_METHOD_MOMENTS, "top_p"), 0);
+    assert_true(prism_method_uses(PRISM_METHOD_PRISM, "bands") && !prism_method_uses(PRISM_METHOD_MEANPOOL, "bands"));
     assert_int_equal(prism_method_uses(PRISM_METHOD_PRISM, "magic"), 0);
     assert_int_equal(prism_method_uses(PRISM_METHOD_PRISM, NULL), 0);
     assert_int_equal(prism_method_uses((prism_method)prism_method_count(), "block_size"), 0);

@@ -338,7 +338,8 @@ PRISM_API const char *prism_method_text(prism_method method);
 PRISM_API prism_status prism_method_find(const char *name, prism_method *out);
 /* Methods are 0 .. count - 1. */
 PRISM_API int32_t prism_method_count(void);
-/* Returns 1 if the option called name can change this method's plan or result, else 0. */
+/* Returns 1 if the option called name can change this method's plan or result, else 0; of "bands", whether the method
+ * requires them. */
 PRISM_API int32_t prism_method_uses(prism_method method, const char *name);
 
 /* --------------------------------------------------------------------------------------------- the call ---- */

@@ -114,6 +114,8 @@ prism_status prism_option_at(int32_t i, prism_option_info *info)
 int32_t prism_method_uses(prism_method method, const char *name)
 {
     const prism_method_impl *m = prism_method_get(method);
+    if (m && name && !strcmp(name, "bands"))
+        return m->needs_bands;
     const prism_option_row *row = m && name ? find(name) : NULL;
     if (!row)
         return 0;

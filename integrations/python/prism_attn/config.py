@@ -31,7 +31,7 @@ def method_text(method: str) -> str:
 
 def has_bands(method: str) -> bool:
     """Whether a method scores in two bands of dimensions, and so needs a rotation."""
-    return bool(lib.prism_method_uses(methods().index(method), b"top_p_high"))
+    return bool(lib.prism_method_uses(methods().index(method), b"bands"))
 
 
 class Option(NamedTuple):
