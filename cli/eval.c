@@ -10,7 +10,6 @@ static const char help_top[] =
     "  ppl        rolling perplexity of long texts: how well each next token is foretold\n"
     "  needle     sentences hidden in a long text and asked for: a grid of depths and lengths\n"
     "  ruler      the 13 tasks of RULER, made for any length\n"
-    "  longbench  the 21 tasks of LongBench, from its files\n"
     "  recall     attention mass that the plans keep, against the best possible plan\n\n"
     "'prism eval TASK --help' tells more. To begin with:\n"
     "  prism eval ppl -m models/prism-testbed-32m-q8_0.gguf --max-tokens 16384\n";
@@ -61,14 +60,6 @@ static const char *const help_family[EVAL_N_FAMILY] = {
                    "  --squad FILE           SQuAD 2.0 development set, for qa_squad\n"
                    "  --hotpot FILE          HotpotQA development set with distractors, for qa_hotpot\n"
                    "  --no-chat              plain text, although the model has a chat template\n",
-    [EVAL_LONGBENCH] =
-        "usage: prism eval longbench -m MODEL --folder DIR [options]\n\n"
-        "LongBench's tasks, from DIR/<task>.jsonl in LongBench's own format.\n\n"
-        "  --folder DIR           where the files are\n"
-        "  --tasks LIST           names or categories, or all\n"
-        "  --samples N            the first N of each task (all)\n"
-        "  --truncation T         of longer prompts: middle (default, as LongBench) or left (as lm-eval)\n"
-        "  --no-chat              plain text, although the model has a chat template\n",
     [EVAL_RECALL] =
         "usage: prism eval recall -m MODEL [options] [TEXT]\n\n"
         "Attention mass that each method's plan keeps, per layer and head, on q, k, v of full attention; the error of\n"
@@ -79,7 +70,7 @@ static const char *const help_family[EVAL_N_FAMILY] = {
         "  --plot FILE            draw layers by heads as FILE (.svg or .png), by python3 with matplotlib\n",
 };
 
-const char *const eval_family_names[EVAL_N_FAMILY] = {"ppl", "needle", "ruler", "longbench", "recall"};
+const char *const eval_family_names[EVAL_N_FAMILY] = {"ppl", "needle", "ruler", "recall"};
 
 enum {
     OPT_METHODS = OPT_OWN,
@@ -103,13 +94,12 @@ enum {
     OPT_SQUAD,
     OPT_HOTPOT,
     OPT_NO_CHAT,
-    OPT_TRUNCATION,
     OPT_RULER_JSON,
     OPT_ROWS
 };
 
 /* Which families take an option; those not listed are common. */
-enum { P = 1 << EVAL_PPL, N = 1 << EVAL_NEEDLE, R = 1 << EVAL_RULER, L = 1 << EVAL_LONGBENCH, C = 1 << EVAL_RECALL };
+enum { P = 1 << EVAL_PPL, N = 1 << EVAL_NEEDLE, R = 1 << EVAL_RULER, C = 1 << EVAL_RECALL };
 static const struct {
     int option, families;
 } taken_by[] = {
@@ -122,18 +112,17 @@ static const struct {
     {OPT_KEYS, N},
     {OPT_KEY_TYPE, N},
     {OPT_VALUE_TYPE, N},
-    {OPT_SAMPLES, N | R | L},
+    {OPT_SAMPLES, N | R},
     {OPT_SEED, N | R},
-    {OPT_TASKS, R | L},
-    {OPT_FOLDER, R | L},
+    {OPT_TASKS, R},
+    {OPT_FOLDER, R},
     {OPT_SQUAD, R},
     {OPT_HOTPOT, R},
-    {OPT_NO_CHAT, N | R | L},
-    {OPT_TRUNCATION, L},
+    {OPT_NO_CHAT, N | R},
     {OPT_RULER_JSON, C},
     {OPT_ROWS, C},
-    {OPT_CHUNK, P | N | R | L},
-    {OPT_PLAN_ON_CPU, P | N | R | L},
+    {OPT_CHUNK, P | N | R},
+    {OPT_PLAN_ON_CPU, P | N | R},
 };
 
 /* ----------------------------------------------------------------------------------------------- values ---- */
@@ -208,15 +197,6 @@ static bool parse_payload(const char *name, const char *text, eval_payload *out)
     return false;
 }
 
-static bool parse_truncation(const char *text, eval_truncation *out)
-{
-    *out = strcmp(text, "left") ? EVAL_TRUNCATE_MIDDLE : EVAL_TRUNCATE_LEFT;
-    if (!strcmp(text, "left") || !strcmp(text, "middle"))
-        return true;
-    cli_fail(EXIT_USAGE, "--truncation '%s': middle or left", text);
-    return false;
-}
-
 static bool add_text(const char *path, eval_args *a)
 {
     if (a->n_text == EVAL_MAX_TEXT || (a->n_text && a->family != EVAL_PPL)) {
@@ -241,7 +221,6 @@ static int parse_family_option(eval_args *a, int o)
     case OPT_SEED: return usage(cli_parse_int("--seed", optarg, 0, INT32_MAX, &a->seed));
     case OPT_MAX_TOKENS: return usage(cli_parse_int("--max-tokens", optarg, 1, INT32_MAX, &a->max_tokens));
     case OPT_ROWS: return usage(cli_parse_int("--rows", optarg, 0, INT32_MAX, &a->n_row));
-    case OPT_TRUNCATION: return usage(parse_truncation(optarg, &a->truncation));
     case OPT_TASKS: a->tasks = optarg; return EXIT_DONE;
     case OPT_FOLDER: a->folder = optarg; return EXIT_DONE;
     case OPT_SQUAD: a->squad = optarg; return EXIT_DONE;
@@ -285,7 +264,7 @@ static int parse_option(eval_args *a, int o, const char *name)
 
 static void set_defaults(eval_args *a)
 {
-    static const int32_t lengths[EVAL_N_FAMILY] = {8192, 8192, 8192, 32768, 8192};
+    static const int32_t lengths[EVAL_N_FAMILY] = {8192, 8192, 8192, 8192};
     static const double depths[] = {0, 0.25, 0.5, 0.75, 1};
     const eval_family family = a->family;
     *a = (eval_args){.family = family,
@@ -315,8 +294,6 @@ static int check_args(eval_args *a, int argc, char **argv)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
     if (a->ruler_json && a->n_text)
         return cli_fail(EXIT_USAGE, "give the prompt by one of --text and --ruler-json");
-    if (a->family == EVAL_LONGBENCH && !a->folder)
-        return cli_fail(EXIT_USAGE, "where are LongBench's files? Give their folder with --folder");
     if (a->family == EVAL_RECALL && a->n_ctx > 1)
         return cli_fail(EXIT_USAGE, "recall takes one length");
     return EXIT_DONE;
@@ -406,7 +383,6 @@ static int parse_args(eval_args *args, int argc, char **argv, bool *helped)
                                             {"squad", 1, NULL, OPT_SQUAD},
                                             {"hotpot", 1, NULL, OPT_HOTPOT},
                                             {"no-chat", 0, NULL, OPT_NO_CHAT},
-                                            {"truncation", 1, NULL, OPT_TRUNCATION},
                                             {"ruler-json", 1, NULL, OPT_RULER_JSON},
                                             {"rows", 1, NULL, OPT_ROWS},
                                             {"threads", 1, NULL, OPT_THREADS},
@@ -448,7 +424,7 @@ int cli_eval(int argc, char **argv)
         if (!strcmp(argv[1], eval_family_names[i]))
             args.family = (eval_family)i;
     if (args.family == EVAL_N_FAMILY)
-        return cli_fail(EXIT_USAGE, "eval '%s': ppl, needle, ruler, longbench or recall is wanted", argv[1]);
+        return cli_fail(EXIT_USAGE, "eval '%s': ppl, needle, ruler or recall is wanted", argv[1]);
     set_defaults(&args);
     bool helped = false;
     const int code = parse_args(&args, argc - 1, argv + 1, &helped);

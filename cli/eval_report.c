@@ -208,14 +208,11 @@ static void print_tasks(const eval_bench *b, int32_t n_ctx)
     const char *tasks[MOST_TASKS];
     char text[64];
     const int32_t n_task = list_tasks(b, n_ctx, tasks);
-    const bool longbench = b->args->family == EVAL_LONGBENCH;
     printf("\n%s, %d tokens: scores in percent\n", eval_family_names[b->args->family], n_ctx);
     name_cell(b, "method");
     for (int32_t t = 0; t < n_task; t++)
         head_cell(short_name(tasks[t], text, sizeof text));
     head_cell("average");
-    if (longbench)
-        head_cell("categories");
     head_cell("density");
     head_cell("TFLOP");
     head_cell("seconds");
@@ -227,8 +224,6 @@ static void print_tasks(const eval_bench *b, int32_t n_ctx)
         for (int32_t t = 0; t < n_task; t++)
             number_cell(short_name(tasks[t], text, sizeof text), "%.1f", 100 * r.scores[t]);
         number_cell("", "%.1f", 100 * r.average);
-        if (longbench)
-            number_cell("categories", "%.1f", 100 * eval_longbench_category_average(tasks, r.scores, n_task));
         number_cell("", "%.3f", r.all.density);
         number_cell("", "%.3f", r.all.work_flop * 1e-12);
         number_cell("", "%.1f", r.all.seconds);
@@ -330,8 +325,6 @@ static void tasks_json(const eval_bench *b, int32_t n_ctx, const char *label, cJ
     for (int32_t t = 0; t < n_task; t++)
         add_number(tasks, names[t], r.scores[t]);
     add_number(o, "average", r.average);
-    if (b->args->family == EVAL_LONGBENCH)
-        add_number(o, "category_average", eval_longbench_category_average(names, r.scores, n_task));
     add_number(o, "samples", r.all.n);
     add_number(o, "density", r.all.density);
     add_number(o, "work_flop", r.all.work_flop);

@@ -119,8 +119,8 @@ static bool run_sample(runner *r, const eval_task *task, int32_t i, lm_error *er
     if (ok && sample.n_answer >= n_ctx)
         ok = lm_fail(err, LM_ERROR_USAGE, "%s: answers of %d tokens do not fit in a context of %d", task->name,
                      sample.n_answer, n_ctx);
-    ok = ok && eval_chat_encode(sample.no_template ? NULL : r->options->chat, r->model, sample.prompt,
-                                sample.answer_prefix, n_ctx - sample.n_answer, &tokens, &counts[1], err);
+    ok = ok && eval_chat_encode(r->options->chat, r->model, sample.prompt, sample.answer_prefix,
+                                n_ctx - sample.n_answer, &tokens, &counts[1], err);
     counts[0] = (int32_t)tokens.n;
     ok = ok &&
          lm_session_prefill(r->session, tokens.ids, (int64_t)tokens.n, r->watch ? r->watch->tokens : NULL,
