@@ -5,8 +5,8 @@
 
 Everything but --prism-... goes to lm-eval as it is. The tasks prism_needle (RULER's needles in a text of your own) and
 prism_perplexity need no network: --prism-text names the text, --prism-tokens the length, --prism-samples how many.
-Nor do lm-eval's LongBench tasks (longbench, longbench_hotpotqa, ...) with --prism-longbench DIR: a folder of LongBench's
-own files, one TASK.jsonl each.
+lm-eval's LongBench tasks (longbench, longbench_hotpotqa, ...) need none with --prism-longbench DIR, where DIR has
+LongBench's own files, one TASK.jsonl each.
 """
 
 from __future__ import annotations
