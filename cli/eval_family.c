@@ -2,6 +2,7 @@
 #include "eval.h"
 #include "prompt.h"
 
+#include "eval/corpus.h"
 #include "eval/identity.h"
 
 #include <inttypes.h>

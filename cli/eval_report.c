@@ -14,7 +14,7 @@
 static void draw(eval_bar *bar, double share, const char *before, const char *after)
 {
     char text[128];
-    const double done = (double)bar->done + share, seconds = cli_now() - bar->start;
+    const double done = (double)bar->done + share, seconds = eval_seconds() - bar->start;
     const double left =
         done > (double)bar->first ? seconds / (done - (double)bar->first) * ((double)bar->total - done) : 0;
     fprintf(stderr, "%s%s %lld/%lld  %-44.44s", before, cli_bar(done / (double)bar->total, 24, text, sizeof text),
@@ -23,7 +23,7 @@ static void draw(eval_bar *bar, double share, const char *before, const char *af
         fprintf(stderr, "  %.0f s left", left);
     fprintf(stderr, "%s", after);
     fflush(stderr);
-    bar->last = cli_now();
+    bar->last = eval_seconds();
 }
 
 /* A line for each sample where there are few, for each tenth of them otherwise; on a terminal one line, redrawn. */
@@ -31,7 +31,7 @@ static void on_item(void *user, const char *method, const char *task, int64_t do
 {
     eval_bar *bar = user;
     if (bar->start == 0 || total != bar->total || done < bar->done) {
-        bar->start = cli_now();
+        bar->start = eval_seconds();
         bar->first = done;
         bar->tenth = -1;
     }
@@ -49,7 +49,7 @@ static void on_item(void *user, const char *method, const char *task, int64_t do
 static void on_tokens(void *user, int64_t done, int64_t total)
 {
     eval_bar *bar = user;
-    if (isatty(STDERR_FILENO) && cli_now() - bar->last > 0.2)
+    if (isatty(STDERR_FILENO) && eval_seconds() - bar->last > 0.2)
         draw(bar, (double)done / (double)total, "\r", "\033[K");
 }
 

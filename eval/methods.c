@@ -85,9 +85,10 @@ bool eval_methods_parse(const char *text, const prism_options *base, eval_method
     prism_options defaults;
     prism_options_init(&defaults);
     eval_methods methods = {0};
-    if (!text || !out)
-        return lm_fail(err, LM_ERROR_USAGE, "methods: NULL argument");
-    if (!parse_all(text, base ? base : &defaults, &methods, err)) {
+    char usual[EVAL_METHOD_LABEL];
+    snprintf(usual, sizeof usual, defaults.method == PRISM_METHOD_DENSE ? "dense" : "dense,%s",
+             prism_method_name(defaults.method));
+    if (!parse_all(text ? text : usual, base ? base : &defaults, &methods, err)) {
         eval_methods_free(&methods);
         return false;
     }

@@ -22,9 +22,9 @@ typedef struct eval_methods {
     int32_t n;
 } eval_methods;
 
-/* Every item starts from base (NULL: the library's defaults). Errors: LM_ERROR_USAGE for an unknown name, a value out
- * of range, an option that the item's method does not go by, or an item that stands twice; LM_ERROR_MEMORY. The caller
- * owns *out: eval_methods_free(). */
+/* Parses a list. text NULL: dense and the library's default method. Every item starts from base (NULL: the library's
+ * defaults). LM_ERROR_USAGE: an unknown name, a value out of range, an option that the item's method does not use, or an
+ * item that stands twice; or LM_ERROR_MEMORY. The caller owns *out: eval_methods_free(). */
 bool eval_methods_parse(const char *text, const prism_options *base, eval_methods *out, lm_error *err);
 void eval_methods_free(eval_methods *methods); /* {0} is allowed */
 
