@@ -1,4 +1,6 @@
 /* prism info */
+#include <string.h>
+
 #include "cli.h"
 
 #include <prism_attn/prism_cuda.h>
@@ -108,11 +110,17 @@ static int print_info_json(const prism_info *info)
 int cli_info(int argc, char **argv)
 {
     static const cli_option rows[] = {{"json", NULL, "one JSON object on stdout, for machines", CLI_FLAG, .offset = 0}};
-    static const cli_command command = {
+    char tiers[256] = "\ntiers of this build:";
+    for (int isa = PRISM_ISA_C; isa < PRISM_N_ISA; isa++) {
+        const char *name = prism_isa_name((prism_isa)isa);
+        snprintf(tiers + strlen(tiers), sizeof tiers - strlen(tiers), name ? " %s" : "", name);
+    }
+    const cli_command command = {
         .name = "info",
         .intro = "usage: prism info [--json]\n\n"
                  "This machine as the library sees it: kernel tiers, the one in use (PRISM_ISA=TIER in the environment\n"
                  "caps it), threads, whether a GPU can be used or why not, and how prism was built.\n\n",
+        .end = strcat(tiers, "\n"),
         .own = rows,
         .n_own = 1,
     };

@@ -152,14 +152,30 @@ static void print_row(char letter, const char *name, const char *value, const ch
     }
 }
 
+/* Prints the library's methods and options as it describes them itself. */
 static void print_method_rows(void)
 {
-    print_row(0, "method", "M", eval_methods_using(NULL).text);
-    print_row(0, "top-p", "P", "prism, meanpool: keep blocks that hold this mass, in either band (0.95); 1 is dense");
-    print_row(0, "block-size", "B", "64 or 128 (128)");
-    print_row(0, "calibration", "C", "causal (plans do not depend on chunks) or global (the paper)");
-    print_row(0, "correct", "C", "what pruned blocks contribute: none, mean, moments");
-    print_row('o', "option", "NAME=V", "any option of the library (docs/methods.md)");
+    prism_options defaults;
+    prism_option_info o = {.struct_size = sizeof o};
+    prism_options_init(&defaults);
+    printf("  %-22s %s\n", "--method M", "how blocks are chosen; * is the default:");
+    for (int32_t m = 0; m < prism_method_count(); m++)
+        printf("%25s%s %-14s%s\n", "", m == (int32_t)defaults.method ? "*" : " ", prism_method_name((prism_method)m),
+               prism_method_text((prism_method)m));
+    print_row('o', "option", "NAME=V", "an option, its default behind =, of the methods in brackets:");
+    for (int32_t i = 0; !prism_option_at(i, &o); i++) {
+        const eval_method_names users = eval_methods_using(o.name);
+        char value[64];
+        if (o.kind == PRISM_OPTION_NAME)
+            snprintf(value, sizeof value, "%s=%s", o.name, o.names[(int)o.value]);
+        else
+            snprintf(value, sizeof value, "%s=%g", o.name, (double)(float)o.value);
+        printf("%27s%-24s%s", "", value, o.text);
+        for (int32_t n = 0; n < o.n_name; n++)
+            printf("%s%s", n ? ", " : ": ", o.names[n]);
+        printf(users.all ? "\n" : " (%s)\n", users.text);
+    }
+    print_row(0, "top-p P, --block-size B, --calibration C, --correct C", NULL, "the same by names of their own");
     print_row(0, "device", "D", cli_device_help);
     print_row(0, "threads", "T", cli_threads_help);
     print_row(0, "json", NULL, "one JSON object on stdout, for machines");

@@ -146,21 +146,27 @@ static cJSON *result_to_json(const run_result *r, const cli_prompt *prompt)
     return o;
 }
 
+/* Adds an option of kind NAME by the name of its value. */
+static void add_named(cJSON *o, const char *option, int32_t value)
+{
+    prism_option_info info = {.struct_size = sizeof info};
+    for (int32_t i = 0; !prism_option_at(i, &info); i++)
+        if (!strcmp(info.name, option))
+            cJSON_AddStringToObject(o, option, info.names[value]);
+}
+
 cJSON *run_to_json(const run_args *args, const run_result *results, int n_result, int32_t n_prompt,
                    const cli_prompt *prompt)
 {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "model", args->model);
     cJSON_AddNumberToObject(o, "prompt_tokens", n_prompt);
-    static const char *const corrections[] = {"default", "none", "mean", "moments"};
     cJSON_AddNumberToObject(o, "top_p", (double)args->method.options.top_p);
     cJSON_AddNumberToObject(o, "moments_error", (double)args->method.options.moments_error);
-    cJSON_AddStringToObject(o, "correct", corrections[args->method.options.correct]);
-    cJSON_AddStringToObject(o, "precision",
-                            args->method.options.precision == PRISM_PRECISION_FP8 ? "fp8" : "default");
+    add_named(o, "correct", (int32_t)args->method.options.correct);
+    add_named(o, "precision", (int32_t)args->method.options.precision);
     cJSON_AddNumberToObject(o, "block_size", args->method.options.block_size);
-    cJSON_AddStringToObject(o, "calibration",
-                            args->method.options.calibration == PRISM_CALIBRATION_GLOBAL ? "global" : "causal");
+    add_named(o, "calibration", (int32_t)args->method.options.calibration);
     cJSON_AddNumberToObject(o, "chunk", args->chunk);
     cJSON_AddStringToObject(o, "device", args->method.device.kind == PRISM_DEVICE_CUDA ? "cuda" : "cpu");
     if (prompt->gold)

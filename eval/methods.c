@@ -6,11 +6,13 @@
 
 eval_method_names eval_methods_using(const char *option)
 {
-    eval_method_names names = {""};
+    eval_method_names names = {.all = true};
     size_t used = 0;
     for (int32_t i = 0; i < prism_method_count(); i++) {
-        if (option && !prism_method_uses((prism_method)i, option))
+        if (option && !prism_method_uses((prism_method)i, option)) {
+            names.all = false;
             continue;
+        }
         const char *name = prism_method_name((prism_method)i);
         if (used + strlen(name) + 3 <= sizeof names.text)
             used += (size_t)sprintf(names.text + used, "%s%s", used ? ", " : "", name);

@@ -28,9 +28,10 @@ typedef struct eval_methods {
 bool eval_methods_parse(const char *text, const prism_options *base, eval_methods *out, lm_error *err);
 void eval_methods_free(eval_methods *methods); /* {0} is allowed */
 
-/* "prism, meanpool": the methods that go by an option, "" if it does not exist; NULL: all methods. */
+/* Returns the methods that use an option, "prism, meanpool"; "" if it does not exist. option NULL: all methods. */
 typedef struct eval_method_names {
     char text[256];
+    bool all;
 } eval_method_names;
 eval_method_names eval_methods_using(const char *option);
 
