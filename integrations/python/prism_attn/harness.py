@@ -23,6 +23,7 @@ def take_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--prism-text", help="text of the tasks prism_needle and prism_perplexity")
     parser.add_argument("--prism-tokens", type=int, default=8192, help="their length")
     parser.add_argument("--prism-samples", type=int, default=8)
+    parser.add_argument("--prism-longbench", help="folder of LongBench's files, one TASK.jsonl each")
     return parser.parse_known_args(argv)
 
 
