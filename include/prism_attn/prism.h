@@ -393,7 +393,7 @@ typedef struct prism_call {
     int32_t q_start;                          /* position of query 0; -1: n_kv - n_q. q_start + n_q <= n_kv */
     const int32_t *n_q_of, *n_kv_of, *q_start_of;
     prism_tensor q, k, v; /* q: n_head heads; k, v: n_kv_head heads. v may be empty where only a plan is built */
-    prism_tensor o;       /* output, as q; any dtype. May not overlap the inputs */
+    prism_tensor o;       /* output, as q; any dtype. Neither o nor lse may overlap an input or each other: INVALID */
     prism_tensor lse;     /* natural log of the softmax denominator per query and head, F32, stride_dim unused;
                              data NULL: not wanted */
     prism_pooled *pooled; /* [n_seq] or NULL: pooled keys kept by the caller; what is missing is appended */
