@@ -212,6 +212,7 @@ static void test_options(void **state)
     REFUSE_OPTIONS(o.keep_own = -1, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(o.min_tokens = -2, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(o.bands = NULL, PRISM_ERROR_INVALID);
+    REFUSE_OPTIONS(b.high[1] = b.high[0], PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(b.d_head = 64, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(b.n_high = -1, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(b.n_low = DIM + 1, PRISM_ERROR_INVALID);
