@@ -75,7 +75,8 @@ typedef struct lm_backend_ops {
     int32_t (*choose)(lm_backend *b, const float *logits);
 
     /* Time as the device sees it. reserve_marks(), called once, makes room for marks 0 .. n - 1. mark() sets mark i to
-     * the moment when all that was issued so far is done. seconds() from one mark to another is known after finish(). */
+     * the moment when all that was issued so far is done. seconds(), from one mark to another, is known after
+     * finish(). */
     bool (*reserve_marks)(lm_backend *b, int32_t n, lm_error *err);
     void (*mark)(lm_backend *b, int32_t i);
     double (*seconds)(lm_backend *b, int32_t from, int32_t to);
