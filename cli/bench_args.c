@@ -1,5 +1,5 @@
 /* prism bench: help and options. */
-#include "bench.h"
+#include "bench_command.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ static const char help_all[] =
     "  --lengths N,N,...      tokens, 8192 or 8K (noise: 4K,8K,16K; a prompt: all of it). A prompt must be that "      \
     "long:\n"                                                                                                          \
     "                         shorter lengths are its beginning, nothing is ever repeated to make it longer\n"         \
-    "  --methods M,M,...      prism info lists them; options by colon: dense,prism,prism:top_p=0.9 (dense,prism)\n"    \
+    "  --methods M,M,...      methods (below); options by colon: dense,prism,prism:top_p=0.9\n"                        \
     "                         --top-p, --block-size, --calibration and -o hold where an item says nothing else\n"      \
     "  --reps R               repetitions at most, after one run to warm up (5); the median counts. Methods take "     \
     "turns\n"                                                                                                          \
@@ -61,9 +61,7 @@ static const char help_attention[] =
     "selection\n"
     "and attention over those of full attention; GFLOP/s of attention on what is listed; workspace that selection "
     "wants\n"
-    "beyond attention's; resident memory that selection adds, workspace and plan. On a GPU cuDNN's full attention "
-    "takes\n"
-    "turns with them as a peer, where it is installed.\n\n" SOURCE_HELP LENGTH_HELP PLOT_HELP
+    "beyond attention's; resident memory that selection adds, workspace and plan.\n\n" SOURCE_HELP LENGTH_HELP PLOT_HELP
     "  -h, --help             this text\n\n"
     "example: prism bench attention -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --layer 3 \\\n"
     "             --lengths 4K,8K,16K --methods dense,prism,minference,flexprefill,xattention --plot bench.png\n";
@@ -75,8 +73,8 @@ static const char help_stages[] =
     "the\n"
     "same threads: multiply-adds in registers with the instructions of the kernel tier in use, for bf16 tensors its "
     "dot\n"
-    "products of bf16 where it has them, and reads of memory. PRISM_ISA=c, avx2, avx512, avx512bf16, amx, neon or\n"
-    "neonbf16 in the environment caps the tier.\n\n" SOURCE_HELP LENGTH_HELP "  -h, --help             this text\n\n"
+    "products of bf16 where it has them, and reads of memory.\n\n" SOURCE_HELP LENGTH_HELP
+    "  -h, --help             this text\n\n"
     "example: prism bench stages --lengths 8K --dtype f32 --heads 8 --kv-heads 2 --methods dense,prism\n";
 
 static const char help_prefill[] =
@@ -89,8 +87,32 @@ static const char help_prefill[] =
     "  -h, --help             this text\n\n"
     "example: prism bench prefill -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --lengths 8K,16K\n";
 
-static const char *const commands[] = {"attention", "stages", "prefill"};
+const char *const bench_names[BENCH_N_WHAT] = {"attention", "stages", "prefill"};
+const char *const bench_dtype_names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16", [PRISM_BF16] = "bf16"};
+
+char *bench_usual_methods(char *text, size_t n)
+{
+    prism_options options;
+    prism_options_init(&options);
+    snprintf(text, n, "dense,%s", prism_method_name(options.method));
+    return text;
+}
+
 static const char *const helps[] = {help_attention, help_stages, help_prefill};
+
+/* What the library knows by name: never listed by hand. */
+static void print_help(bench_what what)
+{
+    char usual[64];
+    fputs(helps[what], stdout);
+    printf("\n--methods (%s):", bench_usual_methods(usual, sizeof usual));
+    for (int32_t m = 0; m < prism_method_count(); m++)
+        printf(" %s", prism_method_name((prism_method)m));
+    printf("\nPRISM_ISA in the environment caps the tier of kernels:");
+    for (int isa = PRISM_ISA_C; isa < PRISM_N_ISA; isa++)
+        printf(" %s", prism_isa_name((prism_isa)isa));
+    putchar('\n');
+}
 
 enum {
     OPT_METHODS = OPT_OWN,
@@ -149,9 +171,8 @@ static int parse_lengths(const char *text, bench_args *out)
 
 static int parse_dtype(const char *text, prism_dtype *out)
 {
-    static const char *const names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16", [PRISM_BF16] = "bf16"};
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(text, names[i])) {
+    for (int i = PRISM_F32; i <= PRISM_BF16; i++)
+        if (!strcmp(text, bench_dtype_names[i])) {
             *out = (prism_dtype)i;
             return EXIT_DONE;
         }
@@ -196,7 +217,7 @@ static int parse_option(bench_args *a, int o, char *const *argv)
 
 static int check(const bench_args *a, int argc, char *const *argv)
 {
-    const char *const command = commands[a->what];
+    const char *const command = bench_names[a->what];
     if (optind < argc)
         return cli_fail(EXIT_USAGE, "unexpected argument '%s': 'prism bench %s --help' tells more", argv[optind],
                         command);
@@ -251,8 +272,8 @@ static bool is_help(const char *text)
 
 static int find_command(const char *name, bench_what *what)
 {
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(name, commands[i])) {
+    for (int i = 0; i < BENCH_N_WHAT; i++)
+        if (!strcmp(name, bench_names[i])) {
             *what = (bench_what)i;
             return EXIT_DONE;
         }
@@ -275,7 +296,7 @@ int bench_parse(int argc, char **argv, bench_args *out, bool *help)
     for (int o; !code && (o = getopt_long(argc, argv, ":m:f:o:h", options, NULL)) != -1;) {
         if (o == 'h') {
             *help = true;
-            fputs(helps[out->what], stdout);
+            print_help(out->what);
             return EXIT_DONE;
         }
         code = parse_option(out, o, argv);

@@ -1,5 +1,5 @@
 /* prism bench: what is measured on. */
-#include "bench.h"
+#include "bench_command.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -92,7 +92,9 @@ static int load_methods(bench_state *s)
 {
     const bench_args *a = s->args;
     lm_error err;
-    if (!eval_methods_parse(a->methods ? a->methods : "dense,prism", &a->base.options, &s->parsed, &err))
+    char usual[64];
+    if (!eval_methods_parse(a->methods ? a->methods : bench_usual_methods(usual, sizeof usual), &a->base.options,
+                            &s->parsed, &err))
         return cli_fail_lm(&err);
     s->methods = calloc((size_t)s->parsed.n, sizeof *s->methods);
     if (!s->methods)
@@ -108,6 +110,7 @@ static int load_methods(bench_state *s)
 int bench_load(bench_state *s)
 {
     const cli_method_args *base = &s->args->base;
+    s->density = s->args->density >= 0 ? s->args->density : s->args->model ? 0 : 0.1;
     int code = load_methods(s);
     if (!code)
         code = cli_create_context(&base->device, base->n_thread, &s->ctx);

@@ -1,9 +1,10 @@
-/* bench/device.h - where a context computes: its memory and its clock, for bench/'s own files. */
+/* bench/bench_device.h - where a context computes: its memory and its clock, for bench/'s own files. */
 #ifndef BENCH_DEVICE_H
 #define BENCH_DEVICE_H
 
 #include <prism_attn/prism_cuda.h>
 
+#include "bench.h"
 #include "lm/backend.h"
 
 /* dtype: of the tensors that are measured on. */
