@@ -112,19 +112,20 @@ static void finish(setting *s)
 
 /* ------------------------------------------------------------------------------------------ measurement ---- */
 
-static bool read_view(const prism_plan *plan, prism_plan_view *view)
+static bool read_view(prism_ctx *ctx, prism_plan *plan, prism_plan_view *view)
 {
     *view = (prism_plan_view){.struct_size = sizeof *view};
-    return !prism_plan_read(plan, view);
+    return !prism_plan_fetch(ctx, plan) && !prism_plan_read(plan, view);
 }
 
-/* Of the last selection. A GPU is asked by a call of its own: there the clock would stand between the stages. */
+/* Seconds that pooling took in the last selection. A GPU is asked by a call of its own, for a clock would stand between
+ * the stages. */
 static prism_status pool_seconds(const setting *s, const runner *r, double *out)
 {
     prism_plan_view view;
     prism_stats stats = {.struct_size = sizeof stats};
     if (s->device->on_host) {
-        const bool ok = read_view(r->plan, &view);
+        const bool ok = read_view(s->ctx, r->plan, &view);
         *out = view.pool_seconds;
         return ok ? PRISM_OK : PRISM_ERROR_INVALID;
     }
@@ -190,7 +191,7 @@ static bool summarize(const setting *s, int32_t i, bench_attention_result *out, 
     const runner *r = &s->runners[i];
     const bench_time *time = s->times[i].part;
     prism_plan_view own, attended;
-    if (!read_view(r->plan, &own) || !read_view(r->attended, &attended))
+    if (!read_view(s->ctx, r->plan, &own) || !read_view(s->ctx, r->attended, &attended))
         return lm_fail(err, LM_ERROR_RUN, "%s: its plan cannot be read", r->method->label);
     const int32_t block_size = r->options.block_size;
     *out = (bench_attention_result){

@@ -41,7 +41,7 @@ Run = Callable[[], torch.Tensor]
 
 @dataclass
 class Case:
-    """One prompt. q [1, n, n_head, d], k and v [1, n, n_kv_head, d]; mask: bool [1, n_head, blocks, blocks], the plan,
+    """One prompt. q [1, n, n_head, d], k and v [1, n, n_kv_head, d]; mask: the plan, bool [1, n_head, blocks, blocks],
     or None for full attention."""
 
     q: torch.Tensor
@@ -99,7 +99,7 @@ def block_lists(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
     def pack(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         count = part.sum(-1, dtype=torch.int32)
-        index = part.to(torch.uint8).argsort(-1, descending=True, stable=True).to(torch.int32)
+        index = part.to(torch.uint8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
         return count, index.masked_fill_(torch.arange(n, device=mask.device) >= count[..., None], 0)
 
     return *pack(mask & own), *pack(mask & ~own)
@@ -189,9 +189,7 @@ def flex_peer() -> Peer:
     def sparse(c: Case) -> Run:
         q, k, v = (x.transpose(1, 2) for x in (c.q, c.k, c.v))
         n = q.shape[2]
-        blocks = BlockMask.from_kv_blocks(
-            *block_lists(c.mask), BLOCK_SIZE=BLOCK, mask_mod=causal, seq_lengths=(n, n)
-        )
+        blocks = BlockMask.from_kv_blocks(*block_lists(c.mask), BLOCK_SIZE=BLOCK, mask_mod=causal, seq_lengths=(n, n))
         return lambda: compiled(q, k, v, block_mask=blocks, enable_gqa=True).transpose(1, 2)
 
     def full(c: Case) -> Run:
