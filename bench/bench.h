@@ -74,18 +74,18 @@ typedef struct bench_shape {
     prism_dtype dtype;
 } bench_shape;
 
-/* Uniform noise of variance 1, equal for equal seeds whatever the threads; rotary frequencies of base 1e6.
- * The caller owns *out: bench_tensors_free(), also after a failure. */
+/* Makes uniform noise of variance 1, with rotary frequencies of base 1e6. Equal seeds give equal noise for any number
+ * of threads. The caller owns *out: bench_tensors_free(), also after a failure. */
 bool bench_tensors_random(const bench_shape *shape, uint64_t seed, int32_t n_thread, bench_tensors *out, lm_error *err);
 
-/* What `layer` of the model makes of these tokens under full attention, rounded to dtype (on a GPU, f16 or bf16, the
- * type that the model then runs in). A causal model's first n rows
- * are what it makes of the first n tokens alone, so shorter prompts are prefixes. */
+/* Captures Q, K and V of one layer while the model reads the tokens under full attention, and rounds them to dtype. On
+ * a GPU dtype is f16 or bf16, and the model runs in it. The first n rows of a causal model depend on the first n tokens
+ * alone, so a shorter prompt is a prefix of a longer one. The caller owns *out, also after a failure. */
 bool bench_tensors_capture(const lm_model *model, prism_ctx *ctx, const int32_t *tokens, int32_t n_token, int32_t layer,
                            prism_dtype dtype, lm_progress *progress, void *user, bench_tensors *out, lm_error *err);
 void bench_tensors_free(bench_tensors *t); /* {0} is allowed */
 
-/* The first n_token tokens. */
+/* Returns the call of the first n_token tokens. */
 prism_call bench_tensors_call(const bench_tensors *t, int32_t n_token);
 
 /* -------------------------------------------------------------------------------------------- attention ---- */
@@ -102,17 +102,16 @@ typedef struct bench_attention_result {
     double speedup;   /* of the median call over the first dense method's; 0 where there is none */
     int64_t n_listed; /* blocks and single keys of the attended plan */
     size_t workspace_bytes, attend_workspace_bytes; /* of the whole call; of attention alone */
-    int64_t
-        select_peak_bytes; /* resident memory that selection added: workspace and plan; -1: not measured, as on a GPU */
+    int64_t select_peak_bytes; /* resident memory that selection added, workspace and plan; -1 on a GPU */
 } bench_attention_result;
 
-/* results: [n_method] */
+/* Runs one attention call by each method and fills results[n_method]. */
 bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_spec *spec, bench_attention_result *results,
                      lm_error *err);
 
-/* Fills a plan with random rows, equal for equal seeds: the first and the own block of every row, and as many others
- * as bring each head's total to density * causal blocks, within a block where two blocks a row do not already exceed
- * it. */
+/* Fills a plan with random rows, equal for equal seeds. Every row lists its first and its own block. Random
+ * other blocks bring the total of each head to density * causal blocks, within one block, unless two blocks a row
+ * exceed that. */
 bool bench_impose_density(prism_ctx *ctx, const prism_call *call, int32_t block_size, double density, uint64_t seed,
                           prism_plan *plan, lm_error *err);
 
@@ -146,8 +145,8 @@ typedef struct bench_stage {
     double share; /* least time that the peaks allow / seconds */
 } bench_stage;
 
-/* Of one result of bench_attention(), by the options it was measured with. A correction is in attend. A stage that the
- * method lacks has no operations. */
+/* Sets the stages of one result of bench_attention() against the peaks. options: of that result's method. A correction
+ * counts in attend. A stage that the method lacks has no operations. */
 void bench_stages(const bench_tensors *t, const bench_attention_result *r, const prism_options *options,
                   const bench_peaks *peaks, bench_stage stages[BENCH_N_STAGE]);
 
@@ -163,19 +162,20 @@ typedef struct bench_prefill_result {
     int64_t peak_bytes;                /* of the process during the run; on a GPU what the session took there */
 } bench_prefill_result;
 
+/* Runs the prompt through the model by each method and fills results[n_method]. */
 bool bench_prefill(const lm_model *model, prism_ctx *ctx, const bench_spec *spec, bench_prefill_result *results,
                    lm_error *err);
 
 /* ----------------------------------------------------------------------------------------------- shared ---- */
 
-/* Operations of attention over what a plan lists, as the library counts them: 4 d for each query and each key of a
- * listed block, whole blocks. view NULL: over every causal block. One sequence; q_start as in the call. */
+/* Counts the operations of attention over a plan as the library does: 4 d for each query and each key of a listed
+ * block, whole blocks. view NULL: every causal block is listed. The call has one sequence. */
 double bench_attend_flop(const prism_call *call, int32_t block_size, const prism_plan_view *view);
 
-/* Sorts the samples. */
+/* Returns median and range; sorts the samples. */
 bench_time bench_summarize(double *samples, int32_t n, bool warm);
 
-/* Resident memory now, and at its highest since the last reset; -1 where the system does not tell. */
+/* Return resident memory now, and its peak since the last reset; -1 if the system does not tell. */
 int64_t bench_resident_bytes(void);
 int64_t bench_peak_bytes(void);
 bool bench_reset_peak(void); /* false: the peak is since the start */

@@ -216,7 +216,8 @@ static uint64_t read_all(const uint64_t *x, int64_t n)
     return all;
 }
 
-/* One thread's best rate: a measurement walks through a part of a large buffer, or several times through a small one. */
+/* Returns one thread's best rate. A measurement walks through a part of a large buffer, or several times through a
+ * small one. */
 static double best_bytes_s(const char *from, char *to, size_t buffer_bytes, double seconds)
 {
     const size_t piece = buffer_bytes < moved_bytes ? buffer_bytes : moved_bytes;

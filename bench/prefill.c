@@ -11,6 +11,7 @@ typedef struct counter {
     int32_t block_size;
     prism_call call; /* of the layer at work; its tensors are not looked at */
     double work_flop, dense_flop;
+    bool failed;
 } counter;
 
 typedef struct setting {
@@ -32,8 +33,10 @@ static void count_plan(void *user, int32_t layer, int32_t q_start, const prism_p
     counter *c = user;
     prism_plan_view view = {.struct_size = sizeof view};
     c->call.q_start = q_start;
-    if (prism_plan_read(plan, &view))
+    if (prism_plan_read(plan, &view)) {
+        c->failed = true;
         return;
+    }
     c->work_flop += view.select_flop + bench_attend_flop(&c->call, c->block_size, &view);
     c->dense_flop += bench_attend_flop(&c->call, c->block_size, NULL);
 }
@@ -80,7 +83,7 @@ static bool run_once(void *user, int32_t i, double seconds[BENCH_N_PART], lm_err
         r->dense_flop = count.dense_flop;
     }
     lm_session_destroy(session);
-    return ok;
+    return ok && (!count.failed || lm_fail(err, LM_ERROR_RUN, "a plan of the model cannot be read"));
 }
 
 static void summarize(const setting *s, const bench_times *times)
