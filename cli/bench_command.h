@@ -48,8 +48,6 @@ typedef struct bench_state {
 
 /* bench_args.c: getopt; EXIT_DONE and *out, or an exit code; *help: the text was printed, nothing is to be done. */
 int bench_parse(int argc, char **argv, bench_args *out, bool *help);
-/* Writes the methods measured where none are named: "dense,prism". Returns text. */
-char *bench_usual_methods(char *text, size_t n);
 
 /* bench_source.c: model, tokens and tensors as the arguments say. EXIT_DONE, or the exit code after a message. */
 int bench_load(bench_state *s);

@@ -88,12 +88,21 @@ static int load_tensors(bench_state *s)
     return ok ? EXIT_DONE : cli_fail_lm(&err);
 }
 
+/* Writes the methods measured where none are named: "dense,prism". Returns text. */
+static const char *usual_methods(char *text, size_t n)
+{
+    prism_options options;
+    prism_options_init(&options);
+    snprintf(text, n, "dense,%s", prism_method_name(options.method));
+    return text;
+}
+
 static int load_methods(bench_state *s)
 {
     const bench_args *a = s->args;
     lm_error err;
     char usual[64];
-    if (!eval_methods_parse(a->methods ? a->methods : bench_usual_methods(usual, sizeof usual), &a->base.options,
+    if (!eval_methods_parse(a->methods ? a->methods : usual_methods(usual, sizeof usual), &a->base.options,
                             &s->parsed, &err))
         return cli_fail_lm(&err);
     s->methods = calloc((size_t)s->parsed.n, sizeof *s->methods);
