@@ -5,8 +5,6 @@
 
 #include <prism_attn/prism_cuda.h>
 
-#include "bench/bench.h"
-
 #if defined(__clang__)
 #define COMPILER __VERSION__ /* names itself */
 #else
@@ -19,7 +17,6 @@ typedef struct gpu {
     bool usable, runs_models;
     char runner[128]; /* "cuBLAS 13.1.0" */
     lm_error runner_error;
-    char peer[32]; /* version of cuDNN, "9.19.0"; "": prism bench goes without */
 } gpu;
 
 static gpu look_for_gpu(void)
@@ -27,8 +24,6 @@ static gpu look_for_gpu(void)
     gpu g = {.info = {.struct_size = sizeof g.info}};
     g.usable = prism_cuda_describe(0, &g.info) == PRISM_OK;
     g.runs_models = g.usable && lm_cuda_probe(g.runner, sizeof g.runner, &g.runner_error);
-    if (g.usable)
-        bench_peer_version(g.peer, sizeof g.peer, NULL);
     return g;
 }
 
@@ -46,7 +41,6 @@ static void print_gpu(const gpu *g)
            i->runtime_version / 1000, i->runtime_version % 1000 / 10);
     printf("  models on it  %s%s\n",
            g->runs_models ? "yes, with " : "no: ", g->runs_models ? g->runner : g->runner_error.text);
-    printf("  bench's peer  %s%s\n", g->peer[0] ? "cuDNN " : "none: cuDNN is not installed", g->peer);
 }
 
 static cJSON *gpu_to_json(const gpu *g)
@@ -67,7 +61,6 @@ static cJSON *gpu_to_json(const gpu *g)
     cJSON_AddNumberToObject(o, "runtime_version", i->runtime_version);
     cJSON_AddBoolToObject(o, "runs_models", g->runs_models);
     cJSON_AddStringToObject(o, "runner", g->runs_models ? g->runner : g->runner_error.text);
-    cJSON_AddItemToObject(o, "cudnn", g->peer[0] ? cJSON_CreateString(g->peer) : cJSON_CreateNull());
     return o;
 }
 

@@ -1,6 +1,6 @@
 /* prism bench: what its files share. The measurements are in bench/. */
-#ifndef CLI_BENCH_H
-#define CLI_BENCH_H
+#ifndef CLI_BENCH_COMMAND_H
+#define CLI_BENCH_COMMAND_H
 
 #include "cli.h"
 
@@ -9,13 +9,15 @@
 
 enum { bench_max_length = 32 };
 
-typedef enum bench_what { BENCH_ATTENTION, BENCH_STAGES, BENCH_PREFILL } bench_what;
+typedef enum bench_what { BENCH_ATTENTION, BENCH_STAGES, BENCH_PREFILL, BENCH_N_WHAT } bench_what;
+extern const char *const bench_names[BENCH_N_WHAT];
+extern const char *const bench_dtype_names[]; /* by prism_dtype */
 
 typedef struct bench_args {
     bench_what what;
     cli_method_args base; /* what every item of methods starts from; threads, json */
     const char *model, *file, *ruler, *key;
-    const char *methods; /* NULL: "dense,prism" */
+    const char *methods; /* NULL: dense and the library's default method */
     const char *csv, *plot, *tools;
     int32_t length[bench_max_length];
     int32_t n_length;                  /* 0: not given */
@@ -38,6 +40,7 @@ typedef struct bench_state {
     bench_method *methods; /* [parsed.n] */
     int32_t length[bench_max_length], n_length;
     int32_t layer;
+    double density;       /* imposed; 0: every method's own */
     cJSON *report, *rows; /* rows is the report's "results" */
     int32_t shown_tokens; /* what the progress line last told */
     const char *shown;
@@ -52,9 +55,7 @@ void bench_unload(bench_state *s);
 
 /* bench_report.c: one length's results as a table on stdout (unless --json) and as rows of the report. */
 cJSON *bench_report_create(const bench_state *s);
-/* peer: NULL where none was wanted. It has no row among the methods' but one of its own below them, and its own list
- * "peers" in the report. */
-void bench_report_attention(bench_state *s, const bench_attention_result *results, const bench_peer_result *peer);
+void bench_report_attention(bench_state *s, const bench_attention_result *results);
 void bench_report_stages(bench_state *s, const bench_attention_result *results, const bench_peaks *peaks);
 void bench_report_prefill(bench_state *s, const bench_prefill_result *results);
 void bench_report_peaks(bench_state *s, const bench_peaks *peaks);

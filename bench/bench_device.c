@@ -1,9 +1,7 @@
 /* Memory and time of the device that a context computes on, for measurements without a model. */
 #include <stdlib.h>
-#include <string.h>
 
-#include "bench.h"
-#include "device.h"
+#include "bench_device.h"
 
 bool bench_device_open(prism_ctx *ctx, prism_dtype dtype, lm_backend **out, lm_error *err)
 {

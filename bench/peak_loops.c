@@ -1,13 +1,14 @@
 /*
- * What the machine can do: loops that only multiply and add, in registers, and loops that only move memory. One loop
+ * What the processor can do: loops that only multiply and add, in registers, and loops that only move memory. One loop
  * for each tier of the library's kernels, so that a tier is judged by what its own instructions can give.
  */
+#include "peak_loops.h"
+
 #include <omp.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "bench.h"
-#include "device.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -21,11 +22,10 @@ enum { n_chain = 12 }; /* independent accumulators: latency 4, two units, and so
 typedef float peak_loop(int64_t n);
 
 typedef struct peak_tier {
-    const char *name, *what;
+    prism_isa isa;
+    bench_peak_kind kind;
     peak_loop *run;
     double flop_per_round;
-    prism_isa isa; /* the kernel tier that it is the peak of, and of the tiers above that have no loop of their own */
-    bool dot;      /* of dot products of bfloat16: of that tier only */
 } peak_tier;
 
 /* x = x * 0.5 + 0.5 stays bounded. Variables, not an array: the compiler must have no reason to keep them in memory;
@@ -144,35 +144,21 @@ __attribute__((target("arch=armv8.2-a+bf16"))) static float peak_neon_bf16(int64
 }
 #endif
 
-static const peak_tier all_tiers[] = {
-    {"c", "f32 multiply-add", peak_c, 2.0 * n_chain * 4, PRISM_ISA_C, false},
+static const peak_tier tiers[] = {
+    {PRISM_ISA_C, BENCH_PEAK_FMA, peak_c, 2.0 * n_chain * 4},
 #if defined(__x86_64__)
-    {"avx2", "f32 multiply-add", peak_avx2, 2.0 * n_chain * 8, PRISM_ISA_AVX2, false},
-    {"avx512", "f32 multiply-add", peak_avx512, 2.0 * n_chain * 16, PRISM_ISA_AVX512, false},
-    {"avx512bf16", "bf16 dot product", peak_avx512_bf16, 4.0 * n_chain * 16, PRISM_ISA_AVX512BF16, true},
-    {"amx", "bf16 dot product", peak_amx, n_tile * 2.0 * 16 * 16 * 32, PRISM_ISA_AMX, true},
+    {PRISM_ISA_AVX2, BENCH_PEAK_FMA, peak_avx2, 2.0 * n_chain * 8},
+    {PRISM_ISA_AVX512, BENCH_PEAK_FMA, peak_avx512, 2.0 * n_chain * 16},
+    {PRISM_ISA_AVX512BF16, BENCH_PEAK_DOT, peak_avx512_bf16, 4.0 * n_chain * 16},
+    {PRISM_ISA_AMX, BENCH_PEAK_DOT, peak_amx, n_tile * 2.0 * 16 * 16 * 32},
 #elif defined(__aarch64__)
-    {"neonbf16", "bf16 dot product", peak_neon_bf16, 4.0 * n_chain * 4, PRISM_ISA_NEONBF16, true},
+    {PRISM_ISA_NEONBF16, BENCH_PEAK_DOT, peak_neon_bf16, 4.0 * n_chain * 4},
 #endif
 };
-enum { n_all = sizeof all_tiers / sizeof all_tiers[0] };
-
-/* The library knows what the machine runs. */
-static bool runs(prism_isa isa)
-{
-    prism_config config;
-    prism_config_init(&config);
-    config.n_thread = 1;
-    config.isa = isa;
-    prism_ctx *ctx;
-    const bool ok = !prism_create(&config, &ctx);
-    prism_destroy(ctx);
-    return ok;
-}
 
 /* ------------------------------------------------------------------------------------------- multiplies ---- */
 
-/* A result that nobody wants, so that the loop before it is run. */
+/* Uses the result, so that the compiler does not drop the loop before. */
 static void keep(float x)
 {
     __asm__ volatile("" : : "m"(x));
@@ -183,30 +169,35 @@ static void keep(float x)
 static double best_flops(const peak_tier *tier, double seconds, int32_t n_thread)
 {
     double sum = 0;
-    const double end = bench_now() + seconds;
+    const double end = omp_get_wtime() + seconds;
 #pragma omp parallel num_threads(n_thread) reduction(+ : sum)
     {
         int64_t n = 1 << 12;
         double best = 0;
         do {
-            const double start = bench_now();
+            const double start = omp_get_wtime();
             keep(tier->run(n));
-            const double took = bench_now() - start, rate = (double)n * tier->flop_per_round / took;
+            const double took = omp_get_wtime() - start, rate = (double)n * tier->flop_per_round / took;
             if (took > 2e-4 && rate > best) /* shorter ones would tell the clock's grain */
                 best = rate;
             n *= took < 5e-4 ? 2 : 1;
-        } while (bench_now() < end);
+        } while (omp_get_wtime() < end);
         sum += best;
     }
     return sum;
 }
 
+double bench_peak_flops(prism_isa isa, bench_peak_kind kind, double seconds, int32_t n_thread)
+{
+    for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++)
+        if (tiers[i].isa == isa && tiers[i].kind == kind)
+            return best_flops(&tiers[i], seconds, n_thread);
+    return 0;
+}
+
 /* ---------------------------------------------------------------------------------------------- memory ---- */
 
-enum {
-    piece_bytes = 8 << 20,  /* one measurement of one thread */
-    memory_bytes = 64 << 20 /* of each thread: a piece has left every usual cache before its turn comes again */
-};
+enum { moved_bytes = 8 << 20 }; /* in one measurement of one thread */
 
 static uint64_t read_all(const uint64_t *x, int64_t n)
 {
@@ -225,70 +216,45 @@ static uint64_t read_all(const uint64_t *x, int64_t n)
     return all;
 }
 
-/* One thread's best rate over pieces of from, read or copied to `to`; each byte that moves counts. */
-static double best_bytes_s(const char *from, char *to, double seconds)
+/* Returns one thread's best rate. A measurement walks through a part of a large buffer, or several times through a
+ * small one. */
+static double best_bytes_s(const char *from, char *to, size_t buffer_bytes, double seconds)
 {
+    const size_t piece = buffer_bytes < moved_bytes ? buffer_bytes : moved_bytes;
     double best = 0;
-    const double end = bench_now() + seconds;
-    for (int64_t at = 0; bench_now() < end; at = (at + piece_bytes) % memory_bytes) {
-        const double start = bench_now();
-        if (to)
-            memcpy(to + at, from + at, piece_bytes);
-        else
-            keep((float)read_all((const uint64_t *)(from + at), piece_bytes / 8));
-        const double rate = (to ? 2.0 : 1.0) * piece_bytes / (bench_now() - start);
+    const double end = omp_get_wtime() + seconds;
+    for (size_t at = 0; omp_get_wtime() < end; at = (at + piece) % buffer_bytes) {
+        const double start = omp_get_wtime();
+        for (size_t moved = 0; moved < moved_bytes; moved += piece) {
+            if (to)
+                memcpy(to + at, from + at, piece);
+            else
+                keep((float)read_all((const uint64_t *)(from + at), (int64_t)piece / 8));
+            __asm__ volatile("" : : "r"(to) : "memory"); /* each round is run */
+        }
+        const double rate = (to ? 2.0 : 1.0) * moved_bytes / (omp_get_wtime() - start);
         best = rate > best ? rate : best;
     }
     return best;
 }
 
-static bool measure_memory(double seconds, int32_t n_thread, bench_peaks *out, lm_error *err)
+double bench_peak_traffic(size_t buffer_bytes, bench_peak_move move, double seconds, int32_t n_thread)
 {
-    double read = 0, copy = 0;
+    double sum = 0;
     int32_t n_failed = 0;
-#pragma omp parallel num_threads(n_thread) reduction(+ : read, copy, n_failed)
+#pragma omp parallel num_threads(n_thread) reduction(+ : sum, n_failed)
     {
-        char *from = aligned_alloc(64, memory_bytes), *to = aligned_alloc(64, memory_bytes);
+        char *from = aligned_alloc(64, buffer_bytes), *to = aligned_alloc(64, buffer_bytes);
         n_failed += !from || !to;
         if (from && to) { /* touched here: the pages are this thread's */
-            memset(from, 1, memory_bytes);
-            memset(to, 2, memory_bytes);
+            memset(from, 1, buffer_bytes);
+            memset(to, 2, buffer_bytes);
         }
 #pragma omp barrier
         if (from && to)
-            read += best_bytes_s(from, NULL, seconds / 2);
-#pragma omp barrier
-        if (from && to)
-            copy += best_bytes_s(from, to, seconds / 2);
+            sum += best_bytes_s(from, move == BENCH_PEAK_COPY ? to : NULL, buffer_bytes, seconds);
         free(from);
         free(to);
     }
-    out->read_bytes_s = read;
-    out->copy_bytes_s = copy;
-    return !n_failed ||
-           lm_fail(err, LM_ERROR_MEMORY, "no memory for two buffers of %d MiB for each thread", memory_bytes >> 20);
-}
-
-bool bench_measure_peaks(prism_ctx *ctx, prism_dtype dtype, double seconds, bench_peaks *out, lm_error *err)
-{
-    prism_info info = {.struct_size = sizeof info};
-    *out = (bench_peaks){0};
-    if (prism_get_info(ctx, &info))
-        return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
-    if (info.device != PRISM_DEVICE_CPU)
-        return bench_device_peaks(ctx, dtype, out, err);
-    for (int32_t i = 0; i < n_all; i++) {
-        const peak_tier *tier = &all_tiers[i];
-        if (!runs(tier->isa))
-            continue;
-        const double flops = best_flops(tier, seconds / (n_all + 1), info.n_thread);
-        out->tiers[out->n_tier].name = tier->name;
-        out->tiers[out->n_tier].what = tier->what;
-        out->tiers[out->n_tier++].flops = flops;
-        if (!tier->dot && tier->isa <= info.isa) /* the last one: the nearest to the tier in use */
-            out->fma_flops = flops;
-        else if (tier->dot && tier->isa == info.isa)
-            out->dot_flops = flops;
-    }
-    return measure_memory(seconds / (n_all + 1), info.n_thread, out, err);
+    return n_failed ? 0 : sum;
 }
