@@ -154,3 +154,12 @@ void make_bands(prism_bands *bands, int d)
     for (int j = 0; bands->n_high == 0 && j < d; j++)
         bands->low[j] = (int16_t)j;
 }
+
+prism_options pooled_options(int32_t block_size, bool moments)
+{
+    prism_options o;
+    prism_options_init(&o);
+    o.block_size = block_size;
+    o.method = moments ? PRISM_METHOD_MOMENTS : PRISM_METHOD_PRISM;
+    return o;
+}

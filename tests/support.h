@@ -49,4 +49,7 @@ double seconds_now(void);
 /* Both bands of a plain half-split head of any d: half of the dimensions high, three quarters low, as 64/96 of 128. */
 void make_bands(prism_bands *bands, int d);
 
+/* Options for prism_pooled_init(): a state of sums, with moments or without. */
+prism_options pooled_options(int32_t block_size, bool moments);
+
 #endif

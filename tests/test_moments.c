@@ -38,10 +38,11 @@ static prism_pooled new_state(guarded *memory, int n_kv_head, int d, int n)
 {
     size_t bytes;
     prism_pooled x;
-    assert_ok(prism_pooled_moments_bytes(n_kv_head, d, 64, n, &bytes));
+    const prism_options options = pooled_options(64, true);
+    assert_ok(prism_pooled_bytes(&options, n_kv_head, d, n, &bytes));
     *memory = guarded_new(bytes, 64);
     memset(memory->data, 0, bytes); /* what alignment leaves between the arrays is compared, too */
-    assert_ok(prism_pooled_moments_init(&x, n_kv_head, d, 64, n, memory->data, bytes));
+    assert_ok(prism_pooled_init(&x, &options, n_kv_head, d, n, memory->data, bytes));
     return x;
 }
 
@@ -487,11 +488,12 @@ static void test_refusals(void **state)
     runner r = runner_new(ctx, &o, &c->call);
     guarded memory = guarded_new(1 << 20, 64);
     prism_pooled pooled;
-    assert_ok(prism_pooled_init(&pooled, KV, D, 64, N, memory.data, memory.bytes));
+    const prism_options sums = pooled_options(64, false), moments = pooled_options(64, true);
+    assert_ok(prism_pooled_init(&pooled, &sums, KV, D, N, memory.data, memory.bytes));
     prism_call call = c->call;
     call.pooled = &pooled; /* means only */
     assert_int_equal(runner_plan(&r, &o, &call), PRISM_ERROR_INVALID);
-    assert_ok(prism_pooled_moments_init(&pooled, KV, D, 64, N, memory.data, memory.bytes));
+    assert_ok(prism_pooled_init(&pooled, &moments, KV, D, N, memory.data, memory.bytes));
     call.v.data = NULL; /* values are pooled with the keys */
     assert_int_equal(runner_plan(&r, &o, &call), PRISM_ERROR_INVALID);
     assert_int_equal(prism_pool_append(ctx, &call), PRISM_ERROR_INVALID);
@@ -502,9 +504,9 @@ static void test_refusals(void **state)
         (prism_tensor){.data = memory.data, .dtype = (prism_dtype)9, .stride_token = INT64_MAX}; /* nor looks at them */
     assert_ok(runner_plan(&r, &o, &call));
 
-    assert_ok(prism_pooled_moments_bytes(KV, D, 64, N, &bytes));
-    assert_int_equal(prism_pooled_moments_init(&pooled, KV, D, 64, N, memory.data, bytes - 1), PRISM_ERROR_CAPACITY);
-    assert_int_equal(prism_pooled_moments_init(&pooled, KV, D, 64, N, (char *)memory.data + 4, bytes),
+    assert_ok(prism_pooled_bytes(&moments, KV, D, N, &bytes));
+    assert_int_equal(prism_pooled_init(&pooled, &moments, KV, D, N, memory.data, bytes - 1), PRISM_ERROR_CAPACITY);
+    assert_int_equal(prism_pooled_init(&pooled, &moments, KV, D, N, (char *)memory.data + 4, bytes),
                      PRISM_ERROR_INVALID);
     guarded_free(&memory);
     runner_free(&r);
