@@ -120,8 +120,8 @@ void launch_lists(launch *l, uint8_t *const *mask, bool by_key, const int64_t **
                   const int32_t **work)
 {
     const test_case *c = l->c;
-    const prism_cu_shape shape = launch_shape(c);
-    const int n_row = c->s.n_seq * c->s.n_head * shape.n_qblk;
+    const prism_cu_shape dims = launch_shape(c);
+    const int n_row = c->s.n_seq * c->s.n_head * dims.n_qblk;
     int64_t *ptr = launch_memory(l, ((size_t)n_row + 1) * sizeof *ptr, 0), n = 0;
     int32_t *list = NULL;
     for (int pass = 0; pass < 2; pass++) { /* count, then list; one more entry says where lists end */
@@ -129,7 +129,7 @@ void launch_lists(launch *l, uint8_t *const *mask, bool by_key, const int64_t **
             list = launch_memory(l, ((size_t)n + 1) * sizeof *list, 0xff);
         n = 0;
         for (int row = 0; row < n_row; row++) {
-            const int s = row / shape.n_qblk / c->s.n_head, h = row / shape.n_qblk % c->s.n_head, i = row % shape.n_qblk;
+            const int s = row / dims.n_qblk / c->s.n_head, h = row / dims.n_qblk % c->s.n_head, i = row % dims.n_qblk;
             const oracle_seq *q = &c->seq[s];
             const int width = by_key ? oracle_n_kv(q) : oracle_n_kblk(q);
             const uint8_t *bits = mask[s] + ((int64_t)h * oracle_n_qblk(q) + i) * width;
