@@ -309,7 +309,7 @@ static stage_times time_stages(prism_isa isa, test_case *c)
 
 static void print_stage(const char *name, prism_isa isa, double t, double c_time, double work, bool flop, double peak)
 {
-    printf("%-18s %-10s %10.3f %6.1f %s %7.2fx %7.1f%%\n", name, ck_isa_name(isa), t * 1e3, work / t / 1e9,
+    printf("%-18s %-10s %10.3f %6.1f %s %7.2fx %7.1f%%\n", name, prism_isa_name(isa), t * 1e3, work / t / 1e9,
            flop ? "GFLOP" : "GB/s ", c_time / t, 100 * work / t / peak);
 }
 
@@ -359,7 +359,7 @@ void ck_bench(bool on_shared_machine)
         const double fma = bench_peak_flops(ck_tiers[tier], BENCH_PEAK_FMA, peak_seconds, 1);
         flops[tier] = fma > 0 ? fma : flops[tier - 1];
         flops_bf16[tier] = bench_peak_flops(ck_tiers[tier], BENCH_PEAK_DOT, peak_seconds, 1);
-        printf("peak of one core, %-10s %7.1f GFLOP/s", ck_isa_name(ck_tiers[tier]), flops[tier] / 1e9);
+        printf("peak of one core, %-10s %7.1f GFLOP/s", prism_isa_name(ck_tiers[tier]), flops[tier] / 1e9);
         if (flops_bf16[tier] > 0)
             printf(", bfloat16 dot products %7.1f", flops_bf16[tier] / 1e9);
         putchar('\n');
