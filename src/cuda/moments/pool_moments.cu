@@ -426,5 +426,5 @@ template <int D, class T> static cudaError_t pool_moments_launch(const prism_cu_
 
 extern "C" cudaError_t prism_moments_pool_cuda(const prism_cu_moments *a, cudaStream_t stream)
 {
-    PRISM_MOMENTS_SWITCH(a, pool_moments_launch, stream);
+    PRISM_MOMENTS_SWITCH(a, PRISM_CU_POOL_MOMENTS, pool_moments_launch, stream);
 }
