@@ -3,7 +3,7 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 MODEL := models/prism-testbed-32m-q8_0.gguf
 
-.PHONY: all cuda demo test test-release test-sanitize test-fuzz test-aarch64 test-cuda-build test-python test-gpu install clean help
+.PHONY: all cuda demo test test-release test-sanitize test-tsan test-fuzz test-aarch64 test-cuda-build test-python test-gpu install clean help
 
 all: ## build build/prism and the library
 	@tools/install-deps.sh build
@@ -32,7 +32,7 @@ test-llamacpp: ggml ## the plug-in inside llama.cpp: operations, divergence, cac
 
 test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator, the Python package
 	@tools/install-deps.sh test
-	@$(MAKE) --no-print-directory test-release test-sanitize test-fuzz test-aarch64 test-cuda-build test-python
+	@$(MAKE) --no-print-directory test-release test-sanitize test-tsan test-fuzz test-aarch64 test-cuda-build test-python
 
 test-release:
 	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
@@ -43,6 +43,13 @@ test-sanitize:
 	@cmake -S . -B build-sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPRISM_SANITIZE=address,undefined -DPRISM_TESTS=ON >/dev/null
 	@cmake --build build-sanitize -j $(JOBS)
 	@cd build-sanitize && ctest -j $(JOBS) --output-on-failure
+
+# clang, because ThreadSanitizer knows the barriers of LLVM's OpenMP (through the tool archer) and not those of GNU's.
+test-tsan: ## run the tests that use threads under ThreadSanitizer
+	@cmake -S . -B build-tsan -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPRISM_SANITIZE=thread \
+	    -DPRISM_LM=OFF -DPRISM_GGML=OFF -DPRISM_TESTS=ON >/dev/null
+	@cmake --build build-tsan -j $(JOBS) --target threads_tests
+	@cd build-tsan && ctest -L threads --output-on-failure
 
 test-fuzz:
 	@cmake -S . -B build-fuzz -DCMAKE_C_COMPILER=clang -DPRISM_LM=OFF -DPRISM_GGML=OFF -DPRISM_TESTS=OFF -DPRISM_FUZZ=ON >/dev/null

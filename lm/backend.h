@@ -101,11 +101,14 @@ bool lm_backend_cpu(const lm_backend_spec *spec, lm_backend **out, lm_error *err
 /* RUN: no plug-in, no cuBLAS or no GPU, with the reason; UNSUPPORTED: a cache of float32. */
 bool lm_backend_cuda(const lm_backend_spec *spec, lm_backend **out, lm_error *err);
 
-/* What the plug-in exports. The names hold the version of this file: a plug-in of another build is refused rather than
- * misunderstood. */
-#define LM_CUDA_CREATE "lm_cuda_create_1"
-#define LM_CUDA_PROBE "lm_cuda_probe_1"
-typedef bool lm_cuda_create_function(const lm_backend_spec *spec, lm_backend **out, lm_error *err);
-typedef bool lm_cuda_probe_function(char *text, size_t n, lm_error *err);
+/* What the plug-in exports. */
+typedef struct lm_cuda_plugin {
+    bool (*create)(const lm_backend_spec *spec, lm_backend **out, lm_error *err);
+    bool (*probe)(char *text, size_t n, lm_error *err);
+} lm_cuda_plugin;
+
+/* Returns NULL if `version` is not the plug-in's own LM_CUDA_PLUGIN_VERSION: src/plugin_version.cmake. */
+typedef const lm_cuda_plugin *lm_cuda_plugin_entry(uint32_t version);
+#define LM_CUDA_PLUGIN_ENTRY "lm_cuda_plugin_of"
 
 #endif

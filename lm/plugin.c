@@ -40,24 +40,25 @@ static void *open_plugin(char *why, size_t n)
     return plugin;
 }
 
-static void *find(const char *symbol, lm_error *err)
+static const lm_cuda_plugin *load(lm_error *err)
 {
     char why[400] = "";
-    void *plugin = open_plugin(why, sizeof why); /* stays: closing would take its CUDA context with it */
-    if (!plugin)
+    void *library = open_plugin(why, sizeof why); /* stays: closing would take its CUDA context with it */
+    if (!library)
         return lm_error_set(err, LM_ERROR_RUN, "the runner's part for GPUs cannot be loaded: %s", why), NULL;
-    void *found = dlsym(plugin, symbol);
-    if (!found)
-        lm_error_set(err, LM_ERROR_RUN, "%s is of another build: it has no %s", name, symbol);
-    return found;
+    lm_cuda_plugin_entry *entry;
+    void *const found = dlsym(library, LM_CUDA_PLUGIN_ENTRY);
+    memcpy(&entry, &found, sizeof entry); /* ISO C has no cast from objects to functions */
+    const lm_cuda_plugin *plugin = entry ? entry(LM_CUDA_PLUGIN_VERSION) : NULL;
+    if (!plugin)
+        lm_error_set(err, LM_ERROR_RUN, "%s is of another version of this program", name);
+    return plugin;
 }
 
 bool lm_backend_cuda(const lm_backend_spec *spec, lm_backend **out, lm_error *err)
 {
-    lm_cuda_create_function *create;
-    void *const found = find(LM_CUDA_CREATE, err);
-    memcpy(&create, &found, sizeof create); /* ISO C has no cast from objects to functions */
-    return found && create(spec, out, err);
+    const lm_cuda_plugin *plugin = load(err);
+    return plugin && plugin->create(spec, out, err);
 }
 
 bool lm_backend_create(const lm_backend_spec *spec, prism_ctx *ctx, lm_backend **out, lm_error *err)
@@ -78,8 +79,6 @@ bool lm_backend_create(const lm_backend_spec *spec, prism_ctx *ctx, lm_backend *
 
 bool lm_cuda_probe(char *text, size_t n, lm_error *err)
 {
-    lm_cuda_probe_function *probe;
-    void *const found = find(LM_CUDA_PROBE, err);
-    memcpy(&probe, &found, sizeof probe);
-    return found && probe(text, n, err);
+    const lm_cuda_plugin *plugin = load(err);
+    return plugin && plugin->probe(text, n, err);
 }

@@ -1,29 +1,22 @@
 /*
- * The stages of one backend. A method is written once against this table; cpu/backend.c and cuda/host/backend.c fill it in.
+ * The stages of one backend. A method is written once against this table; cpu/backend.c and cuda/host/backend.c fill it
+ * in.
  *
- *   pool      Q, K -> means and sums of blocks                  [one read of Q and K]
- *   select    means -> bitmaps, calibration included            [O(blocks^2), nothing quadratic but the bits]
- *   fill      bitmaps -> plan                                   [O(blocks listed)]
- *   attend    Q, K, V, plan -> O
+ *   pool      Q, K -> means and sums of blocks, moments          [one read of Q and K]
+ *   select    means -> bitmaps, calibration included             [O(blocks^2), nothing quadratic but the bits]
+ *   fill      bitmaps -> plan                                    [O(blocks listed)]
+ *   attend    Q, K, V, plan -> O; with what moments say of pruned blocks, where it corrects
  *
- * and what the rivals need beside pooling:
+ * Other ways to choose blocks:
  *
- *   probe                     last queries, K -> mass of every column and diagonal              [O(n)]
- *   pick_lines, list_lines    masses -> the best columns and diagonals -> rows of a plan        [O(rows * lines)]
- *   select_lines              masses, means -> bitmaps of whole columns and diagonals of blocks
- *   select_strided            Q, K -> bitmaps from antidiagonal sums                            [O(n^2 / stride)]
+ *   select_moments            Q, K, moments -> bitmaps from query tokens (docs/moments.md)      [O(n^2 / block)]
  *   select_tokens             Q, means -> bitmaps from query tokens                             [O(n^2 / block)]
+ *   select_strided            Q, K -> bitmaps from antidiagonal sums                            [O(n^2 / stride)]
+ *   probe                     last queries, K -> mass of every column and diagonal              [O(n)]
+ *   select_lines              masses, means -> bitmaps of whole columns and diagonals of blocks
+ *   pick_lines, list_lines    masses -> the best columns and diagonals -> rows of a plan        [O(rows * lines)]
  *
- * and past the paper (docs/moments.md):
- *
- *   select_moments            Q, K, moments -> bitmaps from query tokens                               [O(n^2 / block)]
- *   attend_corrected          attend, and what the pruned blocks contribute through their moments
- *
- * All arguments were checked at the API's door; the scratch has the size that the _bytes function gave. Means and
- * bitmaps are the backend's own formats: means_bytes() and bits_bytes() say how large.
- *
- * A backend of another device computes on its own memory and in its own time: its stages start work and return. The
- * table's second half is for such a device: contexts, plans, time, failures.
+ * All arguments were checked at the API's door; the scratch has the size that the stage's bytes() gave.
  */
 #ifndef PRISM_STAGES_H
 #define PRISM_STAGES_H
@@ -41,7 +34,7 @@ typedef struct prism_pool_job {
     void *q_mean;             /* out, [n_row][d_head]; NULL: not wanted */
     void *k_mean;             /* out, [n_seq][n_kv_head][n_kblk][d_head]; NULL: not wanted */
     void *moments;            /* out, moments_bytes(); NULL: not wanted. With pooled only of states that keep them */
-    bool reads_values;        /* false: moments are for a plan alone, and nobody looked at call->v */
+    bool reads_values;        /* false: only a plan is wanted; call->v was not checked and must not be read */
 } prism_pool_job;
 
 enum { PRISM_MAX_BAND = 2 };
@@ -145,14 +138,35 @@ typedef struct prism_moments_job {
     void *scratch;
 } prism_moments_job;
 
-/* attend, each row's softmax starting from the blocks before its own that the plan does not list. */
-typedef struct prism_correct_job {
+/* Exact attention over a plan. */
+typedef struct prism_attend_job {
     const prism_problem *problem;
-    const prism_plan *plan; /* without single keys */
-    void *moments;          /* of pool */
+    const prism_plan *plan; /* without single keys where it corrects */
+    bool corrects;          /* each row's softmax starts from the blocks before its own that the plan does not list */
     bool variances;         /* false: PRISM_CORRECTION_MEAN */
+    void *moments;          /* of pool, where it corrects */
     void *scratch;
-} prism_correct_job;
+} prism_attend_job;
+
+/* What a backend may have, for its `refuses`. ATTEND and CORRECT are parts of attend; the others choose blocks. */
+typedef enum prism_stage {
+    PRISM_STAGE_ATTEND,
+    PRISM_STAGE_CORRECT,
+    PRISM_STAGE_SELECT,
+    PRISM_STAGE_SELECT_MOMENTS,
+    PRISM_STAGE_SELECT_TOKENS,
+    PRISM_STAGE_SELECT_STRIDED,
+    PRISM_STAGE_SELECT_LINES,
+    PRISM_STAGE_LIST_LINES,
+    PRISM_N_STAGE
+} prism_stage;
+
+/* bytes: scratch that run needs for this job, of which it reads the problem and the sizes, no buffer. */
+#define PRISM_STAGE(job)                                                                                               \
+    struct {                                                                                                           \
+        size_t (*bytes)(const prism_ctx *, const job *);                                                               \
+        void (*run)(const prism_ctx *, const job *);                                                                   \
+    }
 
 typedef enum prism_mark {
     PRISM_MARK_START,
@@ -163,83 +177,65 @@ typedef enum prism_mark {
     PRISM_N_MARK
 } prism_mark;
 
-/* A device with memory of its own. */
-typedef struct prism_device_backend {
-    /* PRISM_ERROR_DEVICE or _MEMORY with a sentence in ctx->error. ctx->device is the backend's. */
-    prism_status (*open)(prism_ctx *ctx, int32_t ordinal);
-    void (*close)(prism_ctx *ctx);
-    void (*set_stream)(prism_ctx *ctx, void *stream);
-    prism_status (*describe)(int32_t ordinal, prism_cuda_info *info);
-    bool (*is_readable)(const prism_ctx *ctx, const void *data); /* memory that this device can read */
-    /* The first failure since the last call, PRISM_OK if none; its sentence is in ctx->error. */
-    prism_status (*status)(prism_ctx *ctx);
-
-    const char *(*attend_name)(const prism_ctx *ctx); /* kernel of the last attend */
-
-    /* The device's side of a plan, plan->device; the host's arrays are its mirror, filled by fetch. */
-    prism_status (*plan_create)(prism_ctx *ctx, prism_plan *plan);
-    void (*plan_destroy)(prism_plan *plan);
-    void (*plan_begin)(const prism_ctx *ctx, const prism_problem *p,
-                       prism_plan *plan);         /* before fill, or for a full one */
-    prism_status (*plan_fetch)(prism_plan *plan); /* waits */
-    void (*plan_push)(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan);
-    void (*plan_view)(const prism_plan *plan, prism_cuda_plan_view *view);
-    void (*plan_counts)(const prism_ctx *ctx, const prism_plan *plan, int64_t *counts);
-} prism_device_backend;
-
 typedef struct prism_backend {
     const char *name;
     prism_device device;
     int32_t min_tokens; /* below this many keys the full plan is at least as fast (docs/architecture.md) */
-    /* A sentence about what of this call the backend cannot compute; NULL: nothing. options NULL: only attention. */
-    const char *(*refuses)(const prism_ctx *ctx, const prism_problem *p, const prism_options *options);
+    bool own_memory;    /* computes on memory and in time of its own: stages start work and return */
+    /* A sentence about what the stage cannot compute of this call; NULL: it can. A backend refuses what it lacks. */
+    const char *(*refuses)(const prism_ctx *ctx, const prism_problem *p, prism_stage stage);
 
-    size_t (*means_bytes)(const prism_problem *p, bool keys); /* of all keys, or of all queries */
-    void (*pool)(const prism_ctx *ctx, const prism_pool_job *job);
+    /* Sizes of what stages hand to each other, in the backend's own formats. keys: of all keys, else of all queries. */
+    size_t (*means_bytes)(const prism_problem *p, bool keys);
+    size_t (*moments_bytes)(const prism_problem *p);
     size_t (*bits_bytes)(const prism_problem *p);
-    size_t (*select_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*select)(const prism_ctx *ctx, const prism_select_job *job);
+
+    void (*pool)(const prism_ctx *ctx, const prism_pool_job *job);
+    PRISM_STAGE(prism_select_job) select;
+    PRISM_STAGE(prism_moments_job) select_moments;
+    PRISM_STAGE(prism_tokens_job) select_tokens;
+    PRISM_STAGE(prism_strided_job) select_strided;
+    PRISM_STAGE(prism_probe_job) probe;
+    PRISM_STAGE(prism_flex_job) select_lines;
+    void (*pick_lines)(const prism_ctx *ctx, const prism_pick_job *job);
+    PRISM_STAGE(prism_list_job) list_lines;
     /* false: no room, *n_selected says for how many blocks. A device that cannot tell without waiting returns true, and
      * marks a plan that overflowed as full. */
     bool (*fill)(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan, int64_t *n_selected);
-    size_t (*attend_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*attend)(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
+    PRISM_STAGE(prism_attend_job) attend;
 
-    /* NULL where a backend lacks the stage: methods that need it are refused. */
-    size_t (*probe_bytes)(const prism_ctx *ctx, const prism_problem *p, int32_t n_query);
-    void (*probe)(const prism_ctx *ctx, const prism_probe_job *job);
-    void (*pick_lines)(const prism_ctx *ctx, const prism_pick_job *job);
-    size_t (*list_lines_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*list_lines)(const prism_ctx *ctx, const prism_list_job *job);
-    size_t (*select_lines_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*select_lines)(const prism_ctx *ctx, const prism_flex_job *job);
-    size_t (*select_strided_bytes)(const prism_ctx *ctx, const prism_problem *p, int32_t stride);
-    void (*select_strided)(const prism_ctx *ctx, const prism_strided_job *job);
-    size_t (*select_tokens_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*select_tokens)(const prism_ctx *ctx, const prism_tokens_job *job);
-    size_t (*select_moments_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*select_moments)(const prism_ctx *ctx, const prism_moments_job *job);
-    size_t (*moments_bytes)(const prism_problem *p); /* with either stage of moments */
-    size_t (*attend_corrected_bytes)(const prism_ctx *ctx, const prism_problem *p);
-    void (*attend_corrected)(const prism_ctx *ctx, const prism_correct_job *job);
-
-    /* Time passes at the device: mark notes the time, seconds says how long it was between two, waiting for them. */
+    /* Time passes at the device: mark notes it, seconds says how long it was between two marks, waiting for them. */
     void (*mark)(const prism_ctx *ctx, prism_mark mark);
     double (*seconds)(const prism_ctx *ctx, prism_mark from, prism_mark to);
 
-    /* Of a device with memory of its own; NULL on the CPU. */
-    const prism_device_backend *other;
+    /* The device of a context. PRISM_ERROR_DEVICE or _MEMORY with a sentence in ctx->error. */
+    prism_status (*open)(prism_ctx *ctx, int32_t ordinal);
+    void (*close)(prism_ctx *ctx); /* where ctx->device is not NULL */
+    bool (*is_readable)(const prism_ctx *ctx, const void *data); /* memory that the device can read */
+    /* The first failure since the last call, PRISM_OK if none; its sentence is in ctx->error. */
+    prism_status (*status)(prism_ctx *ctx);
+
+    /* The device's side of a plan, plan->device; the host's arrays are a copy that plan_fetch brings up to date. */
+    prism_status (*plan_create)(prism_ctx *ctx, prism_plan *plan);
+    void (*plan_destroy)(prism_plan *plan); /* where plan->device is not NULL */
+    void (*plan_begin)(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan); /* before fill or a full plan */
+    prism_status (*plan_fetch)(prism_plan *plan);                                       /* waits */
+    void (*plan_push)(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan);
+
+    const struct prism_cuda_functions *cuda; /* what prism_cuda.h asks for; NULL elsewhere */
 } prism_backend;
+
+/* The functions of prism_cuda.h, which have checked their arguments. */
+typedef struct prism_cuda_functions {
+    prism_status (*describe)(int32_t ordinal, prism_cuda_info *info);
+    void (*set_stream)(prism_ctx *ctx, void *stream);
+    const char *(*attend_name)(const prism_ctx *ctx); /* kernel of the last attend */
+    void (*plan_counts)(const prism_ctx *ctx, const prism_plan *plan, int64_t *counts);
+} prism_cuda_functions;
 
 /* ---- the CUDA backend lies in a library of its own ---- */
 
-/* The two libraries share structs of src/: a plug-in of another layout must refuse. Counted up with every change of the
- * kernel table; the sizes catch what was forgotten. */
-#define PRISM_CUDA_PLUGIN_VERSION                                                                                      \
-    (2u << 24 ^ (uint32_t)sizeof(prism_backend) << 12 ^ (uint32_t)sizeof(struct prism_plan) << 6 ^                     \
-     (uint32_t)sizeof(struct prism_ctx) ^ (uint32_t)sizeof(prism_call) << 3 ^ (uint32_t)sizeof(prism_options) << 8)
-
-/* The backend, or NULL if version is not the plug-in's own. */
+/* Returns the backend, or NULL if `version` is not the plug-in's PRISM_CUDA_PLUGIN_VERSION: plugin_version.cmake. */
 typedef const prism_backend *prism_cuda_plugin_entry(uint32_t version);
 #define PRISM_CUDA_PLUGIN_ENTRY "prism_cuda_plugin_backend"
 

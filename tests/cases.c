@@ -90,9 +90,9 @@ placed place_new(const shape *s, layout how, prism_dtype dtype, const int *n_tok
     *x = how == HEAD_MAJOR ? prism_tensor_head_major(NULL, dtype, max_token, n_head, d)
                            : prism_tensor_token_major(NULL, dtype, max_token, n_head, d);
     x->n_element = s->n_seq * x->stride_seq;
-    if (how == STRIDED) {
-        x->stride_dim = 2;
-        x->stride_head = 2 * d + 1;
+    if (how == STRIDED || how == PADDED) {
+        x->stride_dim = how == STRIDED ? 2 : 1;
+        x->stride_head = x->stride_dim * d + 1;
         x->stride_token = n_head * x->stride_head + 3;
         x->stride_seq = max_token * x->stride_token + 5;
         x->n_element = (s->n_seq - 1) * x->stride_seq + (max_token - 1) * x->stride_token +
@@ -151,22 +151,29 @@ static double make_value(const shape *s, char which, int token, int j, double di
 }
 
 /* [n_head][n_token][d], values that the dtype holds exactly; written to the tensor too. Tokens from n_real on exist
- * in the tensor only, and stay NaN. */
+ * in the tensor only, and stay NaN. The random numbers are those of one stream: a block skips what others draw. */
 static double *fill(const shape *s, char which, int seq, const placed *p, int n_head, int n_token, rng *r)
 {
-    double *x = must(malloc((size_t)n_head * (size_t)n_token * (size_t)s->d * sizeof *x + 1)), *at = x;
-    double direction[PRISM_MAX_D_HEAD];
+    const int first = which == 'q' ? s->q_start[seq] : 0, first_block = first / s->block;
+    const int n_block = n_token ? (first + n_token - 1) / s->block - first_block + 1 : 0;
+    double *x = must(malloc((size_t)n_head * (size_t)n_token * (size_t)s->d * sizeof *x + 1));
+#pragma omp parallel for collapse(2)
     for (int h = 0; h < n_head; h++)
-        for (int t = 0; t < n_token; t++) {
-            const int position = which == 'q' ? s->q_start[seq] + t : t;
-            if (t == 0 || position % s->block == 0)
-                for (int j = 0; j < s->d; j++)
-                    direction[j] = rng_normal(r);
-            for (int j = 0; j < s->d; j++, at++) {
-                *at = value_round(s->dtype, make_value(s, which, position, j, direction[j], r));
-                value_encode(s->dtype, *at, place_at(p, seq, t, h, j));
-            }
+        for (int b = 0; b < n_block; b++) {
+            const int begin = b == 0 ? 0 : (first_block + b) * s->block - first;
+            const int end = b + 1 == n_block ? n_token : (first_block + b + 1) * s->block - first;
+            double direction[PRISM_MAX_D_HEAD], *at = x + ((size_t)h * (size_t)n_token + (size_t)begin) * (size_t)s->d;
+            rng own = *r;
+            rng_skip_normals(&own, (uint64_t)s->d * ((uint64_t)h * (uint64_t)(n_token + n_block) + (uint64_t)(begin + b)));
+            for (int j = 0; j < s->d; j++)
+                direction[j] = rng_normal(&own);
+            for (int t = begin; t < end; t++)
+                for (int j = 0; j < s->d; j++, at++) {
+                    *at = value_round(s->dtype, make_value(s, which, first + t, j, direction[j], &own));
+                    value_encode(s->dtype, *at, place_at(p, seq, t, h, j));
+                }
         }
+    rng_skip_normals(r, (uint64_t)s->d * (uint64_t)n_head * (uint64_t)(n_token + n_block));
     return x;
 }
 

@@ -13,7 +13,8 @@ typedef enum layout {
     STRIDED, /* stride_dim 2, gaps everywhere */
     RAGGED,  /* packed rows, row_start */
     PAGED,   /* shuffled pages */
-    N_LAYOUT
+    N_LAYOUT,
+    PADDED = N_LAYOUT /* as STRIDED with stride_dim 1; shape_nth() never takes it */
 } layout;
 
 typedef enum data_kind {

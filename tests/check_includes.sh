@@ -25,7 +25,7 @@ check() {
 
 check include 'prism_attn/[a-z_]+\.h'
 check src/core 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h'
-check src/methods 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|stages\.h|methods/[a-z0-9_]+\.h'
+check src/methods 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|stages\.h|methods/[a-z0-9_]+\.(h|def)'
 check src/cpu 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|stages\.h|cpu/[a-z0-9_/]+\.h'
 check src/cuda 'prism_attn/[a-z_]+\.h|core/[a-z0-9_]+\.h|stages\.h|cuda/[a-z0-9_/]+\.(h|cuh)'
 

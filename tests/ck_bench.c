@@ -263,11 +263,12 @@ static double best_pool(prism_ctx *ctx, const prism_call *call)
     size_t bytes;
     prism_pooled pooled;
     prism_call c = *call;
-    prism_pooled_bytes(N_KV_HEAD, DIM, 128, N_TOKEN, &bytes);
+    const prism_options o = pooled_options(128, false);
+    prism_pooled_bytes(&o, N_KV_HEAD, DIM, N_TOKEN, &bytes);
     void *memory = aligned(bytes);
     double best = 1e9;
     for (int i = 0; i < 5; i++) {
-        prism_pooled_init(&pooled, N_KV_HEAD, DIM, 128, N_TOKEN, memory, bytes);
+        prism_pooled_init(&pooled, &o, N_KV_HEAD, DIM, N_TOKEN, memory, bytes);
         c.pooled = &pooled;
         const double start = now();
         prism_pool_append(ctx, &c);

@@ -146,6 +146,7 @@ void oracle_topp(const double *prob, int n, double p, bool *keep)
 
 void oracle_topp_certain(const double *prob, int n, double p, double rel, double tiny, uint8_t *verdict)
 {
+#pragma omp parallel for if (n > 200)
     for (int v = 0; v < n; v++) {
         double least = 0, most = 0; /* mass that may stand before v */
         for (int w = 0; w < n; w++) {
@@ -201,40 +202,60 @@ void oracle_select(const oracle_seq *s, const oracle_rule *r, uint8_t *mask)
 
 /* ----------------------------------------------------------------------------------------------- attend ---- */
 
+/* One row over the listed blocks (NULL: all) and keys (NULL: none), from the state out0, lse0 (-inf: none). */
+static void attend_row(const oracle_seq *s, int h, int t, const uint8_t *blocks, const uint8_t *keys,
+                       const double *out0, double lse0, double *logit, double *out, double *lse)
+{
+    const int p = s->q_start + t, d = s->d;
+    const long at = (long)(h / (s->n_head / s->n_kv_head)) * oracle_n_kv(s) * d;
+    const double *q = s->q + ((long)h * s->n_q + t) * d, *k = s->k + at, *v = s->v + at;
+    double max = lse0, sum = 0;
+    for (int c = 0; c <= p; c++) {
+        if (blocks && !blocks[c / s->block] && !(keys && keys[c]))
+            continue;
+        logit[c] = 0;
+        for (int j = 0; j < d; j++)
+            logit[c] += q[j] * k[(long)c * d + j];
+        logit[c] *= s->scale;
+        max = fmax(max, logit[c]);
+    }
+    for (int j = 0; j < d; j++)
+        out[j] = 0;
+    for (int c = -1; c <= p; c++) {
+        if (c < 0 ? lse0 == -INFINITY : blocks && !blocks[c / s->block] && !(keys && keys[c]))
+            continue;
+        const double w = exp((c < 0 ? lse0 : logit[c]) - max), *x = c < 0 ? out0 : v + (long)c * d;
+        sum += w;
+        for (int j = 0; j < d; j++)
+            out[j] += w * x[j];
+    }
+    for (int j = 0; j < d && sum != 0; j++)
+        out[j] /= sum;
+    *lse = max + log(sum);
+}
+
+void oracle_attend_from(const oracle_seq *s, const uint8_t *mask, const uint8_t *keys, const double *out0,
+                        const double *lse0, double *out, double *lse)
+{
+    const int n_qblk = oracle_n_qblk(s), n_kblk = oracle_n_kblk(s), n_kv = oracle_n_kv(s);
+#pragma omp parallel
+    {
+        double *logit = new_doubles(n_kv), *spare = new_doubles(s->d), lse_spare;
+#pragma omp for collapse(2) schedule(dynamic, 8)
+        for (int h = 0; h < s->n_head; h++)
+            for (int t = 0; t < s->n_q; t++) {
+                const long row = (long)h * s->n_q + t;
+                const long at = (long)h * n_qblk + (s->q_start + t) / s->block - oracle_first_qblk(s);
+                attend_row(s, h, t, mask ? mask + at * n_kblk : NULL, keys ? keys + at * n_kv : NULL,
+                           out0 ? out0 + row * s->d : NULL, lse0 ? lse0[row] : -INFINITY, logit,
+                           out ? out + row * s->d : spare, lse ? lse + row : &lse_spare);
+            }
+        free(logit);
+        free(spare);
+    }
+}
+
 void oracle_attend(const oracle_seq *s, const uint8_t *mask, double *out, double *lse)
 {
-    const int n_qblk = oracle_n_qblk(s), n_kblk = oracle_n_kblk(s), d = s->d, n_kv = oracle_n_kv(s);
-    double *logit = new_doubles(n_kv);
-    for (int h = 0; h < s->n_head; h++)
-        for (int t = 0; t < s->n_q; t++) {
-            const int p = s->q_start + t, h_kv = h / (s->n_head / s->n_kv_head);
-            const double *q = s->q + ((long)h * s->n_q + t) * d;
-            const uint8_t *row = mask ? mask + ((long)h * n_qblk + p / s->block - oracle_first_qblk(s)) * n_kblk : NULL;
-            double max = -INFINITY, sum = 0;
-            for (int c = 0; c <= p; c++) {
-                if (row && !row[c / s->block])
-                    continue;
-                logit[c] = 0;
-                for (int j = 0; j < d; j++)
-                    logit[c] += q[j] * s->k[((long)h_kv * n_kv + c) * d + j];
-                logit[c] *= s->scale;
-                max = fmax(max, logit[c]);
-            }
-            double *o = out ? out + ((long)h * s->n_q + t) * d : NULL;
-            for (int j = 0; o && j < d; j++)
-                o[j] = 0;
-            for (int c = 0; c <= p; c++) {
-                if (row && !row[c / s->block])
-                    continue;
-                const double w = exp(logit[c] - max);
-                sum += w;
-                for (int j = 0; o && j < d; j++)
-                    o[j] += w * s->v[((long)h_kv * n_kv + c) * d + j];
-            }
-            for (int j = 0; o && j < d; j++)
-                o[j] /= sum;
-            if (lse)
-                lse[(long)h * s->n_q + t] = max + log(sum);
-        }
-    free(logit);
+    oracle_attend_from(s, mask, NULL, NULL, NULL, out, lse);
 }

@@ -77,4 +77,10 @@ void oracle_select(const oracle_seq *s, const oracle_rule *r, uint8_t *mask);
  * out [n_head][n_q][d], lse [n_head][n_q]; either may be NULL. */
 void oracle_attend(const oracle_seq *s, const uint8_t *mask, double *out, double *lse);
 
+/* The same over single keys [n_head][n_qblk][n_kv] beside the blocks, and from a state: a row's result is as if one more
+ * key of logit lse0 and value out0 were listed (lse0 -inf: no such key, and out0 is not read). keys, or out0 with lse0,
+ * may be NULL. A row that lists nothing gives 0 and a log-sum-exp of -inf. */
+void oracle_attend_from(const oracle_seq *s, const uint8_t *mask, const uint8_t *keys, const double *out0,
+                        const double *lse0, double *out, double *lse);
+
 #endif

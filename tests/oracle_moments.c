@@ -23,8 +23,8 @@ int oracle_mean_query(const oracle_seq *s, int h_kv, int b, double *mean)
     for (int j = 0; j < s->d; j++)
         mean[j] = 0;
     for (int end = b + 1; n == 0 && end <= oracle_n_kblk(s); end++) /* no query yet: up to the first */
-        for (int p = 15; p < end * s->block && p < oracle_n_kv(s); p += 16)
-            for (int g = 0; g < group && p >= s->q_start; g++, n++)
+        for (int p = s->q_start / 16 * 16 + 15; p < end * s->block && p < oracle_n_kv(s); p += 16)
+            for (int g = 0; g < group; g++, n++)
                 for (int j = 0; j < s->d; j++)
                     mean[j] += query_at(s, h_kv * group + g, p - s->q_start)[j];
     for (int j = 0; j < s->d; j++)
@@ -176,10 +176,14 @@ static double exact_logit(const oracle_seq *s, const double *q, int h_kv, int t)
     return s->scale * dot;
 }
 
-void oracle_errors(const oracle_seq *s, int h, int i, double *error)
+static int entries_before(int own)
+{
+    return own > 0 ? own + ORACLE_SINGLE : 0;
+}
+
+void oracle_errors(const oracle_seq *s, const oracle_entries *x, int h, int i, double *error)
 {
     const int own = oracle_first_qblk(s) + i, h_kv = h / (s->n_head / s->n_kv_head);
-    oracle_entries x = oracle_entries_make(s, h_kv, own);
     int n_asked = 0, last = (own + 1) * s->block - 1;
     last = last < oracle_n_kv(s) - 1 ? last : oracle_n_kv(s) - 1;
     memset(error, 0, (size_t)own * sizeof *error);
@@ -190,65 +194,64 @@ void oracle_errors(const oracle_seq *s, int h, int i, double *error)
         double z = -INFINITY;
         for (int t = own * s->block; t <= p; t++)
             z = add_exp(z, exact_logit(s, q, h_kv, t));
-        for (int e = 0; e < x.n; e++)
-            z = add_exp(z, oracle_entry_mass(s, &x, e, q, true, NULL));
-        for (int e = 0; e < x.n; e++) {
+        for (int e = 0; e < entries_before(own); e++)
+            z = add_exp(z, oracle_entry_mass(s, x, e, q, true, NULL));
+        for (int e = 0; e < entries_before(own); e++) {
             double variance;
-            const double mass = oracle_entry_mass(s, &x, e, q, true, &variance);
-            if (x.count[e] > 1)
-                error[x.block[e]] += pow(variance, 1.5) * exp(mass - z);
+            const double mass = oracle_entry_mass(s, x, e, q, true, &variance);
+            if (x->count[e] > 1)
+                error[x->block[e]] += pow(variance, 1.5) * exp(mass - z);
         }
         n_asked++;
     }
     for (int b = 0; b < own; b++)
         error[b] /= n_asked;
-    oracle_entries_free(&x);
 }
 
 /* ------------------------------------------------------------------------------------------------ attend ---- */
 
-static void attend_token(const oracle_seq *s, const oracle_entries *x, const uint8_t *listed, int h, int row,
-                         bool variances, double *out, double *lse)
+/* The entries of the blocks that are not listed; *lse = -inf, and out untouched, where there is none. */
+static void add_entries(const oracle_seq *s, const oracle_entries *x, int n, const uint8_t *listed, const double *q,
+                        bool variances, double *out, double *lse)
 {
-    const double *q = query_at(s, h, row);
-    const int h_kv = h / (s->n_head / s->n_kv_head), p = s->q_start + row;
-    double z = -INFINITY;
-    for (int pass = 0; pass < 2; pass++) {
-        for (int e = 0; e < x->n; e++) {
-            const double mass = oracle_entry_mass(s, x, e, q, variances, NULL);
-            if (listed[x->block[e]])
-                continue;
-            if (pass == 0)
-                z = add_exp(z, mass);
-            for (int j = 0; pass == 1 && j < s->d; j++)
-                out[j] += exp(mass - z) * x->value[(long)e * s->d + j];
-        }
-        for (int t = 0; t <= p; t++) {
-            if (!listed[t / s->block])
-                continue;
-            const double logit = exact_logit(s, q, h_kv, t);
-            if (pass == 0)
-                z = add_exp(z, logit);
-            for (int j = 0; pass == 1 && j < s->d; j++)
-                out[j] += exp(logit - z) * key_at(s, s->v, h_kv, t)[j];
-        }
+    *lse = -INFINITY;
+    for (int e = 0; e < n; e++)
+        if (!listed[x->block[e]])
+            *lse = add_exp(*lse, oracle_entry_mass(s, x, e, q, variances, NULL));
+    for (int e = 0; e < n; e++) {
+        if (listed[x->block[e]])
+            continue;
+        const double weight = exp(oracle_entry_mass(s, x, e, q, variances, NULL) - *lse);
+        for (int j = 0; j < s->d; j++)
+            out[j] += weight * x->value[(long)e * s->d + j];
     }
-    *lse = z;
+}
+
+void oracle_correct(const oracle_seq *s, const uint8_t *mask, bool variances, double *out, double *lse)
+{
+    const int n_qblk = oracle_n_qblk(s), n_kblk = oracle_n_kblk(s), first = oracle_first_qblk(s);
+    const int group = s->n_head / s->n_kv_head;
+    memset(out, 0, (size_t)s->n_head * (size_t)s->n_q * (size_t)s->d * sizeof *out);
+    for (int h_kv = 0; h_kv < s->n_kv_head; h_kv++) {
+        const oracle_entries x = oracle_entries_make(s, h_kv, first + n_qblk - 1);
+#pragma omp parallel for collapse(2) schedule(dynamic, 8)
+        for (int h = h_kv * group; h < (h_kv + 1) * group; h++)
+            for (int t = 0; t < s->n_q; t++) {
+                const int own = (s->q_start + t) / s->block;
+                add_entries(s, &x, entries_before(own), mask + ((long)h * n_qblk + own - first) * n_kblk,
+                            query_at(s, h, t), variances, out + ((long)h * s->n_q + t) * s->d,
+                            lse + (long)h * s->n_q + t);
+            }
+        oracle_entries_free((oracle_entries *)&x);
+    }
 }
 
 void oracle_attend_corrected(const oracle_seq *s, const uint8_t *mask, bool variances, double *out, double *lse)
 {
-    const int n_qblk = oracle_n_qblk(s), n_kblk = oracle_n_kblk(s), first = oracle_first_qblk(s);
-    memset(out, 0, (size_t)s->n_head * (size_t)s->n_q * (size_t)s->d * sizeof *out);
-    for (int h = 0; h < s->n_head; h++)
-        for (int i = 0; i < n_qblk; i++) {
-            oracle_entries x = oracle_entries_make(s, h / (s->n_head / s->n_kv_head), first + i);
-            for (int p = (first + i) * s->block; p < (first + i + 1) * s->block; p++) {
-                const int row = p - s->q_start;
-                if (row >= 0 && row < s->n_q)
-                    attend_token(s, &x, mask + ((long)h * n_qblk + i) * n_kblk, h, row, variances,
-                                 out + ((long)h * s->n_q + row) * s->d, lse + (long)h * s->n_q + row);
-            }
-            oracle_entries_free(&x);
-        }
+    const size_t n_row = (size_t)s->n_head * (size_t)s->n_q;
+    double *out0 = malloc(n_row * (size_t)s->d * sizeof *out0), *lse0 = malloc(n_row * sizeof *lse0);
+    oracle_correct(s, mask, variances, out0, lse0);
+    oracle_attend_from(s, mask, NULL, out0, lse0, out, lse);
+    free(out0);
+    free(lse0);
 }

@@ -25,10 +25,15 @@ void oracle_entries_free(oracle_entries *x);
 double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, const double *q, bool variances,
                          double *variance);
 
-/* The error of pruning each block before the own one of (head h, query block i): [first_qblk + i]. */
-void oracle_errors(const oracle_seq *s, int h, int i, double *error);
+/* The error of pruning each block before the own one of (head h, query block i): [first_qblk + i]. x: entries of the
+ * head's KV head, of these blocks at least. */
+void oracle_errors(const oracle_seq *s, const oracle_entries *x, int h, int i, double *error);
 
-/* As oracle_attend, with what the blocks that are not in the mask contribute. */
+/* What the blocks that are not in the mask contribute: their output [n_head][n_q][d] and log-sum-exp [n_head][n_q]; 0 and
+ * -inf for a row without such blocks. */
+void oracle_correct(const oracle_seq *s, const uint8_t *mask, bool variances, double *out, double *lse);
+
+/* As oracle_attend, starting from oracle_correct()'s state. */
 void oracle_attend_corrected(const oracle_seq *s, const uint8_t *mask, bool variances, double *out, double *lse);
 
 #endif

@@ -8,9 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
+static const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
+
 uint64_t rng_next(rng *r)
 {
-    uint64_t z = r->state += UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t z = r->state += step;
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
     return z ^ (z >> 31);
@@ -25,6 +27,11 @@ double rng_normal(rng *r)
 {
     const double a = rng_unit(r), b = rng_unit(r);
     return sqrt(-2 * log(1 - a)) * cos(6.283185307179586 * b);
+}
+
+void rng_skip_normals(rng *r, uint64_t n)
+{
+    r->state += 2 * n * step;
 }
 
 int rng_range(rng *r, int low, int high)
@@ -146,4 +153,13 @@ void make_bands(prism_bands *bands, int d)
         *bands = (prism_bands){.d_head = d, .n_high = 0, .n_low = d, .low = {0}};
     for (int j = 0; bands->n_high == 0 && j < d; j++)
         bands->low[j] = (int16_t)j;
+}
+
+prism_options pooled_options(int32_t block_size, bool moments)
+{
+    prism_options o;
+    prism_options_init(&o);
+    o.block_size = block_size;
+    o.method = moments ? PRISM_METHOD_MOMENTS : PRISM_METHOD_PRISM;
+    return o;
 }

@@ -16,6 +16,7 @@ typedef struct rng {
 uint64_t rng_next(rng *r);
 double rng_unit(rng *r); /* [0, 1) */
 double rng_normal(rng *r);
+void rng_skip_normals(rng *r, uint64_t n); /* as if rng_normal() was called n times */
 int rng_range(rng *r, int low, int high); /* low .. high, both included */
 
 /* Memory whose last byte lies right before a page that may not be touched. Contents: 0xA5. */
@@ -47,5 +48,8 @@ double seconds_now(void);
 
 /* Both bands of a plain half-split head of any d: half of the dimensions high, three quarters low, as 64/96 of 128. */
 void make_bands(prism_bands *bands, int d);
+
+/* Options for prism_pooled_init(): a state of sums, with moments or without. */
+prism_options pooled_options(int32_t block_size, bool moments);
 
 #endif

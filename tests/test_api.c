@@ -1,5 +1,6 @@
 /* Misuse of calls and options: the expected status, a sentence, and nothing written. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -221,36 +222,74 @@ static void test_options_by_name(void **state)
     prism_options_init(NULL);
 }
 
+/* Each option once, with a default in its range that a new prism_options holds and prism_options_set() takes. */
+static void test_option_rows(void **state)
+{
+    (void)state;
+    prism_option_info o = {.struct_size = sizeof o}, short_struct = {.struct_size = sizeof o - 1};
+    prism_options fresh, set;
+    char text[64];
+    int32_t n = 0;
+    prism_options_init(&fresh);
+    set = fresh;
+    for (; !prism_option_at(n, &o); n++) {
+        assert_true(o.value >= o.min && o.value <= o.max && strlen(o.text) > 0);
+        assert_true((o.kind == PRISM_OPTION_NAME) == (o.names != NULL) && (!o.names || o.n_name == (int)o.max + 1));
+        snprintf(text, sizeof text, "%.17g", o.value);
+        assert_ok(prism_options_set(&set, o.name, o.names ? o.names[(int)o.value] : text));
+        int32_t n_method = 0;
+        for (int32_t m = 0; m < prism_method_count(); m++)
+            n_method += prism_method_uses((prism_method)m, o.name);
+        if (n_method == 0)
+            fail_msg("no method goes by %s", o.name);
+        for (int32_t i = 0; i < n; i++) {
+            prism_option_info before = {.struct_size = sizeof before};
+            assert_ok(prism_option_at(i, &before));
+            assert_string_not_equal(before.name, o.name);
+        }
+    }
+    assert_true(n > 0 && fresh.method == PRISM_METHOD_PRISM);
+    assert_memory_equal(&set, &fresh, sizeof set);
+    assert_int_equal(prism_option_at(-1, &o), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_option_at(n, &o), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_option_at(0, &short_struct), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_option_at(0, NULL), PRISM_ERROR_INVALID);
+    for (int32_t m = 0; m < prism_method_count(); m++)
+        assert_true(strlen(prism_method_name((prism_method)m)) > 0 && strlen(prism_method_text((prism_method)m)) > 0);
+    assert_null(prism_method_text((prism_method)prism_method_count()));
+}
+
+/* A value that is not the default. */
+static void set_otherwise(prism_options *options, const prism_option_info *o)
+{
+    const double value = o->value != o->min ? o->min : o->max;
+    char text[64];
+    snprintf(text, sizeof text, "%.17g", value);
+    assert_ok(prism_options_set(options, o->name, o->names ? o->names[(int)value] : text));
+}
+
 /* Options that a method does not go by change no bit of its results. */
 static void test_options_of_others(void **state)
 {
-    static const char *const others[][2] = {
-        {"calibration", "global"},  {"top_p", "0.3"},       {"top_p_high", "0.2"},         {"top_p_low", "1"},
-        {"keep_sink", "0"},         {"keep_own", "0"},      {"minference_vertical", "40"}, {"minference_slash", "60"},
-        {"minference_budget", "1"}, {"flex_gamma", "0.2"},  {"flex_tau", "0.9"},           {"flex_min_budget", "0"},
-        {"flex_max_budget", "64"},  {"xattn_stride", "16"}, {"xattn_threshold", "0.2"},    {"flash_alpha", "0.9"},
-        {"flash_sink", "0"},        {"flash_window", "1"},  {"flash_last", "0"},           {"moments_error", "0.9"}};
     fixture *f = *state;
     float first[N * HEADS * DIM];
-    int n_used = 0;
     for (int32_t m = 0; m < prism_method_count(); m++) {
         prism_options o = f->options;
+        prism_option_info option = {.struct_size = sizeof option};
         o.method = (prism_method)m;
         assert_ok(prism_attention(f->ctx, &o, &f->call, f->plan, f->workspace, ROOM, NULL));
         memcpy(first, f->o, sizeof first);
-        for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        for (int32_t i = 0; !prism_option_at(i, &option); i++) {
             prism_options changed = o;
-            assert_ok(prism_options_set(&changed, others[i][0], others[i][1]));
-            n_used += prism_method_uses((prism_method)m, others[i][0]);
-            if (prism_method_uses((prism_method)m, others[i][0]))
+            if (prism_method_uses((prism_method)m, option.name))
                 continue;
+            set_otherwise(&changed, &option);
             assert_ok(prism_attention(f->ctx, &changed, &f->call, f->plan, f->workspace, ROOM, NULL));
             if (memcmp(first, f->o, sizeof first))
-                fail_msg("%s goes by %s", prism_method_name((prism_method)m), others[i][0]);
+                fail_msg("%s goes by %s", prism_method_name((prism_method)m), option.name);
         }
         assert_true(prism_method_uses((prism_method)m, "block_size") && prism_method_uses((prism_method)m, "correct"));
     }
-    assert_int_equal(n_used, 6 + 3 + 3 + 6 + 4 + 4 + 3); /* methods 0, 2, 3, ... */
     assert_true(prism_method_uses(PRISM_METHOD_PRISM, "top_p") && prism_method_uses(PRISM_METHOD_MEANPOOL, "top_p"));
     assert_int_equal(prism_method_uses(PRISM_METHOD_MOMENTS, "top_p"), 0);
     assert_int_equal(prism_method_uses(PRISM_METHOD_PRISM, "magic"), 0);
@@ -265,7 +304,7 @@ int main(void)
         test_with(test_call_features),     test_with(test_call_ragged),
         test_with(test_call_tensors),      test_with(test_call_overflow),
         test_with(test_options),           cmocka_unit_test(test_options_by_name),
-        test_with(test_options_of_others),
+        cmocka_unit_test(test_option_rows), test_with(test_options_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api_fixture.h"
+#include "support.h"
 
 /* ------------------------------------------------------------------------------------- workspace and plan ---- */
 
@@ -127,25 +128,26 @@ static void test_pooled(void **state)
     fixture *f = *state;
     size_t bytes;
     prism_pooled x;
-    assert_ok(prism_pooled_bytes(KV_HEADS, DIM, BLOCK, N, &bytes));
+    prism_options o = pooled_options(BLOCK, false), odd = pooled_options(100, false);
+    assert_ok(prism_pooled_bytes(&o, KV_HEADS, DIM, N, &bytes));
     assert_int_equal(bytes, N_BLK * KV_HEADS * DIM * sizeof(float));
-    assert_int_equal(prism_pooled_bytes(0, DIM, BLOCK, N, &bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_bytes(KV_HEADS, 257, BLOCK, N, &bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_bytes(KV_HEADS, DIM, 100, N, &bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_bytes(KV_HEADS, DIM, BLOCK, 0, &bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_bytes(KV_HEADS, DIM, BLOCK, N, NULL), PRISM_ERROR_INVALID);
-    const prism_status large = prism_pooled_bytes(INT32_MAX, 256, 64, INT32_MAX, &bytes);
+    assert_int_equal(prism_pooled_bytes(&o, 0, DIM, N, &bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_bytes(&o, KV_HEADS, 257, N, &bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_bytes(&odd, KV_HEADS, DIM, N, &bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_bytes(&o, KV_HEADS, DIM, 0, &bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_bytes(&o, KV_HEADS, DIM, N, NULL), PRISM_ERROR_INVALID);
+    const prism_status large = prism_pooled_bytes(&o, INT32_MAX, 256, INT32_MAX, &bytes);
     assert_true(large == PRISM_ERROR_INVALID || (double)bytes > 7e19);
 
-    assert_ok(prism_pooled_bytes(KV_HEADS, DIM, BLOCK, N, &bytes));
+    assert_ok(prism_pooled_bytes(&o, KV_HEADS, DIM, N, &bytes));
     char *memory = aligned_alloc(64, 1 << 14);
-    assert_int_equal(prism_pooled_init(NULL, KV_HEADS, DIM, BLOCK, N, memory, bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_init(&x, KV_HEADS, DIM, BLOCK, N, NULL, bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_init(&x, KV_HEADS, DIM, BLOCK, N, memory + 4, bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_init(&x, KV_HEADS, DIM, BLOCK, -N, memory, bytes), PRISM_ERROR_INVALID);
-    assert_int_equal(prism_pooled_init(&x, KV_HEADS, DIM, BLOCK, N, memory, bytes - 1), PRISM_ERROR_CAPACITY);
+    assert_int_equal(prism_pooled_init(NULL, &o, KV_HEADS, DIM, N, memory, bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_init(&x, &o, KV_HEADS, DIM, N, NULL, bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_init(&x, &o, KV_HEADS, DIM, N, memory + 4, bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_init(&x, &o, KV_HEADS, DIM, -N, memory, bytes), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_pooled_init(&x, &o, KV_HEADS, DIM, N, memory, bytes - 1), PRISM_ERROR_CAPACITY);
 
-    assert_ok(prism_pooled_init(&x, KV_HEADS, DIM, BLOCK, N, memory, bytes));
+    assert_ok(prism_pooled_init(&x, &o, KV_HEADS, DIM, N, memory, bytes));
     prism_call call = f->call;
     assert_says(f, prism_pool_append(f->ctx, &call), PRISM_ERROR_INVALID, "append without pooled");
     assert_says(f, prism_pool_append(f->ctx, NULL), PRISM_ERROR_INVALID, "append, call NULL");

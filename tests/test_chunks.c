@@ -12,9 +12,10 @@ static prism_pooled new_pooled(guarded *memory)
 {
     size_t bytes;
     prism_pooled x;
-    assert_ok(prism_pooled_bytes(CHUNK_KV, CHUNK_D, 64, N_CHUNKED, &bytes));
+    const prism_options options = pooled_options(64, false);
+    assert_ok(prism_pooled_bytes(&options, CHUNK_KV, CHUNK_D, N_CHUNKED, &bytes));
     *memory = guarded_new(bytes, 64);
-    assert_ok(prism_pooled_init(&x, CHUNK_KV, CHUNK_D, 64, N_CHUNKED, memory->data, bytes));
+    assert_ok(prism_pooled_init(&x, &options, CHUNK_KV, CHUNK_D, N_CHUNKED, memory->data, bytes));
     return x;
 }
 

@@ -1,5 +1,4 @@
 /* What must be the same whichever way it is asked for, to the last bit: full plans, views, batches, heads, threads. */
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +8,19 @@
 
 /* ---------------------------------------------------------------------------------------------- full plans ---- */
 
-/* Method dense, top_p 1 of any method, short prompts, and a mask of ones are one and the same. */
+/* The options with which each method keeps every block. */
+static prism_options keep_everything(const test_case *c, prism_method method)
+{
+    prism_options o = options_with(c, method, 1);
+    o.minference_slash = o.minference_vertical = c->call.n_kv;
+    o.flex_min_budget = c->call.n_kv;
+    o.xattn_threshold = 1;
+    o.flash_window = c->call.n_kv;
+    o.moments_error = 0;
+    return o;
+}
+
+/* Method dense, any method that keeps everything, short prompts, and a mask of ones are one and the same. */
 static void test_full_is_dense(void **state)
 {
     prism_ctx *ctx = *state;
@@ -17,11 +28,18 @@ static void test_full_is_dense(void **state)
     test_case *c = case_new(&s, 1);
     prism_options o = options_with(c, PRISM_METHOD_DENSE, 0.5f);
     answer dense = attention(ctx, c, &o, PRISM_PATH_DENSE);
-    for (int method = 0; method < 3; method += 2) {
-        o = options_with(c, (prism_method)method, 1.0f);
-        answer one = attention(ctx, c, &o, PRISM_PATH_DENSE);
+    for (int32_t method = 0; method < prism_method_count(); method++) {
+        o = keep_everything(c, (prism_method)method);
+        runner r = runner_new(ctx, &o, &c->call);
+        assert_ok(runner_plan(&r, &o, &c->call));
+        if (r.view.n_selected != r.view.n_causal)
+            fail_msg("%s does not keep everything: %g", prism_method_name(o.method), r.view.density);
+        answer one = attention(ctx, c, &o, r.view.path);
         assert_same_bits(&dense, &one);
         answer_free(&one);
+        runner_free(&r);
+        if (method == PRISM_METHOD_DENSE)
+            continue;
         o = options_with(c, (prism_method)method, 0.5f);
         o.min_tokens = 501;
         one = attention(ctx, c, &o, PRISM_PATH_DENSE_SHORT);
@@ -315,41 +333,6 @@ static void test_thread_counts(void **state)
     case_free(c);
 }
 
-static void *attend_alone(void *arg)
-{
-    test_case *c = arg;
-    prism_ctx *ctx = context_new(PRISM_ISA_AUTO, 2);
-    const prism_options o = options_with(c, PRISM_METHOD_PRISM, 0.7f);
-    for (int i = 0; i < 5; i++) {
-        answer a = attention(ctx, c, &o, PRISM_PATH_SPARSE);
-        answer_free(&a);
-    }
-    prism_destroy(ctx);
-    return NULL;
-}
-
-/* Two contexts in two threads do not know of each other. */
-static void test_two_contexts(void **state)
-{
-    const shape s = plain(500, 4, 2, 64);
-    test_case *a = case_new(&s, 15), *b = case_new(&s, 16);
-    const prism_options oa = options_with(a, PRISM_METHOD_PRISM, 0.7f), ob = options_with(b, PRISM_METHOD_PRISM, 0.7f);
-    answer want_a = attention(*state, a, &oa, PRISM_PATH_SPARSE), want_b = attention(*state, b, &ob, PRISM_PATH_SPARSE);
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, attend_alone, a), 0);
-    attend_alone(b);
-    pthread_join(thread, NULL);
-    answer got_a = read_answer(a), got_b = read_answer(b);
-    assert_same_bits(&want_a, &got_a);
-    assert_same_bits(&want_b, &got_b);
-    answer_free(&want_a);
-    answer_free(&want_b);
-    answer_free(&got_a);
-    answer_free(&got_b);
-    case_free(a);
-    case_free(b);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,7 +340,7 @@ int main(void)
         cmocka_unit_test(test_min_tokens_in_batch), cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_ragged_one_by_one),   cmocka_unit_test(test_empty_sequences),
         cmocka_unit_test(test_permuted_heads),      cmocka_unit_test(test_thread_counts),
-        cmocka_unit_test(test_two_contexts),        cmocka_unit_test(test_q8_0),
+        cmocka_unit_test(test_q8_0),
     };
     return cmocka_run_group_tests(tests, new_context, drop_context);
 }

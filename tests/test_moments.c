@@ -38,10 +38,11 @@ static prism_pooled new_state(guarded *memory, int n_kv_head, int d, int n)
 {
     size_t bytes;
     prism_pooled x;
-    assert_ok(prism_pooled_moments_bytes(n_kv_head, d, 64, n, &bytes));
+    const prism_options options = pooled_options(64, true);
+    assert_ok(prism_pooled_bytes(&options, n_kv_head, d, n, &bytes));
     *memory = guarded_new(bytes, 64);
     memset(memory->data, 0, bytes); /* what alignment leaves between the arrays is compared, too */
-    assert_ok(prism_pooled_moments_init(&x, n_kv_head, d, 64, n, memory->data, bytes));
+    assert_ok(prism_pooled_init(&x, &options, n_kv_head, d, n, memory->data, bytes));
     return x;
 }
 
@@ -184,12 +185,13 @@ static void check_selection(void **state, test_case *c, float error, int *n_open
     runner r = runner_new(*state, &o, &c->call);
     assert_ok(runner_plan(&r, &o, &c->call));
     assert_int_equal(r.view.correct, PRISM_CORRECTION_MOMENTS);
-    for (int h = 0; h < c->seq[0].n_head; h++)
+    for (int h = 0; h < c->seq[0].n_head; h++) {
+        oracle_entries x = oracle_entries_make(&c->seq[0], h / (c->s.n_head / c->s.n_kv_head), oracle_n_kblk(&c->seq[0]) - 1);
         for (int i = 0; i < oracle_n_qblk(&c->seq[0]); i++) {
             const int own = oracle_first_qblk(&c->seq[0]) + i;
             const double cut = (double)error * (own * 64 > 6144 ? 6144.0 / (own * 64) : 1);
             double *want = malloc((size_t)(own + 1) * sizeof *want);
-            oracle_errors(&c->seq[0], h, i, want);
+            oracle_errors(&c->seq[0], &x, h, i, want);
             assert_true(runner_mask_row(&r, 0, h, i)[own]);
             for (int b = 0; b < own; b++) {
                 const bool kept = runner_mask_row(&r, 0, h, i)[b];
@@ -202,6 +204,8 @@ static void check_selection(void **state, test_case *c, float error, int *n_open
             }
             free(want);
         }
+        oracle_entries_free(&x);
+    }
     runner_free(&r);
 }
 
@@ -484,11 +488,12 @@ static void test_refusals(void **state)
     runner r = runner_new(ctx, &o, &c->call);
     guarded memory = guarded_new(1 << 20, 64);
     prism_pooled pooled;
-    assert_ok(prism_pooled_init(&pooled, KV, D, 64, N, memory.data, memory.bytes));
+    const prism_options sums = pooled_options(64, false), moments = pooled_options(64, true);
+    assert_ok(prism_pooled_init(&pooled, &sums, KV, D, N, memory.data, memory.bytes));
     prism_call call = c->call;
     call.pooled = &pooled; /* means only */
     assert_int_equal(runner_plan(&r, &o, &call), PRISM_ERROR_INVALID);
-    assert_ok(prism_pooled_moments_init(&pooled, KV, D, 64, N, memory.data, memory.bytes));
+    assert_ok(prism_pooled_init(&pooled, &moments, KV, D, N, memory.data, memory.bytes));
     call.v.data = NULL; /* values are pooled with the keys */
     assert_int_equal(runner_plan(&r, &o, &call), PRISM_ERROR_INVALID);
     assert_int_equal(prism_pool_append(ctx, &call), PRISM_ERROR_INVALID);
@@ -499,9 +504,9 @@ static void test_refusals(void **state)
         (prism_tensor){.data = memory.data, .dtype = (prism_dtype)9, .stride_token = INT64_MAX}; /* nor looks at them */
     assert_ok(runner_plan(&r, &o, &call));
 
-    assert_ok(prism_pooled_moments_bytes(KV, D, 64, N, &bytes));
-    assert_int_equal(prism_pooled_moments_init(&pooled, KV, D, 64, N, memory.data, bytes - 1), PRISM_ERROR_CAPACITY);
-    assert_int_equal(prism_pooled_moments_init(&pooled, KV, D, 64, N, (char *)memory.data + 4, bytes),
+    assert_ok(prism_pooled_bytes(&moments, KV, D, N, &bytes));
+    assert_int_equal(prism_pooled_init(&pooled, &moments, KV, D, N, memory.data, bytes - 1), PRISM_ERROR_CAPACITY);
+    assert_int_equal(prism_pooled_init(&pooled, &moments, KV, D, N, (char *)memory.data + 4, bytes),
                      PRISM_ERROR_INVALID);
     guarded_free(&memory);
     runner_free(&r);

@@ -82,8 +82,12 @@ typedef enum prism_isa {
     PRISM_ISA_AVX512BF16 = 4, /* dot products of bfloat16; only for calls whose q, k, v and o all are BF16 */
     PRISM_ISA_AMX = 5,        /* the same on tiles: AMX-BF16 */
     PRISM_ISA_NEON = 6,       /* AArch64 */
-    PRISM_ISA_NEONBF16 = 7    /* dot products of bfloat16, for the same calls */
+    PRISM_ISA_NEONBF16 = 7,   /* dot products of bfloat16, for the same calls */
+    PRISM_N_ISA               /* not a tier: one past the last */
 } prism_isa;
+
+/* "avx512" for PRISM_ISA_AVX512; NULL for a tier that this build does not have. */
+PRISM_API const char *prism_isa_name(prism_isa isa);
 
 typedef struct prism_config {
     size_t struct_size;
@@ -114,6 +118,7 @@ typedef struct prism_info {
     const char *isa_name;     /* "avx512" */
     const char *cpu_features; /* "avx2 avx512 avx512bf16": the tiers this machine runs beside c; owned by ctx */
     int32_t ordinal;          /* of the GPU, as in prism_config */
+    int32_t min_tokens;       /* what prism_options.min_tokens -1 means: sequences with fewer keys are dense */
 } prism_info;
 
 /* Caller sets info->struct_size = sizeof *info. */
@@ -152,8 +157,7 @@ typedef struct prism_tensor {
     int64_t n_element; /* elements that may be addressed from data on; 0: unknown, not checked */
 } prism_tensor;
 
-/* Contiguous views. token_major: [n_token][n_head][d], head_major: [n_head][n_token][d]; sequences follow each other.
- */
+/* Contiguous views. token_major: [n_token][n_head][d]; head_major: [n_head][n_token][d]. Sequences follow each other. */
 PRISM_API prism_tensor prism_tensor_token_major(void *data, prism_dtype dtype, int64_t n_token, int64_t n_head,
                                                 int64_t d);
 PRISM_API prism_tensor prism_tensor_head_major(void *data, prism_dtype dtype, int64_t n_token, int64_t n_head,
@@ -265,52 +269,76 @@ typedef enum prism_calibration {
                                      chunks; accuracy and density are those of global (docs/eval.md) */
 } prism_calibration;
 
+/*
+ * How a call chooses its blocks. What each option means, its default and its range stand in prism_option_at(); which
+ * methods go by it, prism_method_uses() tells.
+ */
 typedef struct prism_options {
     size_t struct_size;
-    prism_method method;
+    prism_method method; /* prism_options_init(): PRISM_METHOD_PRISM */
     prism_calibration calibration;
     int32_t block_size; /* 64 or 128 */
-    float top_p;        /* (0, 1]; 1 is dense. Methods prism and meanpool */
-    float top_p_high;   /* a band's own threshold, 0: top_p. Method prism */
+    float top_p;        /* (0, 1] */
+    float top_p_high;   /* a band's own threshold, 0: top_p */
     float top_p_low;
-    int32_t keep_sink;        /* always keep block 0. Not minference and flashprefill, which keep their own sinks, nor
-                                 moments where it corrects: block 0's farthest tokens are exact there */
-    int32_t keep_own;         /* always keep the block of the row's own positions. Not the same two */
-    int32_t min_tokens;       /* sequences whose keys are fewer take the dense plan; -1: the measured default */
+    int32_t keep_sink;        /* moments ignores it where it corrects: block 0's farthest tokens are exact there */
+    int32_t keep_own;
+    int32_t min_tokens;       /* -1: prism_info.min_tokens */
     const prism_bands *bands; /* method prism: required; borrowed for the call */
     /* Each rival's own parameters; the defaults are those of its authors. Budgets count keys. */
-    int32_t minference_vertical; /* single keys kept (columns) */
-    int32_t minference_slash;    /* distances kept (diagonals) */
-    float minference_budget;     /* above 0: 0.2 and 0.8 of this part of the keys replace the two */
-    float flex_gamma;            /* mass that columns, diagonals or pooled scores must hold, [0, 1] */
-    float flex_tau;              /* a head whose Jensen-Shannon distance is below this is block-sparse */
+    int32_t minference_vertical;
+    int32_t minference_slash;
+    float minference_budget;
+    float flex_gamma;
+    float flex_tau;
     int32_t flex_min_budget;
-    int32_t flex_max_budget; /* 0: none */
-    int32_t xattn_stride;    /* a power of two, 2 .. 64 */
-    float xattn_threshold;   /* mass that the kept blocks must reach, (0, 1]; 1 is dense */
-    float flash_alpha;       /* blocks below this part of the row's best are pruned, [0, 1] */
-    int32_t flash_sink;      /* first blocks that every row keeps */
-    int32_t flash_window;    /* blocks up to a row's own that it keeps, its own included; at least 1 */
-    int32_t flash_last;      /* query blocks at the call's end that keep everything */
+    int32_t flex_max_budget;
+    int32_t xattn_stride;
+    float xattn_threshold;
+    float flash_alpha;
+    int32_t flash_sink;
+    int32_t flash_window;
+    int32_t flash_last;
     prism_correction correct;
-    /* Method moments: a row keeps the blocks of at least this error, or, with more than 6144 keys before its own block,
-       of this error * 6144 / so many; 0 is dense. */
-    float moments_error;
+    float moments_error; /* with more than 6144 keys before its own block a row goes by error * 6144 / so many */
     prism_precision precision; /* of attention over the plan, not of choosing or correcting; a plan remembers it */
 } prism_options;
 
+/* Sets every option to its default. */
 PRISM_API void prism_options_init(prism_options *options);
 
 /* Sets the field called name from text ("top_p", "0.9"): what command lines and other languages need.
  * INVALID for an unknown name or a value out of range; *options is then unchanged. */
 PRISM_API prism_status prism_options_set(prism_options *options, const char *name, const char *value);
 
-/* "prism", "dense", ...; NULL for an unknown value. prism_method_find: INVALID for an unknown name. */
+typedef enum prism_option_kind {
+    PRISM_OPTION_INT = 0,
+    PRISM_OPTION_FLOAT = 1,
+    PRISM_OPTION_NAME = 2 /* an int32_t whose values have names */
+} prism_option_kind;
+
+typedef struct prism_option_info {
+    size_t struct_size;
+    const char *name, *text; /* the field's name; a sentence for people */
+    prism_option_kind kind;
+    double value, min, max;   /* value: the default; all within [min, max] is accepted, but for gaps that text names */
+    const char *const *names; /* [n_name] kind NAME: value i is called names[i]; else NULL */
+    int32_t n_name;
+} prism_option_info;
+
+/* Describes option i = 0, 1, ...: every field that prism_options_set() knows but method. Caller sets
+ * info->struct_size. INVALID past the last. Strings are constants. */
+PRISM_API prism_status prism_option_at(int32_t i, prism_option_info *info);
+
+/* Returns "prism", "dense", ...; NULL for an unknown value. */
 PRISM_API const char *prism_method_name(prism_method method);
+/* Returns one sentence about the method; NULL for an unknown value. */
+PRISM_API const char *prism_method_text(prism_method method);
+/* INVALID for an unknown name. */
 PRISM_API prism_status prism_method_find(const char *name, prism_method *out);
+/* Methods are 0 .. count - 1. */
 PRISM_API int32_t prism_method_count(void);
-/* 1 if a method goes by the option called name: another value of it may give another plan, or another result. 0 if not,
- * and for what does not exist. */
+/* Returns 1 if the option called name can change this method's plan or result, else 0. */
 PRISM_API int32_t prism_method_uses(prism_method method, const char *name);
 
 /* --------------------------------------------------------------------------------------------- the call ---- */
@@ -323,10 +351,9 @@ typedef struct prism_block_moments {
     float *key;       /* [block][n_kv_head][d_head]: mean key, tilted towards the mean query */
     float *variance;  /* [block][n_kv_head][(d_head + 7) / 8]: of the keys around it, groups of 8 dimensions */
     float *value;     /* as key: mean value, tilted alike */
-    float *log_count; /* [block][n_kv_head]: logarithm of the keys that they stand for */
-    float
-        *query_sum; /* as key: sampled queries from the prompt's start to the block's end; of any block, whole or not */
-    int32_t *n_query; /* [block][n_kv_head]: how many those are */
+    float *log_count; /* [block][n_kv_head]: logarithm of the number of keys behind them */
+    float *query_sum; /* as key: sum of sampled queries from the prompt's start to the block's end, whole or not */
+    int32_t *n_query; /* [block][n_kv_head]: how many queries are in query_sum */
 } prism_block_moments;
 
 /*
@@ -343,17 +370,17 @@ typedef struct prism_pooled {
     prism_block_moments moments; /* all NULL: without */
 } prism_pooled;
 
-PRISM_API prism_status prism_pooled_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size, int32_t n_token_max,
-                                          size_t *bytes);
-/* memory: at least prism_pooled_bytes() of them, aligned to 64; borrowed until the caller stops using *pooled. */
-PRISM_API prism_status prism_pooled_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head, int32_t block_size,
-                                         int32_t n_token_max, void *memory, size_t bytes);
-/* The same with moments. Values are then read while keys are pooled: call->v must be there wherever keys are missing,
- * and the keys of a block that is completed are read once more if it was begun in an earlier call. */
-PRISM_API prism_status prism_pooled_moments_bytes(int32_t n_kv_head, int32_t d_head, int32_t block_size,
-                                                  int32_t n_token_max, size_t *bytes);
-PRISM_API prism_status prism_pooled_moments_init(prism_pooled *pooled, int32_t n_kv_head, int32_t d_head,
-                                                 int32_t block_size, int32_t n_token_max, void *memory, size_t bytes);
+/*
+ * The options give block_size, and decide whether the state keeps moments: where method or correction needs them. With
+ * moments, values are read while keys are pooled: call->v must be there wherever keys are missing, and the keys of a
+ * block that is completed are read once more if an earlier call began it. INVALID for options or sizes out of range.
+ */
+PRISM_API prism_status prism_pooled_bytes(const prism_options *options, int32_t n_kv_head, int32_t d_head,
+                                          int32_t n_token_max, size_t *bytes);
+/* memory: at least prism_pooled_bytes(), aligned to 64; borrowed until the caller stops using *pooled. CAPACITY if bytes
+ * is less. */
+PRISM_API prism_status prism_pooled_init(prism_pooled *pooled, const prism_options *options, int32_t n_kv_head,
+                                         int32_t d_head, int32_t n_token_max, void *memory, size_t bytes);
 
 /*
  * One call: n_seq independent sequences of one layer. n_q, n_kv and q_start hold for every sequence; where the arrays
@@ -392,7 +419,7 @@ PRISM_API prism_status prism_pool_append(prism_ctx *ctx, const prism_call *call)
 
 /*
  * Which key blocks each query block reads: compressed rows, one for each (sequence, head, query block). Several
- * threads may read a plan; building needs it alone.
+ * threads may read a plan (const functions); building and fetching need it alone.
  */
 typedef struct prism_plan prism_plan;
 
@@ -441,15 +468,20 @@ typedef struct prism_plan_view {
                             them; 0 for a plan of your own */
     double pool_seconds; /* of choosing, the part that pooled queries and keys */
     prism_correction correct; /* what blocks that are not listed contribute; never PRISM_CORRECTION_DEFAULT */
-    double correct_flop;      /* of select_flop, the correction's, which prism_attend() spends. Pooling of moments is in
-                                 there      unless choosing needs it, too */
+    double correct_flop;      /* the part of select_flop that prism_attend() spends on correcting; with the pooling of
+                                 moments, unless choosing pools them anyway */
 } prism_plan_view;
 
-/* Caller sets view->struct_size. Pointers stay valid until the plan is built again or destroyed. */
+/* Copies a plan from the GPU that built it, waiting for it; prism_plan_read() and prism_plan_mask() then see it. Does
+ * nothing on the CPU, nor for a plan that is here already (prism_attention() with stats fetches, too). */
+PRISM_API prism_status prism_plan_fetch(prism_ctx *ctx, prism_plan *plan);
+
+/* Caller sets view->struct_size. Pointers stay valid until the plan is built again or destroyed. INVALID for a plan that
+ * a GPU built and prism_plan_fetch() has not copied since. */
 PRISM_API prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view);
 
 /* Writes u8 [n_seq][n_head][n_qblk][n_kblk], 1 where the whole block is listed; single keys do not show. INVALID if
- * bytes is less than that. */
+ * bytes is less than that, and where prism_plan_read() is. */
 PRISM_API prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, size_t bytes);
 
 /* --------------------------------------------------------------------------------------------- attention ---- */

@@ -51,19 +51,6 @@ PRISM_API prism_status prism_cuda_set_stream(prism_ctx *ctx, void *stream);
  */
 PRISM_API const char *prism_cuda_attend_kernel(const prism_ctx *ctx);
 
-/* A plan where the device keeps it; of the last build, valid once the stream has come so far. Pointers are the plan's.
- */
-typedef struct prism_cuda_plan_view {
-    size_t struct_size;
-    int64_t n_row;          /* as in prism_plan_view */
-    const int64_t *row_ptr; /* device, [n_row + 1]; NULL: the full plan */
-    const int32_t *index;   /* device */
-    const int32_t *full;    /* device, [1]: not 0 if the plan overflowed and every row lists all its blocks */
-    int64_t n_index_max;
-} prism_cuda_plan_view;
-
-PRISM_API prism_status prism_cuda_plan_read(const prism_plan *plan, prism_cuda_plan_view *view);
-
 /* Writes to counts (device memory, [4]), in the stream's order: blocks listed, causal blocks, 1 if the plan overflowed,
  * 0. For statistics without waiting. */
 PRISM_API prism_status prism_cuda_plan_counts(prism_ctx *ctx, const prism_plan *plan, int64_t *counts);

@@ -12,7 +12,7 @@ struct plugin_engine {
     prism_call plan_shape; /* what the plan has room for */
     plugin_groups groups;
     plugin_pooled_set *pooled;
-    plugin_buffer workspace, lengths, q_copy, k_copy, v_copy, k_index, v_index;
+    plugin_buffer workspace, lengths, q_copy, k_copy, k_index, v_index;
     char error[300];
 };
 
@@ -34,8 +34,7 @@ void plugin_engine_destroy(plugin_engine *e)
     prism_destroy(e->ctx);
     plugin_groups_free(&e->groups);
     plugin_pooled_destroy(e->pooled);
-    plugin_buffer *buffers[] = {&e->workspace, &e->lengths, &e->q_copy, &e->k_copy,
-                                &e->v_copy,    &e->k_index, &e->v_index};
+    plugin_buffer *buffers[] = {&e->workspace, &e->lengths, &e->q_copy, &e->k_copy, &e->k_index, &e->v_index};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         plugin_buffer_free(buffers[i]);
     free(e);
@@ -113,13 +112,25 @@ static float *unmixed_queries(plugin_engine *e, const ggml_tensor *q, int32_t n_
     return out;
 }
 
-static prism_tensor query_view(void *data, const ggml_tensor *q)
+/* Makes views of queries and keys. n_mixed: order of the mixing to undo in both; 0: none. */
+static const char *view_operands(plugin_engine *e, const ggml_tensor *q, const ggml_tensor *k, int32_t n_mixed,
+                                 prism_call *call)
 {
-    return (prism_tensor){.data = data,
-                          .dtype = PRISM_F32,
-                          .stride_token = (int64_t)(q->nb[1] / 4),
-                          .stride_head = (int64_t)(q->nb[2] / 4),
-                          .stride_dim = 1};
+    if (!n_mixed) {
+        call->q = (prism_tensor){.data = q->data,
+                                 .dtype = PRISM_F32,
+                                 .stride_token = (int64_t)(q->nb[1] / 4),
+                                 .stride_head = (int64_t)(q->nb[2] / 4),
+                                 .stride_dim = 1};
+        return plugin_cache_view(k, &e->groups, call->n_kv, &e->k_index, &call->k) ? NULL : "no memory";
+    }
+    if (k->type != GGML_TYPE_Q8_0)
+        return "keys are mixed in a cache that is not Q8_0";
+    float *copy = unmixed_queries(e, q, n_mixed);
+    call->q = prism_tensor_token_major(copy, PRISM_F32, q->ne[1] * q->ne[3], q->ne[2], q->ne[0]);
+    return copy && plugin_cache_unmix(k, &e->groups, n_mixed, e->n_thread, &e->k_copy, &e->k_index, &call->k)
+               ? NULL
+               : "no memory";
 }
 
 static const char *describe_call(plugin_engine *e, const ggml_tensor *node, int32_t n_mixed, prism_call *call)
@@ -134,20 +145,13 @@ static const char *describe_call(plugin_engine *e, const ggml_tensor *node, int3
     const int64_t q_stream_rows = n_mixed ? q->ne[1] : (int64_t)(q->nb[3] / q->nb[1]);
     if (!fill_lengths(e, q_stream_rows, q->ne[1], &l, call))
         return "no memory";
-    call->q = query_view(q->data, q);
-    if (n_mixed) {
-        float *copy = unmixed_queries(e, q, n_mixed);
-        if (!copy)
-            return "no memory";
-        call->q = prism_tensor_token_major(copy, PRISM_F32, q->ne[1] * q->ne[3], q->ne[2], q->ne[0]);
-    }
+    const char *why = view_operands(e, q, k, n_mixed, call);
+    if (why)
+        return why;
     call->q.row_start = l.q_row;
     call->o = prism_tensor_token_major(node->data, PRISM_F32, q->ne[1] * q->ne[3], q->ne[2], q->ne[0]);
     call->o.row_start = l.o_row;
-    if (!plugin_cache_view(k, &e->groups, call->n_kv, n_mixed, e->n_thread, &e->k_copy, &e->k_index, &call->k) ||
-        !plugin_cache_view(v, &e->groups, call->n_kv, 0, e->n_thread, &e->v_copy, &e->v_index, &call->v))
-        return "no memory";
-    return NULL;
+    return plugin_cache_view(v, &e->groups, call->n_kv, &e->v_index, &call->v) ? NULL : "no memory";
 }
 
 /* ----------------------------------------------------------------------------------------------------- running ---- */
@@ -199,13 +203,6 @@ static const char *run(plugin_engine *e, const prism_options *options, const pri
     return NULL;
 }
 
-/* Whether pooled keys are kept with their moments: what the method or a correction needs. */
-static bool needs_moments(const prism_options *o)
-{
-    return o->correct == PRISM_CORRECTION_DEFAULT ? o->method == PRISM_METHOD_MOMENTS
-                                                  : o->correct != PRISM_CORRECTION_NONE;
-}
-
 const char *plugin_engine_compute(plugin_engine *e, int n_thread, const ggml_tensor *node, plugin_report *report)
 {
     const ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2];
@@ -220,16 +217,15 @@ const char *plugin_engine_compute(plugin_engine *e, int n_thread, const ggml_ten
     plugin_rotation_find(q, (int32_t)q->ne[0], &rotation);
     if (rotation.found && prism_bands_auto(&bands, &rotation.rope, options.block_size) == PRISM_OK)
         options.bands = &bands;
-    else if (options.method == PRISM_METHOD_PRISM)
-        options.method =
-            PRISM_METHOD_DENSE; /* no frequencies to choose bands by: ALiBi, no positions, another layout */
+    else if (prism_method_uses(options.method, "top_p_high")) /* a method of two bands */
+        options.method = PRISM_METHOD_DENSE;
     const bool choose = options.method != PRISM_METHOD_DENSE;
     prism_call call;
     why = describe_call(e, node, choose ? rotation.n_mixed : 0, &call);
     if (why)
         return why;
     if (choose)
-        call.pooled = plugin_pooled_load(e->pooled, k, v, &e->groups, options.block_size, needs_moments(&options));
+        call.pooled = plugin_pooled_load(e->pooled, k, v, &e->groups, &options);
     for (int32_t i = 0; call.pooled && i < call.n_seq; i++)
         report->n_reused += call.pooled[i].n_token;
     why = run(e, &options, &call, report);

@@ -1,4 +1,4 @@
-/* Which nodes are ours, by shape and parameters alone: when graphs are planned, tensors have no data yet. */
+/* Decides by shapes and parameters which nodes the plug-in takes: when ggml plans a graph, tensors have no data. */
 #include "plugin.h"
 
 /* At 64 queries over 256 cells ggml's own kernel is as fast as full attention here; at 256 over 256 it takes 1.4 times
@@ -11,18 +11,12 @@ static bool is_view(int32_t op)
     return op == c->none || op == c->view || op == c->permute || op == c->reshape || op == c->transpose;
 }
 
-static bool cache_type_is_known(const ggml_tensor *t)
-{
-    if (t->type == GGML_TYPE_Q8_0)
-        return t->nb[0] == GGML_Q8_0_BYTES && t->ne[0] % GGML_Q8_0_BLOCK == 0;
-    return (t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_BF16) && t->nb[0] == 2;
-}
-
 /* Heads stand beside each other in a token, streams are a whole number of tokens apart. */
 static bool cache_is_known(const ggml_tensor *t)
 {
-    return cache_type_is_known(t) && t->nb[1] % t->nb[0] == 0 && t->nb[2] % t->nb[0] == 0 && t->nb[1] > 0 &&
-           t->nb[3] % t->nb[1] == 0;
+    const plugin_cache_type *type = plugin_cache_type_of(t);
+    return type && t->nb[0] == type->bytes && t->ne[0] % type->block == 0 && t->nb[1] % t->nb[0] == 0 &&
+           t->nb[2] % t->nb[0] == 0 && t->nb[1] > 0 && t->nb[3] % t->nb[1] == 0;
 }
 
 static bool parameters_are_plain(const ggml_tensor *node)

@@ -15,51 +15,13 @@ static const struct {
     const char *name;
     size_t offset;
 } symbols[] = {
-#define SYMBOL(field)                                                                                                  \
-    {                                                                                                                  \
-        "ggml_" #field, offsetof(ggml_functions, field)                                                                \
-    }
-    SYMBOL(version),
-    SYMBOL(op_name),
-    SYMBOL(init),
-    SYMBOL(free),
-    SYMBOL(new_tensor_4d),
-    SYMBOL(get_data),
-    SYMBOL(set_name),
-    SYMBOL(permute),
-    SYMBOL(transpose),
-    SYMBOL(reshape_2d),
-    SYMBOL(view_1d),
-    SYMBOL(cont),
-    SYMBOL(scale),
-    SYMBOL(rms_norm),
-    SYMBOL(mul_mat),
-    SYMBOL(rope_ext),
-    SYMBOL(flash_attn_ext),
-    SYMBOL(new_graph_custom),
-    SYMBOL(build_forward_expand),
-    SYMBOL(graph_clear),
-    SYMBOL(graph_add_node),
-    SYMBOL(graph_n_nodes),
-    SYMBOL(graph_node),
-    SYMBOL(backend_dev_by_type),
-    SYMBOL(backend_dev_name),
-    SYMBOL(backend_dev_init),
-    SYMBOL(backend_dev_backend_reg),
-    SYMBOL(backend_reg_name),
-    SYMBOL(backend_reg_dev_count),
-    SYMBOL(backend_reg_get_proc_address),
-    SYMBOL(backend_name),
-    SYMBOL(backend_get_device),
-    SYMBOL(backend_free),
-    SYMBOL(backend_graph_compute),
-    SYMBOL(backend_cpu_buffer_type),
-    SYMBOL(backend_buft_is_host),
+#define SYMBOL(result, name, arguments) {"ggml_" #name, offsetof(ggml_functions, name)},
+    GGML_FUNCTIONS(SYMBOL)
 #undef SYMBOL
 };
 
-/* A process may hold several copies of ggml (and Python loads them where a global look-up does not see them): the right
- * one is where the caller is, and in what that object depends on. */
+/* Looks in the object that the caller is in, and in the objects it depends on: a process may hold several copies of
+ * ggml, and Python loads them where a global look-up does not see them. */
 static const char *find_functions(void *caller)
 {
     Dl_info where;

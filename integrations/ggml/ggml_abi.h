@@ -48,47 +48,50 @@ typedef struct ggml_init_params {
 typedef bool (*ggml_abort_fn)(void *data);
 typedef void (*ggml_any_fn)(void);
 
-/* Opaque objects of ggml are void *: context, graph, backend, device, registry, buffer type. */
+/* The functions of ggml that the plug-in calls: result, name, arguments. Opaque objects are void *: context, graph,
+ * backend, device, registry, buffer type. */
+#define GGML_FUNCTIONS(F)                                                                                              \
+    F(const char *, version, (void))                                                                                   \
+    F(const char *, op_name, (int op))                                                                                 \
+    F(void *, init, (ggml_init_params params))                                                                         \
+    F(void, free, (void *context))                                                                                     \
+    F(ggml_tensor *, new_tensor_4d, (void *context, int type, int64_t, int64_t, int64_t, int64_t))                     \
+    F(void *, get_data, (const ggml_tensor *tensor))                                                                   \
+    F(ggml_tensor *, set_name, (ggml_tensor *tensor, const char *name))                                                \
+    F(ggml_tensor *, permute, (void *context, ggml_tensor *a, int, int, int, int))                                     \
+    F(ggml_tensor *, transpose, (void *context, ggml_tensor *a))                                                       \
+    F(ggml_tensor *, reshape_2d, (void *context, ggml_tensor *a, int64_t, int64_t))                                    \
+    F(ggml_tensor *, view_1d, (void *context, ggml_tensor *a, int64_t n, size_t offset))                               \
+    F(ggml_tensor *, cont, (void *context, ggml_tensor *a))                                                            \
+    F(ggml_tensor *, scale, (void *context, ggml_tensor *a, float factor))                                             \
+    F(ggml_tensor *, rms_norm, (void *context, ggml_tensor *a, float eps))                                             \
+    F(ggml_tensor *, mul_mat, (void *context, ggml_tensor *a, ggml_tensor *b))                                         \
+    F(ggml_tensor *, rope_ext, (void *context, ggml_tensor *a, ggml_tensor *position, ggml_tensor *factor,             \
+      int n_dims, int mode, int n_ctx_orig, float base, float scale, float ext, float attn, float fast, float slow))   \
+    F(ggml_tensor *, flash_attn_ext, (void *context, ggml_tensor *q, ggml_tensor *k, ggml_tensor *v,                   \
+      ggml_tensor *mask, float scale, float max_bias, float softcap))                                                  \
+    F(void *, new_graph_custom, (void *context, size_t size, bool grads))                                              \
+    F(void, build_forward_expand, (void *graph, ggml_tensor *tensor))                                                  \
+    F(void, graph_clear, (void *graph))                                                                                \
+    F(void, graph_add_node, (void *graph, ggml_tensor *tensor))                                                        \
+    F(int, graph_n_nodes, (void *graph))                                                                               \
+    F(ggml_tensor *, graph_node, (void *graph, int i))                                                                 \
+    F(void *, backend_dev_by_type, (int type))                                                                         \
+    F(const char *, backend_dev_name, (void *device))                                                                  \
+    F(void *, backend_dev_init, (void *device, const char *parameters))                                                \
+    F(void *, backend_dev_backend_reg, (void *device))                                                                 \
+    F(const char *, backend_reg_name, (void *reg))                                                                     \
+    F(size_t, backend_reg_dev_count, (void *reg))                                                                      \
+    F(void *, backend_reg_get_proc_address, (void *reg, const char *name))                                             \
+    F(void, backend_free, (void *backend))                                                                             \
+    F(int, backend_graph_compute, (void *backend, void *graph))                                                        \
+    F(void *, backend_cpu_buffer_type, (void))                                                                         \
+    F(bool, backend_buft_is_host, (void *buffer_type))
+
 typedef struct ggml_functions {
-    const char *(*version)(void);
-    const char *(*op_name)(int op);
-    void *(*init)(ggml_init_params params);
-    void (*free)(void *context);
-    ggml_tensor *(*new_tensor_4d)(void *context, int type, int64_t, int64_t, int64_t, int64_t);
-    void *(*get_data)(const ggml_tensor *tensor);
-    ggml_tensor *(*set_name)(ggml_tensor *tensor, const char *name);
-    ggml_tensor *(*permute)(void *context, ggml_tensor *a, int, int, int, int);
-    ggml_tensor *(*transpose)(void *context, ggml_tensor *a);
-    ggml_tensor *(*reshape_2d)(void *context, ggml_tensor *a, int64_t, int64_t);
-    ggml_tensor *(*view_1d)(void *context, ggml_tensor *a, int64_t n, size_t offset);
-    ggml_tensor *(*cont)(void *context, ggml_tensor *a);
-    ggml_tensor *(*scale)(void *context, ggml_tensor *a, float factor);
-    ggml_tensor *(*rms_norm)(void *context, ggml_tensor *a, float eps);
-    ggml_tensor *(*mul_mat)(void *context, ggml_tensor *a, ggml_tensor *b);
-    ggml_tensor *(*rope_ext)(void *context, ggml_tensor *a, ggml_tensor *position, ggml_tensor *factor, int n_dims,
-                             int mode, int n_ctx_orig, float base, float scale, float ext, float attn, float fast,
-                             float slow);
-    ggml_tensor *(*flash_attn_ext)(void *context, ggml_tensor *q, ggml_tensor *k, ggml_tensor *v, ggml_tensor *mask,
-                                   float scale, float max_bias, float softcap);
-    void *(*new_graph_custom)(void *context, size_t size, bool grads);
-    void (*build_forward_expand)(void *graph, ggml_tensor *tensor);
-    void (*graph_clear)(void *graph);
-    void (*graph_add_node)(void *graph, ggml_tensor *tensor);
-    int (*graph_n_nodes)(void *graph);
-    ggml_tensor *(*graph_node)(void *graph, int i);
-    void *(*backend_dev_by_type)(int type);
-    const char *(*backend_dev_name)(void *device);
-    void *(*backend_dev_init)(void *device, const char *parameters);
-    void *(*backend_dev_backend_reg)(void *device);
-    const char *(*backend_reg_name)(void *reg);
-    size_t (*backend_reg_dev_count)(void *reg);
-    void *(*backend_reg_get_proc_address)(void *reg, const char *name);
-    const char *(*backend_name)(void *backend);
-    void *(*backend_get_device)(void *backend);
-    void (*backend_free)(void *backend);
-    int (*backend_graph_compute)(void *backend, void *graph);
-    void *(*backend_cpu_buffer_type)(void);
-    bool (*backend_buft_is_host)(void *buffer_type);
+#define GGML_POINTER(result, name, arguments) result(*name) arguments;
+    GGML_FUNCTIONS(GGML_POINTER)
+#undef GGML_POINTER
 } ggml_functions;
 
 typedef struct ggml_op_codes {

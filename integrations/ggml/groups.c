@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum { hidden = 0xFC00, visible = 0x0000, negative_zero = 0x8000 }; /* float16: -inf, 0, -0 */
-enum { min_rows = 16 }; /* on average a group; masks of many small groups, sliding windows above all, are ggml's */
+enum { min_rows = 16 }; /* a group's average: masks of many smaller groups, above all sliding windows, go to ggml */
 
 static bool grow(void **data, int64_t *n_max, int64_t need, size_t each)
 {
@@ -24,7 +24,7 @@ static bool grow(void **data, int64_t *n_max, int64_t need, size_t each)
     return true;
 }
 
-/* The one cell that `row` sees and `before` does not, where that is all their difference; else -1. */
+/* Returns the cell that `row` sees and `before` does not, if the two differ in this cell alone; else -1. */
 static int32_t next_cell(const uint16_t *before, const uint16_t *row, int64_t n)
 {
     enum { stretch = 1024 };
@@ -44,7 +44,7 @@ static int32_t next_cell(const uint16_t *before, const uint16_t *row, int64_t n)
     return found;
 }
 
-/* Appends the cells that a row sees, ascending. False if the mask holds anything but 0 and -inf. */
+/* Writes the cells that a row sees, ascending. False: the mask holds other values than 0 and -inf. */
 static bool list_cells(const uint16_t *row, int64_t n, int32_t *cell, int32_t *n_cell)
 {
     int32_t count = 0;
@@ -81,11 +81,9 @@ static const uint16_t *mask_row(const stream_mask *m, int64_t row)
 
 static const char *add_group(plugin_groups *groups, const stream_mask *m, int32_t *row)
 {
-    int64_t n_group_max = groups->n_group_max;
-    if (!grow((void **)&groups->group, &n_group_max, groups->n_group + 1, sizeof *groups->group) ||
+    if (!grow((void **)&groups->group, &groups->n_group_max, groups->n_group + 1, sizeof *groups->group) ||
         !grow((void **)&groups->cell, &groups->n_cell_max, groups->n_cell + m->n_kv + 1, sizeof *groups->cell))
         return "no memory";
-    groups->n_group_max = (int32_t)n_group_max;
     plugin_group *g = &groups->group[groups->n_group++];
     *g = (plugin_group){.stream = m->stream, .row = *row, .first_cell = (int32_t)groups->n_cell};
     int32_t *cell = groups->cell + groups->n_cell;

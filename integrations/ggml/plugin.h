@@ -4,7 +4,7 @@
  *   claim     may this node be ours?                      shapes and parameters, when the graph is planned
  *   groups    mask -> sequences, their rows and cells     refuses what is not causal
  *   rotation  graph -> frequencies of the positions
- *   cache     cells of the KV cache -> views of tensors   dequantised where needed
+ *   cache     cells of the KV cache -> views of tensors   mixed keys are written out
  *   pooled    sums of key blocks kept from earlier calls
  *   attention the library's call
  *
@@ -43,14 +43,13 @@ typedef struct plugin_buffer {
     size_t bytes;
 } plugin_buffer;
 
-/* At least so many bytes, aligned to 64; contents are lost when it grows. NULL: no memory. */
+/* Returns at least `bytes` bytes, aligned to 64. A buffer that grows loses its contents. NULL: no memory. */
 void *plugin_buffer_reserve(plugin_buffer *buffer, size_t bytes);
 void plugin_buffer_free(plugin_buffer *buffer);
 
 /* ---------------------------------------------------------------------------------------------------- groups ---- */
 
-/* Rows of one stream whose tokens follow each other in one sequence: each row sees one cell more than the row before.
- */
+/* Rows of one stream whose tokens follow each other in one sequence: a row sees one cell more than the row before. */
 typedef struct plugin_group {
     int32_t stream, row, n_row; /* rows row .. row + n_row - 1 of the stream's mask */
     int32_t n_kv;               /* cells that the last row sees */
@@ -59,36 +58,49 @@ typedef struct plugin_group {
 } plugin_group;
 
 typedef struct plugin_groups {
-    int32_t n_group, n_group_max;
+    int32_t n_group;
     plugin_group *group;
     int32_t *cell; /* of each group, in order of position: row i sees the first n_kv - n_row + 1 + i */
-    int64_t n_cell, n_cell_max;
+    int64_t n_cell, n_group_max, n_cell_max;
 } plugin_groups;
 
-/* NULL, or why the mask is not causal attention of whole sequences. */
+/* Finds the groups of all streams. Returns NULL, or why the mask is not causal attention of whole sequences. */
 const char *plugin_groups_find(plugin_groups *groups, const ggml_tensor *mask, int64_t n_q, int64_t n_stream);
 void plugin_groups_free(plugin_groups *groups);
 
 /* -------------------------------------------------------------------------------------------------- rotation ---- */
 
 typedef struct plugin_rotation {
-    bool found; /* rope holds what the queries were turned by */
+    bool found; /* rope says how the queries were turned */
     prism_rope rope;
-    int32_t
-        n_mixed; /* queries and keys were then mixed by a Hadamard matrix of this order, in place; 0: they were not */
+    int32_t n_mixed; /* order of the Hadamard matrix that then mixed queries and keys; 0: none did */
 } plugin_rotation;
 
 void plugin_rotation_find(const ggml_tensor *q, int32_t d_head, plugin_rotation *rotation);
 
+/* x <- H x for consecutive stretches of n_mixed values. H is its own inverse. */
+void plugin_unmix(float *x, int32_t n, int32_t n_mixed);
+
 /* ----------------------------------------------------------------------------------------------------- cache ---- */
 
-/* A view of K or V for all groups. Quantised caches are written out as float16, K with the Hadamard mixing of order
- * n_mixed undone (0: leave). `index` holds one page table entry a key where cells are scattered. */
-bool plugin_cache_view(const ggml_tensor *cache, const plugin_groups *groups, int32_t n_kv_max, int32_t n_mixed,
-                       int n_thread, plugin_buffer *copy, plugin_buffer *index, prism_tensor *view);
+typedef struct plugin_cache_type {
+    int32_t type; /* ggml's */
+    prism_dtype dtype;
+    uint32_t block, bytes; /* `block` elements take `bytes` bytes */
+} plugin_cache_type;
 
-/* x <- H x for consecutive stretches of n_mixed values; H is its own inverse. */
-void plugin_unmix(float *x, int32_t n, int32_t n_mixed);
+/* NULL: a type that the plug-in does not take. */
+const plugin_cache_type *plugin_cache_type_of(const ggml_tensor *cache);
+
+/* Makes a view of K or V for all groups. `index` holds one page table entry a key where cells are scattered, else one
+ * row a group. */
+bool plugin_cache_view(const ggml_tensor *cache, const plugin_groups *groups, int32_t n_kv_max, plugin_buffer *index,
+                       prism_tensor *view);
+
+/* The same for keys of a Q8_0 cache that a Hadamard matrix of order n_mixed has mixed: `copy` holds them as float32, as
+ * they were before. */
+bool plugin_cache_unmix(const ggml_tensor *cache, const plugin_groups *groups, int32_t n_mixed, int n_thread,
+                        plugin_buffer *copy, plugin_buffer *index, prism_tensor *view);
 
 /* ---------------------------------------------------------------------------------------------------- pooled ---- */
 
@@ -97,17 +109,17 @@ typedef struct plugin_pooled_set plugin_pooled_set;
 plugin_pooled_set *plugin_pooled_create(void);
 void plugin_pooled_destroy(plugin_pooled_set *set);
 
-/* [n_group]: pooled keys of each group as far as they are still true, for one call; plugin_pooled_store() then takes
- * them back. NULL: there are more groups than are kept, or no memory. */
+/* Returns the pooled keys of each group ([n_group]) as far as they are still true, for one call. plugin_pooled_store()
+ * then takes them back. NULL: there are more groups than are kept, or no memory. */
 prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
-                                 const plugin_groups *groups, int32_t block_size, bool moments);
+                                 const plugin_groups *groups, const prism_options *options);
 void plugin_pooled_store(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
                          const plugin_groups *groups);
 
 /* ------------------------------------------------------------------------------------------------- attention ---- */
 
 typedef struct plugin_clock {
-    double seconds, cpu_seconds; /* the latter of the whole process: steadier where a machine is shared */
+    double seconds, cpu_seconds; /* cpu_seconds: of the whole process; other programs disturb it less */
 } plugin_clock;
 
 typedef struct plugin_report {
@@ -122,7 +134,7 @@ typedef struct plugin_engine plugin_engine;
 
 plugin_engine *plugin_engine_create(void);
 void plugin_engine_destroy(plugin_engine *engine);
-/* NULL: the node's output is written. Otherwise nothing was, and this is why. */
+/* Returns NULL: the node's output is written; or why it is not, and nothing is. */
 const char *plugin_engine_compute(plugin_engine *engine, int n_thread, const ggml_tensor *node, plugin_report *report);
 
 /* ----------------------------------------------------------------------------------------------------- stats ---- */

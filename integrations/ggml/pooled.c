@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { max_entries = 8 }; /* sequences kept for each layer */
+enum { max_entries = 8 }; /* sequences of which a layer keeps the pooled keys */
 
 typedef struct entry {
     uint64_t used; /* time of last use; 0: never */
@@ -22,6 +22,7 @@ typedef struct entry {
     int32_t *cell;
     uint64_t *hash; /* [block] of the last pooled cell in it */
     void *memory;
+    size_t bytes; /* of memory, as prism_pooled_bytes() says */
     prism_pooled pooled;
 } entry;
 
@@ -78,20 +79,17 @@ static uint64_t hash_bytes(uint64_t h, const char *data, size_t bytes)
     return h;
 }
 
-static size_t head_bytes(const ggml_tensor *t)
-{
-    return t->type == GGML_TYPE_Q8_0 ? (size_t)t->ne[0] / GGML_Q8_0_BLOCK * GGML_Q8_0_BYTES : (size_t)t->ne[0] * 2;
-}
-
 static uint64_t hash_cell(const ggml_tensor *k, const ggml_tensor *v, int32_t stream, int32_t cell)
 {
     const ggml_tensor *both[] = {k, v};
     uint64_t h = 1;
     for (int i = 0; i < 2; i++) {
         const ggml_tensor *t = both[i];
+        const plugin_cache_type *type = plugin_cache_type_of(t);
+        const size_t head_bytes = (size_t)t->ne[0] / type->block * type->bytes;
         const char *token = (const char *)t->data + (size_t)stream * t->nb[3] + (size_t)cell * t->nb[1];
         for (int64_t head = 0; head < t->ne[2]; head++)
-            h = hash_bytes(h, token + (size_t)head * t->nb[2], head_bytes(t));
+            h = hash_bytes(h, token + (size_t)head * t->nb[2], head_bytes);
     }
     return h;
 }
@@ -111,7 +109,7 @@ static layer *find_layer(plugin_pooled_set *set, const void *cache)
     return &grown[set->n_layer++];
 }
 
-/* Keys of e, from the first on, that are still true for this group's tokens before its new ones. */
+/* Returns how many keys of e, from the first on, are still those of the group's tokens before its new ones. */
 static int32_t true_tokens(const entry *e, const ggml_tensor *k, const ggml_tensor *v, const plugin_group *g,
                            const int32_t *cell, int32_t block_size)
 {
@@ -128,26 +126,26 @@ static int32_t true_tokens(const entry *e, const ggml_tensor *k, const ggml_tens
     return kept;
 }
 
-/* Room for the whole cache at once: sums would be lost by growing, and memory is taken only where it is written. */
-static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, int32_t block_size, bool moments)
+/* Makes room for the whole cache at once: growing would lose the sums. Pages that are not written take no memory. */
+static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, const prism_options *options)
 {
-    if (e->memory && e->n_cell_max >= n_token && (e->pooled.moments.key != NULL) == moments)
+    const int32_t n_kv_head = (int32_t)k->ne[2], d_head = (int32_t)k->ne[0], block_size = options->block_size;
+    size_t bytes;
+    if (e->memory && e->n_cell_max >= n_token &&
+        !prism_pooled_bytes(options, n_kv_head, d_head, e->n_cell_max, &bytes) && bytes == e->bytes)
         return true;
-    const int32_t n_kv_head = (int32_t)k->ne[2], d_head = (int32_t)k->ne[0];
     const int64_t n_cache = k->view_src ? k->view_src->ne[1] : 0;
     const int64_t n_wanted = n_cache > n_token && n_cache < INT32_MAX / 2 ? n_cache : n_token;
     const int32_t n_max = (int32_t)((n_wanted + block_size - 1) / block_size * block_size);
-    entry new = {.n_cell_max = n_max};
-    size_t bytes;
-    if ((moments ? prism_pooled_moments_bytes : prism_pooled_bytes)(n_kv_head, d_head, block_size, n_max, &bytes))
+    if (prism_pooled_bytes(options, n_kv_head, d_head, n_max, &bytes))
         return false;
-    bytes = (bytes + 63) / 64 * 64;
+    const size_t n_byte = (bytes + 63) / 64 * 64;
+    entry new = {.n_cell_max = n_max, .bytes = bytes};
     new.cell = malloc((size_t)n_max * sizeof *new.cell);
     new.hash = malloc((size_t)(n_max / block_size) * sizeof *new.hash);
-    new.memory = aligned_alloc(64, bytes);
+    new.memory = aligned_alloc(64, n_byte);
     if (!new.cell || !new.hash || !new.memory ||
-        (moments ? prism_pooled_moments_init : prism_pooled_init)(&new.pooled, n_kv_head, d_head, block_size, n_max,
-                                                                  new.memory, bytes)) {
+        prism_pooled_init(&new.pooled, options, n_kv_head, d_head, n_max, new.memory, n_byte)) {
         free_entry(&new);
         return false;
     }
@@ -156,7 +154,7 @@ static bool make_room(entry *e, const ggml_tensor *k, int32_t n_token, int32_t b
     return true;
 }
 
-/* The entry that agrees longest with the group; else the one unused for longest, emptied. */
+/* Returns the entry that agrees longest with the group, or else the one unused for longest, emptied. */
 static entry *choose(const plugin_pooled_set *set, layer *l, const ggml_tensor *k, const ggml_tensor *v,
                      const plugin_group *g, const int32_t *cell, int32_t block_size)
 {
@@ -181,7 +179,7 @@ static entry *choose(const plugin_pooled_set *set, layer *l, const ggml_tensor *
 }
 
 prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, const ggml_tensor *v,
-                                 const plugin_groups *groups, int32_t block_size, bool moments)
+                                 const plugin_groups *groups, const prism_options *options)
 {
     set->time++;
     layer *l = find_layer(set, k->view_src ? k->view_src->data : k->data);
@@ -191,8 +189,8 @@ prism_pooled *plugin_pooled_load(plugin_pooled_set *set, const ggml_tensor *k, c
         return NULL;
     for (int32_t i = 0; i < groups->n_group; i++) {
         const plugin_group *g = &groups->group[i];
-        entry *e = choose(set, l, k, v, g, groups->cell + g->first_cell, block_size);
-        if (!e || !make_room(e, k, g->n_kv, block_size, moments))
+        entry *e = choose(set, l, k, v, g, groups->cell + g->first_cell, options->block_size);
+        if (!e || !make_room(e, k, g->n_kv, options))
             return NULL;
         e->used = set->time;
         set->loaded[i] = e;

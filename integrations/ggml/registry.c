@@ -45,7 +45,7 @@ static int delegate(backend *b, ggml_tensor *node)
     return ggml.fn.backend_graph_compute(b->cpu, b->graph);
 }
 
-/* An error of the library is no mask of another shape: it is said once. */
+/* Says the first error of the library on standard error. Masks that are not causal are no errors. */
 static void report_failure(const char *why)
 {
     static bool said;
@@ -131,7 +131,7 @@ static const char *device_description(void *d)
     return "block-sparse attention for long prompts";
 }
 
-/* It owns none: everything lies in the CPU's buffers. */
+/* The device owns no memory: all tensors lie in the CPU's buffers. */
 static void device_memory(void *d, size_t *free_bytes, size_t *total)
 {
     (void)d;

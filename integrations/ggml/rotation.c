@@ -74,6 +74,23 @@ static bool is_hadamard(const ggml_tensor *t)
     return true;
 }
 
+void plugin_unmix(float *x, int32_t n, int32_t n_mixed)
+{
+    const float size = 1 / sqrtf((float)n_mixed);
+    for (int32_t from = 0; from < n; from += n_mixed) {
+        float *y = x + from;
+        for (int32_t half = 1; half < n_mixed; half *= 2)
+            for (int32_t i = 0; i < n_mixed; i += 2 * half)
+                for (int32_t j = i; j < i + half; j++) {
+                    const float a = y[j], b = y[j + half];
+                    y[j] = a + b;
+                    y[j + half] = a - b;
+                }
+        for (int32_t i = 0; i < n_mixed; i++)
+            y[i] *= size;
+    }
+}
+
 static bool keeps_elements(int32_t op)
 {
     const ggml_op_codes *c = &ggml.op;

@@ -1,4 +1,4 @@
-/* The environment: PRISM_METHOD, PRISM_TOP_P, PRISM_MIN_TOKENS, and PRISM_OPTIONS for every other option by name. */
+/* The environment: three options by variables of their own, every other option by its name in PRISM_OPTIONS. */
 #include "plugin.h"
 
 #include <stdio.h>
@@ -36,15 +36,15 @@ void plugin_settings_read(void)
 {
     static const char *const variables[][2] = {
         {"PRISM_METHOD", "method"}, {"PRISM_TOP_P", "top_p"}, {"PRISM_MIN_TOKENS", "min_tokens"}};
-    memset(&plugin_options, 0, sizeof plugin_options);
+    plugin_options = (plugin_settings){0};
     prism_options_init(&plugin_options.options);
-    const char *top_p = getenv("PRISM_TOP_P"); /* who gives a mass to keep means the method that keeps it */
-    plugin_options.options.method = top_p && *top_p ? PRISM_METHOD_PRISM : PRISM_METHOD_MOMENTS;
     for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
         const char *value = getenv(variables[i][0]);
-        if (value && *value && i == 0 && !strcmp(value, "ggml"))
+        if (!value || !*value)
+            continue;
+        if (i == 0 && !strcmp(value, "ggml"))
             plugin_options.delegate_all = true;
-        else if (value && *value)
+        else
             set(variables[i][1], value, variables[i][0]);
     }
     const char *others = getenv("PRISM_OPTIONS");

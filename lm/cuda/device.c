@@ -290,10 +290,7 @@ static int32_t logit_tile(int32_t tile, int32_t n_vocab)
     return n < tile ? n : tile;
 }
 
-lm_cuda_create_function lm_cuda_create_1 __attribute__((visibility("default")));
-lm_cuda_probe_function lm_cuda_probe_1 __attribute__((visibility("default")));
-
-bool lm_cuda_create_1(const lm_backend_spec *spec, lm_backend **out, lm_error *err)
+static bool create(const lm_backend_spec *spec, lm_backend **out, lm_error *err)
 {
     if (!check(spec, err))
         return false;
@@ -316,7 +313,10 @@ bool lm_cuda_create_1(const lm_backend_spec *spec, lm_backend **out, lm_error *e
     return true;
 }
 
-bool lm_cuda_probe_1(char *text, size_t n, lm_error *err)
+lm_cuda_plugin_entry lm_cuda_plugin_of __attribute__((visibility("default")));
+
+const lm_cuda_plugin *lm_cuda_plugin_of(uint32_t version)
 {
-    return lm_blas_describe(text, n, err);
+    static const lm_cuda_plugin plugin = {create, lm_blas_describe};
+    return version == LM_CUDA_PLUGIN_VERSION ? &plugin : NULL;
 }

@@ -2,9 +2,7 @@
 
 #include <math.h>
 
-#include "core/arena.h"
-#include "core/options.h"
-#include "methods/methods.h"
+#include "stages.h"
 
 enum { max_seq = 1 << 20 }; /* the checks look at each sequence: a count out of nowhere must not take minutes */
 
@@ -92,7 +90,7 @@ static prism_status resolve(prism_ctx *ctx, const prism_call *c, int32_t block_s
         .group = c->n_head / c->n_kv_head,
         .scale = c->scale > 0 ? c->scale : 1.0f / sqrtf((float)c->d_head),
     };
-    p->device_lengths = ctx->backend->other && (c->n_q_of || c->n_kv_of || c->q_start_of);
+    p->device_lengths = ctx->backend->own_memory && (c->n_q_of || c->n_kv_of || c->q_start_of);
     const prism_status status = p->device_lengths ? resolve_bounds(ctx, p) : resolve_sequences(ctx, p);
     if (status)
         return status;
@@ -131,7 +129,7 @@ static prism_status check_pages(prism_ctx *ctx, const tensor_use *u, int32_t s, 
     int64_t first = 0;
     if (!advance(&first, s, x->stride_table) || first > INT64_MAX / 8)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: stride_table overflows", u->name);
-    for (int64_t e = 0; e < n_entry && !ctx->backend->other; e++) {
+    for (int64_t e = 0; e < n_entry && !ctx->backend->own_memory; e++) {
         const int32_t page = x->page_table[first + e];
         if (page < 0 || page >= x->n_page)
             return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: page_table[%d][%lld] is %d, outside 0 .. %d", u->name, s,
@@ -148,7 +146,7 @@ static prism_status check_extent(prism_ctx *ctx, const tensor_use *u, int32_t s,
     bool ok = advance(&last, u->n_head - 1, x->stride_head) && advance(&last, u->d - 1, x->stride_dim);
     if (x->page_table)
         ok = ok && advance(&last, x->n_page - 1, x->stride_page) && advance(&last, x->page_size - 1, x->stride_token);
-    else if (x->row_start && ctx->backend->other) /* only the device can read it */
+    else if (x->row_start && ctx->backend->own_memory) /* only the device can read it */
         ok = ok && advance(&last, n_token - 1, x->stride_token);
     else if (x->row_start)
         ok = ok && x->row_start[s] >= 0 && advance(&last, x->row_start[s] + n_token - 1, x->stride_token);
@@ -167,7 +165,7 @@ static prism_status check_q8_0(prism_ctx *ctx, const tensor_use *u)
 {
     const prism_tensor *x = u->x;
     const int64_t odd = (x->stride_seq | x->stride_token | x->stride_head | x->stride_page | u->d) % PRISM_Q8_0_BLOCK;
-    if (!u->of_keys || ctx->backend->other)
+    if (!u->of_keys || ctx->backend->own_memory)
         return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: Q8_0 is for k and v, on the CPU", u->name);
     if (odd || x->stride_dim != 1)
         return prism_fail(ctx, PRISM_ERROR_INVALID,
@@ -185,7 +183,7 @@ static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const t
                           !x->data ? "data is NULL"
                           : !bytes ? "unknown dtype"
                                    : "data is not aligned to its dtype");
-    if (ctx->backend->other && !ctx->backend->other->is_readable(ctx, x->data))
+    if (!ctx->backend->is_readable(ctx, x->data))
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: data is not in memory that the device can read", u->name);
     if (x->stride_seq < 0 || x->stride_token < 0 || x->stride_head < 0 || x->stride_dim < 0 || x->n_element < 0)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: a stride or n_element is negative", u->name);
@@ -245,105 +243,4 @@ prism_status prism_check_call(prism_ctx *ctx, const prism_call *call, int32_t bl
     if (!status)
         status = check_tensors(ctx, problem, which);
     return status;
-}
-
-/* ------------------------------------------------------------------------------- options, pooled, space ---- */
-
-static bool band_fits(const int16_t *dim, int32_t n, int32_t d_head)
-{
-    if (n < 0 || n > d_head)
-        return false;
-    for (int32_t j = 0; j < n; j++)
-        if (dim[j] < 0 || dim[j] >= d_head)
-            return false;
-    return true;
-}
-
-prism_status prism_check_options_struct(prism_ctx *ctx, const prism_options *options)
-{
-    if (!options)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options is NULL");
-    if (options->struct_size < sizeof *options)
-        return prism_fail(ctx, PRISM_ERROR_INVALID,
-                          "options.struct_size is %zu, expected %zu: use prism_options_init()", options->struct_size,
-                          sizeof *options);
-    return PRISM_OK;
-}
-
-prism_status prism_check_options(prism_ctx *ctx, const prism_options *options, int32_t d_head)
-{
-    const char *problem = prism_options_problem(options);
-    if (problem)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.%s is out of range, or not for method %s", problem,
-                          prism_method_name(options->method) ? prism_method_name(options->method) : "?");
-    if (!prism_method_get(options->method)->needs_bands)
-        return PRISM_OK;
-    const prism_bands *b = options->bands;
-    if (!b)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.bands is NULL: method %s needs them (prism_bands_auto())",
-                          prism_method_name(options->method));
-    if (b->d_head != d_head || !band_fits(b->high, b->n_high, d_head) || !band_fits(b->low, b->n_low, d_head) ||
-        b->n_high + b->n_low == 0)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.bands do not describe a head of %d dimensions", d_head);
-    return PRISM_OK;
-}
-
-/* All of them or none. */
-static bool has_whole_moments(const prism_block_moments *m)
-{
-    const bool any = m->key || m->variance || m->value || m->log_count || m->query_sum || m->n_query;
-    return !any || (m->key && m->variance && m->value && m->log_count && m->query_sum && m->n_query);
-}
-
-prism_status prism_check_pooled(prism_ctx *ctx, const prism_problem *problem, bool moments)
-{
-    const prism_call *c = problem->call;
-    if (c->pooled && problem->device_lengths)
-        return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "pooled keys need lengths that the host knows");
-    for (int32_t s = 0; c->pooled && s < c->n_seq; s++) {
-        const prism_pooled *x = &c->pooled[s];
-        const int32_t n_kv = prism_problem_seq(problem, s).n_kv;
-        if (x->struct_size < sizeof *x || !x->key_sum || x->n_kv_head != c->n_kv_head || x->d_head != c->d_head ||
-            x->block_size != problem->block_size)
-            return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] was not initialised for this shape", s);
-        if (!has_whole_moments(&x->moments) || !x->moments.key != !c->pooled[0].moments.key)
-            return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] keeps a part of the moments, or not what others do",
-                              s);
-        if (moments && !x->moments.key)
-            return prism_fail(ctx, PRISM_ERROR_INVALID,
-                              "pooled[%d] keeps no moments, which the method or the correction needs: use "
-                              "prism_pooled_moments_init()",
-                              s);
-        if (x->n_token < 0 || x->n_token > n_kv)
-            return prism_fail(ctx, PRISM_ERROR_INVALID, "pooled[%d] holds %d keys, past the last query's %d", s,
-                              x->n_token, n_kv);
-        if (x->n_token_max < n_kv)
-            return prism_fail(ctx, PRISM_ERROR_CAPACITY, "pooled[%d] has room for %d keys of %d", s, x->n_token_max,
-                              n_kv);
-    }
-    return PRISM_OK;
-}
-
-prism_status prism_check_backend(prism_ctx *ctx, const prism_problem *problem, const prism_options *options)
-{
-    const prism_backend *k = ctx->backend;
-    const char *sentence = k->refuses ? k->refuses(ctx, problem, options) : NULL;
-    if (!sentence && options && !k->attend_corrected && prism_options_correction(options) != PRISM_CORRECTION_NONE)
-        sentence = "pruned blocks cannot be corrected";
-    if (!sentence && !k->other && problem->precision == PRISM_PRECISION_FP8)
-        sentence = "precision fp8 needs an H100 or H200";
-    return sentence ? prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: %s", ctx->backend->name, sentence) : PRISM_OK;
-}
-
-prism_status prism_check_workspace(prism_ctx *ctx, const void *workspace, size_t have, size_t need)
-{
-    if (need == SIZE_MAX)
-        return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "this shape's workspace overflows");
-    if (!workspace || (uintptr_t)workspace % PRISM_ALIGN)
-        return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace is %s", workspace ? "not aligned to 64" : "NULL");
-    if (have < need)
-        return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace of %zu bytes, %zu needed", have, need);
-    if (ctx->backend->other && !ctx->backend->other->is_readable(ctx, workspace))
-        return prism_fail(ctx, PRISM_ERROR_WORKSPACE, "workspace is not in memory that the device can read");
-    return PRISM_OK;
 }

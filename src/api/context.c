@@ -1,39 +1,11 @@
-/* Contexts and names. */
+/* Contexts. */
 #include <omp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "api/cuda.h"
 #include "cpu/cpu.h"
 
 enum { max_thread = 1024 };
-
-prism_status prism_fail(prism_ctx *ctx, prism_status status, const char *format, ...)
-{
-    if (ctx) {
-        va_list args;
-        va_start(args, format);
-        vsnprintf(ctx->error, sizeof ctx->error, format, args);
-        va_end(args);
-    }
-    return status;
-}
-
-const char *prism_status_name(prism_status status)
-{
-    switch (status) {
-    case PRISM_OK: return "PRISM_OK";
-    case PRISM_ERROR_INVALID: return "PRISM_ERROR_INVALID";
-    case PRISM_ERROR_UNSUPPORTED: return "PRISM_ERROR_UNSUPPORTED";
-    case PRISM_ERROR_MEMORY: return "PRISM_ERROR_MEMORY";
-    case PRISM_ERROR_WORKSPACE: return "PRISM_ERROR_WORKSPACE";
-    case PRISM_ERROR_CAPACITY: return "PRISM_ERROR_CAPACITY";
-    case PRISM_ERROR_DEVICE: return "PRISM_ERROR_DEVICE";
-    }
-    return "unknown status";
-}
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
@@ -74,7 +46,7 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
             return PRISM_ERROR_INVALID;
         c = *config;
     }
-    if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa > PRISM_ISA_NEONBF16 || c.ordinal < 0)
+    if (c.n_thread < 0 || c.n_thread > max_thread || (unsigned)c.isa >= PRISM_N_ISA || c.ordinal < 0)
         return PRISM_ERROR_INVALID;
     const prism_isa isa = choose_isa(c.isa);
     const prism_backend *backend = c.device == PRISM_DEVICE_CPU    ? &prism_backend_cpu
@@ -99,7 +71,7 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
     ctx->backend = backend;
     ctx->ordinal = c.ordinal;
     ctx->n_thread = c.n_thread ? c.n_thread : omp_get_num_procs();
-    const prism_status status = backend->other ? backend->other->open(ctx, c.ordinal) : PRISM_OK;
+    const prism_status status = backend->open(ctx, c.ordinal);
     if (status) {
         prism_destroy(ctx);
         return status;
@@ -113,7 +85,7 @@ void prism_destroy(prism_ctx *ctx)
     if (!ctx)
         return;
     if (ctx->device)
-        ctx->backend->other->close(ctx);
+        ctx->backend->close(ctx);
     free((void *)ctx->cpu);
     free(ctx->marks);
     free(ctx);
@@ -131,6 +103,7 @@ prism_status prism_get_info(const prism_ctx *ctx, prism_info *info)
         .isa_name = ctx->cpu->name,
         .cpu_features = ctx->cpu_features,
         .ordinal = ctx->ordinal,
+        .min_tokens = ctx->backend->min_tokens,
     };
     return PRISM_OK;
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/check.h"
+#include "api/request.h"
 
 #define PLUGIN "libprismattn_cuda.so"
 
@@ -56,11 +56,6 @@ const prism_backend *prism_cuda_plugin(const char **problem)
     return plugin.backend;
 }
 
-prism_status prism_device_status(prism_ctx *ctx)
-{
-    return ctx->backend->other ? ctx->backend->other->status(ctx) : PRISM_OK;
-}
-
 prism_status prism_cuda_describe(int32_t device, prism_cuda_info *info)
 {
     if (!info || info->struct_size < sizeof *info || device < 0)
@@ -69,36 +64,28 @@ prism_status prism_cuda_describe(int32_t device, prism_cuda_info *info)
     const char *problem;
     const prism_backend *backend = prism_cuda_plugin(&problem);
     if (backend)
-        return backend->other->describe(device, info);
+        return backend->cuda->describe(device, info);
     snprintf(info->problem, sizeof info->problem, "%s", problem);
     return PRISM_ERROR_DEVICE;
 }
 
 prism_status prism_cuda_set_stream(prism_ctx *ctx, void *stream)
 {
-    if (!ctx || !ctx->backend->other)
+    if (!ctx || !ctx->backend->cuda)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "not a CUDA context");
-    ctx->backend->other->set_stream(ctx, stream);
+    ctx->backend->cuda->set_stream(ctx, stream);
     return PRISM_OK;
 }
 
 const char *prism_cuda_attend_kernel(const prism_ctx *ctx)
 {
-    return ctx && ctx->backend->other ? ctx->backend->other->attend_name(ctx) : "";
-}
-
-prism_status prism_cuda_plan_read(const prism_plan *plan, prism_cuda_plan_view *view)
-{
-    if (!plan || !plan->device || !view || view->struct_size < sizeof *view)
-        return PRISM_ERROR_INVALID;
-    plan->backend->other->plan_view(plan, view);
-    return PRISM_OK;
+    return ctx && ctx->backend->cuda ? ctx->backend->cuda->attend_name(ctx) : "";
 }
 
 prism_status prism_cuda_plan_counts(prism_ctx *ctx, const prism_plan *plan, int64_t *counts)
 {
-    if (!ctx || !ctx->backend->other || !plan || !plan->device || !counts)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "not a CUDA context, or plan or counts is NULL");
-    ctx->backend->other->plan_counts(ctx, plan, counts);
-    return prism_device_status(ctx);
+    if (!ctx || !ctx->backend->cuda || !plan || plan->backend != ctx->backend || !counts)
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "not a CUDA context and a plan of it, or counts is NULL");
+    ctx->backend->cuda->plan_counts(ctx, plan, counts);
+    return ctx->backend->status(ctx);
 }

@@ -1,6 +1,6 @@
-/* Finds the backend of another device. */
-#ifndef PRISM_API_DEVICE_H
-#define PRISM_API_DEVICE_H
+/* Finds the CUDA backend. */
+#ifndef PRISM_API_CUDA_H
+#define PRISM_API_CUDA_H
 
 #include "stages.h"
 

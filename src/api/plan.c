@@ -2,9 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/check.h"
-#include "core/plan.h"
-#include "stages.h"
+#include "api/request.h"
 
 /* Upper bounds over all calls with at most these lengths, whatever q_start. */
 static bool plan_capacity(const prism_call *c, int32_t block_size, double density, int64_t *n_row, int64_t *n_index)
@@ -19,18 +17,6 @@ static bool plan_capacity(const prism_call *c, int32_t block_size, double densit
     const double wanted = density * (double)n_block / 2 + 2.0 * (double)*n_row; /* sink and own block of every row */
     *n_index = wanted < (double)n_block / 2 ? (int64_t)wanted : (n_block + 1) / 2;
     return true;
-}
-
-/* Address space for the most single keys that a plan can list: all but one of each block's. What is not written costs
- * nothing, so the most is asked for; a system that refuses gets asked for less. */
-static void reserve_keys(prism_plan *plan, int32_t block_size)
-{
-    int64_t n;
-    if (__builtin_mul_overflow(plan->n_index_max, (int64_t)block_size - 1, &n) || n > INT64_MAX / 16)
-        n = INT64_MAX / 16;
-    for (plan->key_index = NULL; n > 0 && !plan->key_index; n = plan->key_index ? n : n / 2)
-        plan->key_index = (uint64_t)n <= SIZE_MAX / 8 ? malloc((size_t)n * sizeof *plan->key_index) : NULL;
-    plan->n_key_max = n;
 }
 
 prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t block_size, float max_density,
@@ -63,14 +49,11 @@ prism_status prism_plan_create(prism_ctx *ctx, const prism_call *call, int32_t b
                           n_index);
     }
     plan->backend = ctx->backend;
-    if (!ctx->backend->other) {
-        reserve_keys(plan, block_size);
-    } else {
-        const prism_status made = ctx->backend->other->plan_create(ctx, plan);
-        if (made) {
-            prism_plan_destroy(plan);
-            return made;
-        }
+    plan->block_size = block_size;
+    const prism_status made = ctx->backend->plan_create(ctx, plan);
+    if (made) {
+        prism_plan_destroy(plan);
+        return made;
     }
     *out = plan;
     return PRISM_OK;
@@ -101,9 +84,8 @@ prism_status prism_plan_from_mask(prism_ctx *ctx, const prism_call *call, int32_
     int64_t bad_row, n_selected;
     if (prism_plan_set_mask(plan, &p, mask, &bad_row, &n_selected)) {
         plan->stale = false;
-        if (ctx->backend->other)
-            ctx->backend->other->plan_push(ctx, &p, plan);
-        return prism_device_status(ctx);
+        ctx->backend->plan_push(ctx, &p, plan);
+        return ctx->backend->status(ctx);
     }
     if (bad_row < 0)
         return prism_plan_no_room(ctx, plan, &p, n_selected);
@@ -116,7 +98,7 @@ void prism_plan_destroy(prism_plan *plan)
     if (!plan)
         return;
     if (plan->device)
-        plan->backend->other->plan_destroy(plan);
+        plan->backend->plan_destroy(plan);
     free(plan->seq);
     free(plan->row_ptr);
     free(plan->index);
@@ -125,26 +107,24 @@ void prism_plan_destroy(prism_plan *plan)
     free(plan);
 }
 
-/* Brings the mirror of a device's plan up to date. */
-static prism_status fetch(const prism_plan *plan)
+prism_status prism_plan_fetch(prism_ctx *ctx, prism_plan *plan)
 {
-    if (!plan->stale)
-        return PRISM_OK;
-    prism_plan *own = (prism_plan *)plan; /* what a reader sees was promised by the last build */
-    const prism_status status = plan->backend->other->plan_fetch(own);
-    if (!status && own->full)
-        prism_plan_fill_full(own);
-    own->stale = status != PRISM_OK;
-    return status;
+    const prism_status checked = prism_check_plan(ctx, plan);
+    if (checked || !plan->stale)
+        return checked;
+    const prism_status status = plan->backend->plan_fetch(plan);
+    if (status)
+        return prism_fail(ctx, status, "the plan cannot be copied from the device");
+    if (plan->full)
+        prism_plan_fill_full(plan);
+    plan->stale = false;
+    return PRISM_OK;
 }
 
 prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view)
 {
-    if (!plan || !view || view->struct_size < sizeof *view)
+    if (!plan || plan->stale || !view || view->struct_size < sizeof *view)
         return PRISM_ERROR_INVALID;
-    const prism_status status = fetch(plan);
-    if (status)
-        return status;
     const int64_t n_selected = plan->row_ptr[plan->n_row];
     *view = (prism_plan_view){
         .struct_size = view->struct_size,
@@ -174,11 +154,8 @@ prism_status prism_plan_read(const prism_plan *plan, prism_plan_view *view)
 prism_status prism_plan_mask(const prism_plan *plan, uint8_t *mask, size_t bytes)
 {
     size_t need;
-    if (!plan || !mask || __builtin_mul_overflow((size_t)plan->n_row, (size_t)plan->n_kblk, &need) || bytes < need)
+    if (!plan || plan->stale || !mask || __builtin_mul_overflow((size_t)plan->n_row, (size_t)plan->n_kblk, &need) || bytes < need)
         return PRISM_ERROR_INVALID;
-    const prism_status status = fetch(plan);
-    if (status)
-        return status;
     memset(mask, 0, need);
     for (int64_t row = 0; row < plan->n_row; row++) {
         const prism_plan_row r = prism_plan_get_row(plan, row);

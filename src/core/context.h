@@ -15,7 +15,6 @@ struct prism_ctx {
     int32_t n_thread;
     void *device; /* the backend's own, NULL on the CPU */
     double *marks; /* [PRISM_N_MARK], of the CPU backend */
-    bool timed;    /* whether marks are to be noted */
     char cpu_features[256];
     char error[512];
     int32_t ordinal; /* of the GPU */

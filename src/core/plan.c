@@ -1,5 +1,17 @@
 #include "core/plan.h"
 
+#include <stdlib.h>
+
+void prism_plan_reserve_keys(prism_plan *plan)
+{
+    int64_t n;
+    if (__builtin_mul_overflow(plan->n_index_max, (int64_t)plan->block_size - 1, &n) || n > INT64_MAX / 16)
+        n = INT64_MAX / 16;
+    for (; n > 0 && !plan->key_index; n = plan->key_index ? n : n / 2)
+        plan->key_index = (uint64_t)n <= SIZE_MAX / 8 ? malloc((size_t)n * sizeof *plan->key_index) : NULL;
+    plan->n_key_max = n;
+}
+
 static bool has_room(const prism_plan *plan, const prism_problem *p, int64_t n_index)
 {
     return p->n_row <= plan->n_row_max && p->call->n_seq <= plan->n_seq_max && n_index <= plan->n_index_max;

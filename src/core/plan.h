@@ -26,10 +26,10 @@ struct prism_plan {
     double correct_flop;       /* of these, on correcting */
     double pool_seconds;       /* of choosing, spent on pooling */
     bool pools;                /* and whether that was timed */
-    /* On a device with memory of its own the plan lies there, and the arrays above are its mirror. */
+    /* On a device with memory of its own the plan lies there, and the arrays above are a copy. */
     const struct prism_backend *backend;
     void *device;
-    bool stale;          /* the mirror is behind */
+    bool stale;          /* the copy is behind */
     bool device_lengths; /* the host knows bounds only; seq and n_causal are current once fetched */
 };
 
@@ -71,6 +71,10 @@ static inline double prism_plan_density(const prism_plan *plan)
 }
 
 bool prism_plan_matches(const prism_plan *plan, const prism_problem *p);
+
+/* For a new plan: address space for the most single keys that it can list, all but one of each block's. What is not
+ * written costs nothing, so the most is asked for; a system that refuses gets asked for less. */
+void prism_plan_reserve_keys(prism_plan *plan);
 
 /* Lengths and counts of the call, no rows yet, no single keys. false: no room for so many rows; the plan is then
  * unchanged. */

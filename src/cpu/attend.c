@@ -4,7 +4,7 @@
  * Keys and values of one KV head are packed once into the layout that the products read (operand.h); then every (query
  * head, query block) is a work item, longest first. An item walks its list: logits = Q K^T, online softmax,
  * O = alpha O + P V. Single keys come last: gathered and packed a block's worth at a time, then treated alike. With a
- * correction the walk starts from what the blocks that are not listed contribute (correct.h).
+ * correction the walk starts from what the blocks that are not listed contribute (attend_corrected.h).
  */
 #include <math.h>
 #include <string.h>
@@ -77,25 +77,15 @@ static size_t blocks_bytes(const prism_ctx *ctx, const prism_problem *p, bool bf
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* Of every way that a call of this shape may take, whatever its types. */
-static size_t attend_bytes(const prism_ctx *ctx, const prism_problem *p, bool corrects)
+/* The most of every way that a call of this shape may take, whatever its types. */
+size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_attend_job *job)
 {
-    size_t bytes = prism_attend_few_bytes(ctx, p);
+    size_t bytes = prism_attend_few_bytes(ctx, job->problem);
     for (int bf16 = 0; bf16 <= (ctx->cpu->gemm_bf16 != NULL); bf16++) {
-        const size_t of_blocks = blocks_bytes(ctx, p, bf16, corrects);
+        const size_t of_blocks = blocks_bytes(ctx, job->problem, bf16, job->corrects);
         bytes = of_blocks > bytes ? of_blocks : bytes;
     }
     return bytes;
-}
-
-size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
-{
-    return attend_bytes(ctx, p, false);
-}
-
-size_t prism_attend_corrected_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
-{
-    return attend_bytes(ctx, p, true);
 }
 
 /* ------------------------------------------------------------------------------------------------- pack ---- */
@@ -117,7 +107,7 @@ static void pack_block(const prism_operand *op, const prism_problem *p, const pr
 typedef struct attend_item {
     const prism_problem *p;
     const prism_plan *plan;
-    const prism_correct_job *correct; /* NULL: none */
+    const prism_attend_job *correct; /* NULL: none */
     const prism_operand *op;
     const attend_scratch *a;
     prism_seq q;
@@ -343,7 +333,7 @@ static void attend_kv_head(const prism_ctx *ctx, const attend_item *of, int32_t 
     const prism_seq *q = &of->q;
     const attend_scratch *a = of->a;
     const int32_t n_strip =
-        of->correct && q->n_kblk > 1 ? prism_entry_strips(p) : 0; /* one block has nobody before it */
+        of->correct && q->n_kblk > 1 ? prism_entry_strips(p) : 0; /* nothing comes before a single block */
     const prism_block_moments moments =
         n_strip ? prism_moments_of_cpu(p, of->correct->moments, of->s) : (prism_block_moments){0};
     sort_items(p, of->plan, q, of->s, h_kv, a);
@@ -368,30 +358,25 @@ static void attend_kv_head(const prism_ctx *ctx, const attend_item *of, int32_t 
     }
 }
 
-static void attend(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
-                   const prism_correct_job *correct, void *scratch)
+void prism_attend_cpu(const prism_ctx *ctx, const prism_attend_job *job)
 {
-    prism_arena arena = {.base = scratch};
+    const prism_problem *p = job->problem;
+    prism_arena arena = {.base = job->scratch};
     const prism_operand op = prism_operand_make(ctx->cpu, p, prism_operand_fits_bf16(ctx->cpu, p->call));
-    const attend_scratch a = layout(ctx, p, &op, correct != NULL, &arena);
+    const attend_scratch a = layout(ctx, p, &op, job->corrects, &arena);
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
-        const attend_item of = {
-            .p = p, .plan = plan, .correct = plan->full ? NULL : correct, .op = &op, .a = &a, .q = q, .s = s};
-        if (prism_attend_few_fits(p, &q, plan))
-            prism_attend_few(ctx, p, s, scratch);
+        const attend_item of = {.p = p,
+                                .plan = job->plan,
+                                .correct = job->corrects && !job->plan->full ? job : NULL,
+                                .op = &op,
+                                .a = &a,
+                                .q = q,
+                                .s = s};
+        if (prism_attend_few_fits(p, &q, job->plan))
+            prism_attend_few(ctx, p, s, job->scratch);
         else
             for (int32_t h_kv = 0; h_kv < p->call->n_kv_head && q.n_q > 0; h_kv++)
                 attend_kv_head(ctx, &of, h_kv);
     }
-}
-
-void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch)
-{
-    attend(ctx, p, plan, NULL, scratch);
-}
-
-void prism_attend_corrected_cpu(const prism_ctx *ctx, const prism_correct_job *job)
-{
-    attend(ctx, job->problem, job->plan, job, job->scratch);
 }

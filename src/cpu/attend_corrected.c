@@ -37,7 +37,7 @@ static bool mask_listed(const prism_entries *entries, prism_plan_row list, int32
     return any;
 }
 
-void prism_correct_start(const prism_tier *k, const prism_correct_job *job, int32_t s, int32_t h,
+void prism_correct_start(const prism_tier *k, const prism_attend_job *job, int32_t s, int32_t h,
                          prism_range rows, int32_t own, prism_plan_row list, const prism_entries *entries,
                          const prism_correct_tile *t, prism_softmax *state, float *output)
 {

@@ -17,7 +17,7 @@ prism_correct_tile prism_correct_layout(const prism_problem *p, prism_arena *a);
 
 /* The query rows `rows` of block `own`, which the plan gives `list`: states [m] and outputs [m][d_pad], empty so far,
  * as if the entries of blocks that the list lacks had been attended. */
-void prism_correct_start(const prism_tier *k, const prism_correct_job *job, int32_t s, int32_t h,
+void prism_correct_start(const prism_tier *k, const prism_attend_job *job, int32_t s, int32_t h,
                          prism_range rows, int32_t own, prism_plan_row list, const prism_entries *entries,
                          const prism_correct_tile *t, prism_softmax *state, float *output);
 

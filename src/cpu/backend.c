@@ -2,6 +2,13 @@
 #include "core/clock.h"
 #include "cpu/cpu.h"
 
+static const char *refuses(const prism_ctx *ctx, const prism_problem *p, prism_stage stage)
+{
+    (void)ctx;
+    return stage == PRISM_STAGE_ATTEND && p->precision == PRISM_PRECISION_FP8 ? "precision fp8 needs an H100 or H200"
+                                                                               : NULL;
+}
+
 static bool fill_plan(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan,
                       int64_t *n_selected)
 {
@@ -19,34 +26,71 @@ static double seconds(const prism_ctx *ctx, prism_mark from, prism_mark to)
     return ctx->marks[to] - ctx->marks[from];
 }
 
+/* ---- the device is the host: nothing to open, to copy or to wait for ---- */
+
+static prism_status open_host(prism_ctx *ctx, int32_t ordinal)
+{
+    (void)ctx, (void)ordinal;
+    return PRISM_OK;
+}
+
+static bool is_readable(const prism_ctx *ctx, const void *data)
+{
+    (void)ctx;
+    return data != NULL;
+}
+
+static prism_status host_status(prism_ctx *ctx)
+{
+    (void)ctx;
+    return PRISM_OK;
+}
+
+static prism_status plan_create(prism_ctx *ctx, prism_plan *plan)
+{
+    (void)ctx;
+    prism_plan_reserve_keys(plan);
+    return PRISM_OK;
+}
+
+static void plan_same(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan)
+{
+    (void)ctx, (void)p;
+    plan->stale = false;
+}
+
+static prism_status plan_fetch(prism_plan *plan)
+{
+    (void)plan;
+    return PRISM_OK;
+}
+
 const prism_backend prism_backend_cpu = {
     .name = "cpu",
     .device = PRISM_DEVICE_CPU,
     .min_tokens = 1024,
+    .refuses = refuses,
     .means_bytes = prism_means_bytes_cpu,
-    .pool = prism_pool_cpu,
-    .bits_bytes = prism_bits_bytes_cpu,
-    .select_bytes = prism_select_bytes_cpu,
-    .select = prism_select_cpu,
-    .fill = fill_plan,
-    .attend_bytes = prism_attend_bytes_cpu,
-    .attend = prism_attend_cpu,
-    .probe_bytes = prism_probe_bytes_cpu,
-    .probe = prism_probe_cpu,
-    .pick_lines = prism_pick_lines_cpu,
-    .list_lines_bytes = prism_list_lines_bytes_cpu,
-    .list_lines = prism_list_lines_cpu,
-    .select_lines_bytes = prism_select_lines_bytes_cpu,
-    .select_lines = prism_select_lines_cpu,
-    .select_strided_bytes = prism_select_strided_bytes_cpu,
-    .select_strided = prism_select_strided_cpu,
-    .select_tokens_bytes = prism_select_tokens_bytes_cpu,
-    .select_tokens = prism_select_tokens_cpu,
-    .select_moments_bytes = prism_select_moments_bytes_cpu,
-    .select_moments = prism_select_moments_cpu,
     .moments_bytes = prism_moments_bytes_cpu,
-    .attend_corrected_bytes = prism_attend_corrected_bytes_cpu,
-    .attend_corrected = prism_attend_corrected_cpu,
+    .bits_bytes = prism_bits_bytes_cpu,
+    .pool = prism_pool_cpu,
+    .select = {prism_select_bytes_cpu, prism_select_cpu},
+    .select_moments = {prism_select_moments_bytes_cpu, prism_select_moments_cpu},
+    .select_tokens = {prism_select_tokens_bytes_cpu, prism_select_tokens_cpu},
+    .select_strided = {prism_select_strided_bytes_cpu, prism_select_strided_cpu},
+    .probe = {prism_probe_bytes_cpu, prism_probe_cpu},
+    .select_lines = {prism_select_lines_bytes_cpu, prism_select_lines_cpu},
+    .pick_lines = prism_pick_lines_cpu,
+    .list_lines = {prism_list_lines_bytes_cpu, prism_list_lines_cpu},
+    .fill = fill_plan,
+    .attend = {prism_attend_bytes_cpu, prism_attend_cpu},
     .mark = note,
     .seconds = seconds,
+    .open = open_host,
+    .is_readable = is_readable,
+    .status = host_status,
+    .plan_create = plan_create,
+    .plan_begin = plan_same,
+    .plan_fetch = plan_fetch,
+    .plan_push = plan_same,
 };

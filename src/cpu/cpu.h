@@ -17,25 +17,23 @@ size_t prism_moments_bytes_cpu(const prism_problem *p);
 /* Sequence s, of whose keys n_done were there before. */
 void prism_pool_moments_cpu(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, int32_t n_done);
 size_t prism_bits_bytes_cpu(const prism_problem *p);
-size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_select_job *job);
 void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job);
-size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_problem *p, int32_t n_query);
-void prism_probe_cpu(const prism_ctx *ctx, const prism_probe_job *job);
-void prism_pick_lines_cpu(const prism_ctx *ctx, const prism_pick_job *job);
-size_t prism_list_lines_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
-void prism_list_lines_cpu(const prism_ctx *ctx, const prism_list_job *job);
-size_t prism_select_lines_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
-void prism_select_lines_cpu(const prism_ctx *ctx, const prism_flex_job *job);
-size_t prism_select_strided_bytes_cpu(const prism_ctx *ctx, const prism_problem *p, int32_t stride);
-void prism_select_strided_cpu(const prism_ctx *ctx, const prism_strided_job *job);
-size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
-void prism_select_tokens_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
-size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
-void prism_attend_cpu(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
-size_t prism_select_moments_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
+size_t prism_select_moments_bytes_cpu(const prism_ctx *ctx, const prism_moments_job *job);
 void prism_select_moments_cpu(const prism_ctx *ctx, const prism_moments_job *job);
-size_t prism_attend_corrected_bytes_cpu(const prism_ctx *ctx, const prism_problem *p);
-void prism_attend_corrected_cpu(const prism_ctx *ctx, const prism_correct_job *job);
+size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
+void prism_select_tokens_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
+size_t prism_select_strided_bytes_cpu(const prism_ctx *ctx, const prism_strided_job *job);
+void prism_select_strided_cpu(const prism_ctx *ctx, const prism_strided_job *job);
+size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_probe_job *job);
+void prism_probe_cpu(const prism_ctx *ctx, const prism_probe_job *job);
+size_t prism_select_lines_bytes_cpu(const prism_ctx *ctx, const prism_flex_job *job);
+void prism_select_lines_cpu(const prism_ctx *ctx, const prism_flex_job *job);
+void prism_pick_lines_cpu(const prism_ctx *ctx, const prism_pick_job *job);
+size_t prism_list_lines_bytes_cpu(const prism_ctx *ctx, const prism_list_job *job);
+void prism_list_lines_cpu(const prism_ctx *ctx, const prism_list_job *job);
+size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_attend_job *job);
+void prism_attend_cpu(const prism_ctx *ctx, const prism_attend_job *job);
 
 /*
  * Energies of pooled queries and keys -> the factor of every row and band (core/calibrate.h).

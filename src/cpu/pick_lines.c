@@ -46,10 +46,10 @@ static size_t key_words(const prism_problem *p)
     return (size_t)p->n_kblk * (size_t)p->block_size / 64;
 }
 
-size_t prism_list_lines_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_list_lines_bytes_cpu(const prism_ctx *ctx, const prism_list_job *job)
 {
     prism_arena a = {0};
-    prism_arena_take(&a, (size_t)ctx->n_thread * key_words(p), sizeof(uint64_t));
+    prism_arena_take(&a, (size_t)ctx->n_thread * key_words(job->problem), sizeof(uint64_t));
     return a.overflow ? SIZE_MAX : a.used;
 }
 

@@ -50,10 +50,10 @@ static probe_scratch layout(const prism_ctx *ctx, const prism_problem *p, int32_
     return x;
 }
 
-size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_problem *p, int32_t n_query)
+size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_probe_job *job)
 {
     prism_arena a = {0};
-    layout(ctx, p, n_query, &a);
+    layout(ctx, job->problem, job->n_query, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 

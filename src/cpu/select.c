@@ -61,10 +61,10 @@ size_t prism_bits_bytes_cpu(const prism_problem *p)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_select_job *job)
 {
     prism_arena a = {0};
-    layout(ctx, p, &a);
+    layout(ctx, job->problem, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 

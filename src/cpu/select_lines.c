@@ -46,10 +46,10 @@ static flex_scratch layout(const prism_problem *p, prism_arena *a)
     return x;
 }
 
-size_t prism_select_lines_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_select_lines_bytes_cpu(const prism_ctx *ctx, const prism_flex_job *job)
 {
     prism_arena one = {0}, all = {0};
-    layout(p, &one);
+    layout(job->problem, &one);
     prism_arena_take(&all, (size_t)ctx->n_thread, one.used);
     return one.overflow || all.overflow ? SIZE_MAX : all.used;
 }

@@ -68,10 +68,10 @@ static moments_scratch layout(const prism_ctx *ctx, const prism_problem *p, pris
     return x;
 }
 
-size_t prism_select_moments_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_select_moments_bytes_cpu(const prism_ctx *ctx, const prism_moments_job *job)
 {
     prism_arena a = {0};
-    layout(ctx, p, &a);
+    layout(ctx, job->problem, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 

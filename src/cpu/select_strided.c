@@ -66,10 +66,10 @@ static strided_scratch layout(const prism_ctx *ctx, const prism_problem *p, int3
     return x;
 }
 
-size_t prism_select_strided_bytes_cpu(const prism_ctx *ctx, const prism_problem *p, int32_t stride)
+size_t prism_select_strided_bytes_cpu(const prism_ctx *ctx, const prism_strided_job *job)
 {
     prism_arena a = {0};
-    layout(ctx, p, stride, &a);
+    layout(ctx, job->problem, job->stride, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 

@@ -52,10 +52,10 @@ static tokens_scratch layout(const prism_ctx *ctx, const prism_problem *p, prism
     return x;
 }
 
-size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_tokens_job *job)
 {
     prism_arena a = {0};
-    layout(ctx, p, &a);
+    layout(ctx, job->problem, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 

@@ -1,4 +1,4 @@
 /* Full attention: every causal block. */
-#include "methods/methods.h"
+#include "methods/method.h"
 
-const prism_method_impl prism_method_dense = {.name = "dense"};
+const prism_method_impl prism_method_dense = {.name = "dense", .text = "full attention: every causal block"};

@@ -2,32 +2,46 @@
  * blocks; heads whose pooled scores agree with it add the best pooled block pairs. */
 #include "core/arena.h"
 #include "core/work.h"
-#include "methods/methods.h"
+#include "methods/method.h"
+
+static const prism_option_row mass = {
+    PRISM_ROW(flex_gamma, 0.9, 0, 1, "mass that columns, diagonals or pooled scores must hold")};
+static const prism_option_row tau = {
+    PRISM_ROW(flex_tau, 0.1, 0, 1, "a head whose Jensen-Shannon distance is below this is block-sparse")};
+static const prism_option_row min_budget = {
+    PRISM_ROW(flex_min_budget, 512, 0, INT32_MAX, "least keys that a row keeps, rounded up to blocks")};
+static const prism_option_row max_budget = {
+    PRISM_ROW(flex_max_budget, 0, 0, INT32_MAX, "most keys that a row keeps; 0: no limit")};
+static const prism_option_row *const options[] = {
+    &mass, &tau, &min_budget, &max_budget, &prism_option_keep_sink, &prism_option_keep_own, NULL};
 
 typedef struct buffers {
     float *column, *slash, *q_last;
     void *stage; /* probe's scratch, then select_lines' */
 } buffers;
 
-static buffers layout(const prism_ctx *ctx, const prism_problem *p, prism_arena *a)
+static buffers layout(const prism_plan_job *job, prism_arena *a)
 {
+    const prism_problem *p = job->problem;
+    const prism_backend *k = job->ctx->backend;
     const int64_t n_head = (int64_t)p->call->n_seq * p->call->n_head;
     const size_t n = prism_arena_count(a, n_head, prism_key_stride(p), 1, 1);
+    const prism_probe_job probe = {.problem = p, .n_query = p->block_size};
     buffers b;
     b.column = prism_arena_take(a, n, sizeof(float));
     b.slash = prism_arena_take(a, n, sizeof(float));
     b.q_last = prism_arena_take(a, prism_arena_count(a, n_head, p->call->d_head, 1, 1), sizeof(float));
-    b.stage = prism_arena_take(
-        a, prism_max_bytes(ctx->backend->probe_bytes(ctx, p, p->block_size), ctx->backend->select_lines_bytes(ctx, p)),
-        1);
+    b.stage = prism_arena_take(a,
+                               prism_max_bytes(k->probe.bytes(job->ctx, &probe),
+                                               k->select_lines.bytes(job->ctx, &(prism_flex_job){.problem = p})),
+                               1);
     return b;
 }
 
-static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+static size_t scratch_bytes(const prism_plan_job *job)
 {
     prism_arena a = {0};
-    (void)o;
-    layout(ctx, p, &a);
+    layout(job, &a);
     return a.overflow ? SIZE_MAX : a.used;
 }
 
@@ -45,11 +59,11 @@ static void select_flexprefill(const prism_plan_job *job)
     const prism_options *opt = job->options;
     const prism_problem *p = job->problem;
     prism_arena a = {.base = job->scratch};
-    const buffers b = layout(job->ctx, p, &a);
+    const buffers b = layout(job, &a);
     const int32_t min_tokens = least_tokens(job);
 
     prism_pool(job, true, NULL);
-    k->probe(job->ctx, &(prism_probe_job){
+    k->probe.run(job->ctx, &(prism_probe_job){
                            .problem = p,
                            .n_query = p->block_size,
                            .min_tokens = min_tokens,
@@ -59,7 +73,7 @@ static void select_flexprefill(const prism_plan_job *job)
                            .q_mean = b.q_last,
                            .scratch = b.stage,
                        });
-    k->select_lines(job->ctx, &(prism_flex_job){
+    k->select_lines.run(job->ctx, &(prism_flex_job){
                                   .problem = p,
                                   .min_tokens = min_tokens,
                                   .stride = prism_key_stride(p),
@@ -89,7 +103,12 @@ static double flop_flexprefill(const prism_problem *p, const prism_options *o, c
 
 const prism_method_impl prism_method_flexprefill = {
     .name = "flexprefill",
-    .pools = true,
+    .text = "columns and diagonals of blocks, or pooled scores, with a budget for each head",
+    .flop_text = "2BndH + pooling + at most (n/B)²dH",
+    .workspace_text = "4Bn + 8n per head + 12 max(n, (n/B)²) per thread",
+    .options = options,
+    .needs_means = true,
+    .stage = PRISM_STAGE_SELECT_LINES,
     .scratch_bytes = scratch_bytes,
     .select = select_flexprefill,
     .flop = flop_flexprefill,

@@ -1,31 +1,45 @@
 /* Moments (docs/moments.md): query tokens against mean and variance of the keys of a block; a row keeps the blocks that
  * their moments cannot stand for. */
-#include "core/options.h"
-#include "core/work.h"
-#include "methods/methods.h"
+#include <float.h>
 
-static size_t scratch_bytes(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
+#include "core/work.h"
+#include "methods/method.h"
+
+static const prism_option_row error = {
+    PRISM_ROW(moments_error, 0.05, 0, FLT_MAX, "a row keeps the blocks of at least this error; 0 is dense")};
+static const prism_option_row *const options[] = {&error, &prism_option_keep_sink, &prism_option_keep_own, NULL};
+
+static bool is_full(const prism_options *o)
 {
-    (void)o;
-    return ctx->backend->select_moments_bytes(ctx, p);
+    return o->moments_error == 0;
+}
+
+static prism_moments_job job_of(const prism_plan_job *job)
+{
+    const prism_options *o = job->options;
+    return (prism_moments_job){
+        .problem = job->problem,
+        .min_tokens = job->min_tokens,
+        .moments = job->moments,
+        .error = o->moments_error,
+        .keep_sink = o->keep_sink && prism_options_correction(o) == PRISM_CORRECTION_NONE, /* else it is exact */
+        .keep_own = o->keep_own,
+        .bits = job->bits,
+        .scratch = job->scratch,
+    };
+}
+
+static size_t scratch_bytes(const prism_plan_job *job)
+{
+    const prism_moments_job stage = job_of(job);
+    return job->ctx->backend->select_moments.bytes(job->ctx, &stage);
 }
 
 static void select_moments(const prism_plan_job *job)
 {
-    const prism_options *opt = job->options;
+    const prism_moments_job stage = job_of(job);
     prism_pool(job, false, NULL);
-    job->ctx->backend->select_moments(
-        job->ctx, &(prism_moments_job){
-                      .problem = job->problem,
-                      .min_tokens = job->min_tokens,
-                      .moments = job->moments,
-                      .error = opt->moments_error,
-                      .keep_sink = opt->keep_sink &&
-                                   prism_options_correction(opt) == PRISM_CORRECTION_NONE, /* else it is exact */
-                      .keep_own = opt->keep_own,
-                      .bits = job->bits,
-                      .scratch = job->scratch,
-                  });
+    job->ctx->backend->select_moments.run(job->ctx, &stage);
 }
 
 static double flop_moments(const prism_problem *p, const prism_options *o, const prism_seq *q, int32_t n_pooled)
@@ -36,7 +50,14 @@ static double flop_moments(const prism_problem *p, const prism_options *o, const
 
 const prism_method_impl prism_method_moments = {
     .name = "moments",
+    .text = "query tokens against mean and variance of a block's keys; pruned blocks contribute through them",
+    .flop_text = "(n²/4B)(d + d/8)H + nBdH/2 + pooling",
+    .workspace_text = "4(n/B)(4d + d/4) per KV head + 200n/B per thread",
+    .options = options,
     .needs_moments = true,
+    .correct = PRISM_CORRECTION_MOMENTS,
+    .stage = PRISM_STAGE_SELECT_MOMENTS,
+    .is_full = is_full,
     .scratch_bytes = scratch_bytes,
     .select = select_moments,
     .flop = flop_moments,

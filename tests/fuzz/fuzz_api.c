@@ -195,17 +195,17 @@ static void renew_pooled(input *in, world *w, const prism_call *c, int32_t block
     for (int s = 0; s < max_seq; s++) {
         size_t bytes;
         const int32_t n_max = (int32_t)take(in, 256) + 1;
-        const bool moments = take(in, 2);
-        if ((moments ? prism_pooled_moments_bytes : prism_pooled_bytes)(c->n_kv_head, c->d_head, block_size, n_max,
-                                                                        &bytes) ||
-            bytes > 1 << 20)
+        prism_options o;
+        prism_options_init(&o);
+        o.block_size = block_size;
+        o.method = take(in, 2) ? PRISM_METHOD_MOMENTS : PRISM_METHOD_PRISM;
+        if (prism_pooled_bytes(&o, c->n_kv_head, c->d_head, n_max, &bytes) || bytes > 1 << 20)
             continue;
         free(w->pooled_memory[s]);
         w->pooled_memory[s] = aligned_alloc(64, (bytes + 63) / 64 * 64);
         if (!w->pooled_memory[s])
             abort();
-        (moments ? prism_pooled_moments_init : prism_pooled_init)(&w->pooled[s], c->n_kv_head, c->d_head, block_size,
-                                                                  n_max, w->pooled_memory[s], bytes);
+        prism_pooled_init(&w->pooled[s], &o, c->n_kv_head, c->d_head, n_max, w->pooled_memory[s], bytes);
         if (take(in, 16) == 0)
             w->pooled[s].n_token = (int32_t)take_i64(in);
     }

@@ -4,15 +4,12 @@
 #include "node.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* float16 and bfloat16 products are exact in float32; sums of 128, softmax and sums over keys round in float32. */
 static const double bound = 2e-5;
-/* What is unpacked from Q8_0 is rounded to float16: relative 2^-11 on values below 8, and on the logits of queries and
- * keys of about 2 in 64 dimensions. */
-static const double bound_q8_0 = 2e-2;
-
 static plugin_engine *engine;
 
 static void set_method(const char *method, const char *min_tokens)
@@ -81,8 +78,7 @@ static void check_outputs(const node *n, double limit)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ full attention ----
- */
+/* -------------------------------------------------------------------------------------------- full attention ---- */
 
 static void test_types(void **state)
 {
@@ -104,7 +100,7 @@ static void test_types(void **state)
                                     .sequence = {{.n_old = 200, .n_new = 130, .seed = 1}}});
         const plugin_report report = compute(&n);
         assert_string_equal(report.path, "dense");
-        check_outputs(&n, kinds[i].type == GGML_TYPE_Q8_0 ? bound_q8_0 : bound);
+        check_outputs(&n, bound);
         node_free(&n);
     }
 }
@@ -130,7 +126,7 @@ static void test_mixed_sequences(void **state)
                                                  {.n_old = 150, .n_new = 1, .cell = cells + 300, .seed = 2},
                                                  {.n_old = 0, .n_new = 140, .cell = cells + 500, .seed = 3}}});
         assert_int_equal(compute(&n).n_group, 3);
-        check_outputs(&n, type ? bound_q8_0 : bound);
+        check_outputs(&n, bound);
         node_free(&n);
     }
     free(cells);
@@ -157,8 +153,7 @@ static void test_streams(void **state)
     node_free(&n);
 }
 
-/* ------------------------------------------------------------------------------------------------------- refusals ----
- */
+/* -------------------------------------------------------------------------------------------------- refusals ---- */
 
 static void test_masks_refused(void **state)
 {
@@ -234,8 +229,7 @@ static void test_claims(void **state)
     node_free(&n);
 }
 
-/* ------------------------------------------------------------------------------------------------------- sparsity ----
- */
+/* -------------------------------------------------------------------------------------------------- sparsity ---- */
 
 static node_shape prompt(int n_old, int n_new)
 {
@@ -329,12 +323,42 @@ static void test_sparse(void **state)
         float *want = malloc(out_bytes(&n));
         library_call(&n, want);
         const double error = difference(&n, want);
-        if (!(error <= (kind ? bound_q8_0 : bound)))
+        if (!(error <= bound))
             fail_msg("kind %d differs from the library by %g", kind, error);
         assert_true(node_error(&n, 0) > 1e-3); /* and it did leave blocks out */
         free(want);
         node_free(&n);
     }
+}
+
+/* Every method with every correction, chosen in the environment: the library takes what is pooled for it. */
+static void test_corrections(void **state)
+{
+    (void)state;
+    static const char *const methods[] = {"moments", "prism"};
+    static const char *const corrections[] = {"none", "mean", "moments"};
+    node n;
+    const node_shape shape = prompt(1900, 300);
+    node_make(&n, &shape);
+    float *want = malloc(out_bytes(&n));
+    for (int i = 0; i < 6; i++) {
+        char options[64];
+        snprintf(options, sizeof options, "correct=%s,min_tokens=0", corrections[i % 3]);
+        setenv("PRISM_METHOD", methods[i / 3], 1);
+        setenv("PRISM_OPTIONS", options, 1);
+        plugin_settings_read();
+        assert_string_equal(compute(&n).path, "sparse");
+        library_call(&n, want);
+        if (!(difference(&n, want) <= bound))
+            fail_msg("method %s with %s differs from the library", methods[i / 3], options);
+        memset(n.out.data, 0xFF, out_bytes(&n));
+        plugin_engine_destroy(engine); /* kept moments depend on the queries of earlier calls */
+        engine = plugin_engine_create();
+    }
+    unsetenv("PRISM_METHOD");
+    unsetenv("PRISM_OPTIONS");
+    free(want);
+    node_free(&n);
 }
 
 /* What a prompt gets does not depend on its company: three in one ubatch, in cells that lie mixed, as each alone. */
@@ -386,8 +410,20 @@ static void test_no_rope(void **state)
     node_free(&n);
 }
 
-/* ----------------------------------------------------------------------------------------------------- pooled keys
- * ---- */
+/* llama.cpp mixes keys of quantised caches only. */
+static void test_mixed_float16(void **state)
+{
+    (void)state;
+    set_method("prism", "0");
+    node_shape shape = prompt(500, 100);
+    shape.n_mixed = 32;
+    node n;
+    node_make(&n, &shape);
+    assert_string_equal(refusal(&n), "keys are mixed in a cache that is not Q8_0");
+    node_free(&n);
+}
+
+/* ----------------------------------------------------------------------------------------------- pooled keys ---- */
 
 /* The output of a fresh engine for the same node. */
 static void fresh_output(node *n, float *out)
@@ -476,8 +512,7 @@ static void test_pooled_turns(void **state)
     }
 }
 
-/* -------------------------------------------------------------------------------------------------------- rotation
- * ---- */
+/* -------------------------------------------------------------------------------------------------- rotation ---- */
 
 static void set_float(ggml_tensor *t, int i, float x)
 {
@@ -550,8 +585,7 @@ static void test_rotation(void **state)
     assert_false(got.found);
 }
 
-/* -------------------------------------------------------------------------------------------------------- settings
- * ---- */
+/* -------------------------------------------------------------------------------------------------- settings ---- */
 
 static void test_settings(void **state)
 {
@@ -580,11 +614,14 @@ static void test_settings(void **state)
     assert_string_equal(plugin_options.error, "PRISM_METHOD: option method cannot be 'magic'");
     unsetenv("PRISM_METHOD");
     unsetenv("PRISM_MIN_TOKENS");
-    plugin_settings_read();
-    assert_int_equal(o->method, PRISM_METHOD_PRISM); /* a mass to keep was given */
-    unsetenv("PRISM_TOP_P");
-    plugin_settings_read();
-    assert_int_equal(o->method, PRISM_METHOD_MOMENTS);
+    prism_options defaults;
+    prism_options_init(&defaults);
+    for (int i = 0; i < 2; i++) { /* PRISM_TOP_P chooses no method */
+        plugin_settings_read();
+        assert_int_equal(o->method, defaults.method);
+        unsetenv("PRISM_TOP_P");
+    }
+    assert_near(o->top_p, defaults.top_p, 0);
 }
 
 int main(void)
@@ -596,8 +633,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_masks_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claims, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sparse, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_corrections, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sparse_company, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_rope, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mixed_float16, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pooled_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pooled_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rotation, setup, teardown),

@@ -63,12 +63,6 @@ static void test_options(void **state)
             assert_memory_equal(&o, &before, sizeof o);
         }
     }
-    for (int m = 0; m < n_rival; m++) {
-        prism_method found;
-        assert_ok(prism_method_find(prism_method_name(rivals[m]), &found));
-        assert_int_equal(found, rivals[m]);
-    }
-    assert_int_equal(prism_method_count(), 8);
 }
 
 static const rival_case one = {NULL, 2, 1, 64, 128, 1, {1100}, {0}, 21};

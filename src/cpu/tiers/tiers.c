@@ -106,6 +106,14 @@ prism_isa prism_tier_find(const char *name)
     return PRISM_ISA_AUTO;
 }
 
+const char *prism_isa_name(prism_isa isa)
+{
+    for (int i = 0; i < n_tier; i++)
+        if (tiers[i].isa == isa)
+            return tiers[i].name;
+    return NULL;
+}
+
 void prism_tier_get(prism_isa isa, prism_tier *k)
 {
     for (int i = 0; i < n_tier && tiers[i].isa <= isa; i++) {

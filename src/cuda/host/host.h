@@ -1,5 +1,5 @@
 /* What the host files of the CUDA backend share: the device of a context and of a plan, and a call as kernels see it.
- * Order of the files: call, gpu, plan_memory; attend_stages; moments_stages; select_stages; backend (the table). */
+ * Order of the files: call, gpu, plan_memory; moments_stages; attend_stages, select_stages; backend (the table). */
 #ifndef PRISM_CUDA_HOST_H
 #define PRISM_CUDA_HOST_H
 
@@ -60,28 +60,24 @@ typedef struct prism_cuda_bits {
 } prism_cuda_bits;
 prism_cuda_bits prism_cuda_cut_bits(const prism_problem *p, prism_arena *a);
 
-/* attend_stages.c */
-size_t prism_cuda_attend_bytes(const prism_ctx *ctx, const prism_problem *p);
-void prism_cuda_attend(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan, void *scratch);
-/* The arguments of an attention kernel. scratch: prism_cuda_attend_bytes(). */
-prism_cu_attend prism_cuda_attention(const prism_ctx *ctx, const prism_problem *p, const prism_plan *plan,
-                                     void *scratch);
-void prism_cuda_launch_attend(prism_cuda_device *device, const prism_cu_attend *a);
-const char *prism_cuda_attend_name(const prism_ctx *ctx);
-
 /* moments_stages.c */
-bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job); /* false: the job wants no moments */
-size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_problem *p);
-void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *job);
 size_t prism_cuda_moments_bytes(const prism_problem *p);
-size_t prism_cuda_attend_corrected_bytes(const prism_ctx *ctx, const prism_problem *p);
-void prism_cuda_attend_corrected(const prism_ctx *ctx, const prism_correct_job *job);
+/* The arguments of the kernels of moments. memory: prism_cuda_moments_bytes(), or NULL: the caller keeps moments. */
+prism_cu_moments prism_cuda_moments_of(const prism_problem *p, void *memory);
+bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job); /* false: the job wants no moments */
+size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_moments_job *job);
+void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *job);
+
+/* attend_stages.c */
+size_t prism_cuda_attend_bytes(const prism_ctx *ctx, const prism_attend_job *job);
+void prism_cuda_attend(const prism_ctx *ctx, const prism_attend_job *job);
+const char *prism_cuda_attend_name(const prism_ctx *ctx);
 
 /* select_stages.c */
 size_t prism_cuda_means_bytes(const prism_problem *p, bool keys);
 void prism_cuda_pool(const prism_ctx *ctx, const prism_pool_job *job);
 size_t prism_cuda_bits_bytes(const prism_problem *p);
-size_t prism_cuda_select_bytes(const prism_ctx *ctx, const prism_problem *p);
+size_t prism_cuda_select_bytes(const prism_ctx *ctx, const prism_select_job *job);
 void prism_cuda_select(const prism_ctx *ctx, const prism_select_job *job);
 bool prism_cuda_fill(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan,
                      int64_t *n_selected);

@@ -31,7 +31,7 @@ static void set_blocks(prism_cu_moments *m, const prism_block_moments *of)
     m->log_count = of->log_count, m->query_sum = of->query_sum, m->n_query = of->n_query;
 }
 
-static prism_cu_moments moments_of(const prism_problem *p, void *memory)
+prism_cu_moments prism_cuda_moments_of(const prism_problem *p, void *memory)
 {
     const prism_call *c = p->call;
     prism_arena a = {.base = memory};
@@ -63,7 +63,7 @@ bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
     const bool kept = job->pooled && job->pooled[0].moments.key;
     if (!job->moments && !kept)
         return false;
-    prism_cu_moments all = moments_of(p, job->moments);
+    prism_cu_moments all = prism_cuda_moments_of(p, job->moments);
     if (!job->reads_values)
         all.v.data = NULL;
     const int before = prism_cuda_enter(device->ordinal);
@@ -87,9 +87,9 @@ bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
     return true;
 }
 
-size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_moments_job *job)
 {
-    const prism_cu_shape shape = prism_cuda_shape(p);
+    const prism_cu_shape shape = prism_cuda_shape(job->problem);
     prism_arena a = {0};
     (void)ctx;
     prism_arena_take(&a, (size_t)prism_moments_own_floats(&shape), sizeof(float));
@@ -102,54 +102,11 @@ void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *jo
     const prism_problem *p = job->problem;
     prism_arena arena = {.base = job->bits};
     const prism_cuda_bits bits = prism_cuda_cut_bits(p, &arena);
-    prism_cu_moments m = moments_of(p, job->moments);
+    prism_cu_moments m = prism_cuda_moments_of(p, job->moments);
     m.keep_sink = job->keep_sink, m.keep_own = job->keep_own, m.min_tokens = job->min_tokens;
     m.error = job->error, m.own_mass = job->scratch;
     m.bitmap = bits.bitmap, m.count = bits.count;
     const int before = prism_cuda_enter(device->ordinal);
     prism_cuda_ok(device, prism_moments_select_cuda(&m, device->stream), "choosing blocks by moments");
-    prism_cuda_leave(before, device->ordinal);
-}
-
-/* A log-sum-exp [n_seq][n_q][n_head] in the scratch, for calls that want none. */
-static float *cut_lse(const prism_problem *p, prism_arena *a)
-{
-    return prism_arena_take(a, prism_arena_count(a, p->call->n_seq, p->call->n_q, p->call->n_head, 1), sizeof(float));
-}
-
-size_t prism_cuda_attend_corrected_bytes(const prism_ctx *ctx, const prism_problem *p)
-{
-    prism_arena a = {0};
-    cut_lse(p, &a);
-    prism_arena_take(&a, prism_cuda_attend_bytes(ctx, p), 1);
-    return prism_cuda_counted(&a);
-}
-
-/* The correction writes to the call's output, from which attention starts. */
-void prism_cuda_attend_corrected(const prism_ctx *ctx, const prism_correct_job *job)
-{
-    prism_cuda_device *device = prism_cuda_of(ctx);
-    const prism_problem *p = job->problem;
-    const prism_call *c = p->call;
-    prism_arena arena = {.base = job->scratch};
-    float *lse = cut_lse(p, &arena);
-    prism_cu_attend a =
-        prism_cuda_attention(ctx, p, job->plan, prism_arena_take(&arena, prism_cuda_attend_bytes(ctx, p), 1));
-    const int before = prism_cuda_enter(device->ordinal);
-    if (a.index) {
-        prism_cu_moments m = moments_of(p, job->moments);
-        m.mean = !job->variances;
-        if (!c->lse.data) {
-            a.lse_stride_seq = (int64_t)c->n_q * c->n_head, a.lse_stride_token = c->n_head, a.lse_stride_head = 1;
-            a.lse_row_start = NULL;
-        }
-        m.row_ptr = a.row_ptr, m.index = a.index, m.full = a.full;
-        m.o = a.o, m.init_o = a.o.data, m.init_lse = c->lse.data ? c->lse.data : lse;
-        m.lse_stride_seq = a.lse_stride_seq, m.lse_stride_token = a.lse_stride_token;
-        m.lse_stride_head = a.lse_stride_head, m.lse_row_start = a.lse_row_start;
-        a.init_o = m.init_o, a.init_lse = m.init_lse;
-        prism_cuda_ok(device, prism_moments_correct_cuda(&m, device->stream), "correction");
-    }
-    prism_cuda_launch_attend(device, &a);
     prism_cuda_leave(before, device->ordinal);
 }

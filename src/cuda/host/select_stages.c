@@ -115,9 +115,9 @@ size_t prism_cuda_bits_bytes(const prism_problem *p)
     return prism_cuda_counted(&a);
 }
 
-size_t prism_cuda_select_bytes(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_cuda_select_bytes(const prism_ctx *ctx, const prism_select_job *job)
 {
-    const prism_cu_shape shape = prism_cuda_shape(p);
+    const prism_cu_shape shape = prism_cuda_shape(job->problem);
     (void)ctx;
     return (size_t)prism_select_scratch_bytes(&shape);
 }

@@ -1,0 +1,193 @@
+/* Options by rows: the common ones here, each method's own beside its functions. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "methods/method.h"
+
+const prism_option_row prism_option_top_p = {
+    PRISM_ROW(top_p, 0.95, FLT_TRUE_MIN, 1, "mass that a row's blocks must hold; 1 is dense")};
+const prism_option_row prism_option_keep_sink = {PRISM_ROW(keep_sink, 1, 0, 1, "1: every row keeps block 0")};
+const prism_option_row prism_option_keep_own = {
+    PRISM_ROW(keep_own, 1, 0, 1, "1: every row keeps the block of its own positions")};
+
+static const char *const corrections[] = {"default", "none", "mean", "moments"};
+static const char *const precisions[] = {"default", "fp8"};
+
+static const prism_option_row common[] = {
+    {PRISM_ROW(block_size, 128, 64, 128, "tokens in a block: 64 or 128"), .power_of_two = true},
+    {PRISM_ROW(min_tokens, -1, -1, INT32_MAX,
+               "sequences with fewer keys take the dense plan; -1: the measured default")},
+    {PRISM_NAMED_ROW(correct, PRISM_CORRECTION_DEFAULT, corrections, "what pruned blocks contribute")},
+    {PRISM_NAMED_ROW(precision, PRISM_PRECISION_DEFAULT, precisions,
+                     "products of attention: default, or fp8 on an H100 or H200")},
+};
+enum { n_common = sizeof common / sizeof common[0] };
+
+/* -------------------------------------------------------------------------------------- walks over rows ---- */
+
+/* Whether a method before this one has the row, too. */
+static bool is_repeated(const prism_option_row *row, prism_method method)
+{
+    for (int32_t m = 0; m < (int32_t)method; m++)
+        for (const prism_option_row *const *r = prism_method_get((prism_method)m)->options; r && *r; r++)
+            if (*r == row)
+                return true;
+    return false;
+}
+
+/* Row i of all, each once: the common ones, then the methods' in their order. NULL past the last. */
+static const prism_option_row *row_at(int32_t i)
+{
+    if (i < 0 || i < n_common)
+        return i < 0 ? NULL : &common[i];
+    i -= n_common;
+    for (int32_t m = 0; m < prism_method_count(); m++)
+        for (const prism_option_row *const *r = prism_method_get((prism_method)m)->options; r && *r; r++)
+            if (!is_repeated(*r, (prism_method)m) && i-- == 0)
+                return *r;
+    return NULL;
+}
+
+static const prism_option_row *find(const char *name)
+{
+    const prism_option_row *row;
+    for (int32_t i = 0; (row = row_at(i)); i++)
+        if (!strcmp(row->name, name))
+            return row;
+    return NULL;
+}
+
+static void store(prism_options *options, const prism_option_row *row, double value)
+{
+    char *at = (char *)options + row->offset;
+    if (row->kind == PRISM_OPTION_FLOAT)
+        *(float *)at = (float)value;
+    else
+        *(int32_t *)at = (int32_t)value; /* enums are int-sized */
+}
+
+static double load(const prism_options *options, const prism_option_row *row)
+{
+    const char *at = (const char *)options + row->offset;
+    return row->kind == PRISM_OPTION_FLOAT ? (double)*(const float *)at : (double)*(const int32_t *)at;
+}
+
+static bool fits(const prism_option_row *row, double value)
+{
+    return value >= row->min && value <= row->max &&
+           !(row->power_of_two && ((int32_t)value & ((int32_t)value - 1)));
+}
+
+/* ------------------------------------------------------------------------------------ the public header ---- */
+
+void prism_options_init(prism_options *options)
+{
+    if (!options)
+        return;
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+    options->method = PRISM_METHOD_PRISM;
+    const prism_option_row *row;
+    for (int32_t i = 0; (row = row_at(i)); i++)
+        store(options, row, row->value);
+}
+
+prism_status prism_option_at(int32_t i, prism_option_info *info)
+{
+    const prism_option_row *row = row_at(i);
+    if (!row || !info || info->struct_size < sizeof *info)
+        return PRISM_ERROR_INVALID;
+    *info = (prism_option_info){.struct_size = info->struct_size,
+                                .name = row->name,
+                                .text = row->text,
+                                .kind = row->kind,
+                                .value = row->value,
+                                .min = row->min,
+                                .max = row->max,
+                                .names = row->names,
+                                .n_name = row->names ? (int32_t)row->max + 1 : 0};
+    return PRISM_OK;
+}
+
+int32_t prism_method_uses(prism_method method, const char *name)
+{
+    const prism_method_impl *m = prism_method_get(method);
+    const prism_option_row *row = m && name ? find(name) : NULL;
+    if (!row)
+        return 0;
+    if (row >= common && row < common + n_common)
+        return 1;
+    for (const prism_option_row *const *r = m->options; r && *r; r++)
+        if (*r == row)
+            return 1;
+    return 0;
+}
+
+/* The place of a name among the row's, or a number; NaN: neither. */
+static double parse(const prism_option_row *row, const char *text)
+{
+    if (row->kind == PRISM_OPTION_NAME) {
+        for (int32_t i = 0; i <= (int32_t)row->max; i++)
+            if (!strcmp(text, row->names[i]))
+                return i;
+        return NAN;
+    }
+    char *end;
+    const double number = strtod(text, &end);
+    if (end == text || *end)
+        return NAN;
+    if (row->kind == PRISM_OPTION_FLOAT)
+        return (double)(float)number; /* what will be stored: 1e-60 is 0 */
+    return number == floor(number) ? number : NAN;
+}
+
+prism_status prism_options_set(prism_options *options, const char *name, const char *value)
+{
+    if (!options || !name || !value)
+        return PRISM_ERROR_INVALID;
+    if (!strcmp(name, "method"))
+        return prism_method_find(value, &options->method);
+    const prism_option_row *row = find(name);
+    const double number = row ? parse(row, value) : NAN;
+    if (!row || !fits(row, number)) /* NaN fits nowhere */
+        return PRISM_ERROR_INVALID;
+    store(options, row, number);
+    return PRISM_OK;
+}
+
+/* ------------------------------------------------------------------------------- what options come to ---- */
+
+const char *prism_options_problem(const prism_options *options)
+{
+    const prism_option_row *row;
+    for (int32_t i = 0; (row = row_at(i)); i++)
+        if (!fits(row, load(options, row)))
+            return row->name;
+    const prism_method_impl *m = prism_method_get(options->method);
+    if (!m)
+        return "method";
+    /* A correction stands for whole blocks, and single keys are none. */
+    return m->list && options->correct > PRISM_CORRECTION_NONE ? "correct" : NULL;
+}
+
+prism_correction prism_options_correction(const prism_options *options)
+{
+    if (options->correct != PRISM_CORRECTION_DEFAULT)
+        return options->correct;
+    const prism_method_impl *m = prism_method_get(options->method);
+    return m->correct != PRISM_CORRECTION_DEFAULT ? m->correct : PRISM_CORRECTION_NONE;
+}
+
+bool prism_options_are_full(const prism_options *options)
+{
+    const prism_method_impl *m = prism_method_get(options->method);
+    return !m->select || (m->is_full && m->is_full(options));
+}
+
+bool prism_options_need_moments(const prism_options *options, bool attends)
+{
+    return prism_method_get(options->method)->needs_moments ||
+           (attends && prism_options_correction(options) != PRISM_CORRECTION_NONE);
+}
