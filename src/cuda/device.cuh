@@ -38,8 +38,8 @@ static cudaError_t launch_items(void (*kernel)(P...), int n_item, int per_sm, in
     return launch_kernel(kernel, n_item < most ? n_item : most, threads, shared, stream, args...);
 }
 
-/* Launches a kernel that may begin before the previous kernel of the stream has ended: as soon as that kernel has called
- * let_next_begin(). The new kernel reads what the previous one writes only after wait_for_launch_before(). */
+/* Launches a kernel that may begin before the previous kernel of the stream has ended: as soon as that kernel has
+ * called let_next_begin(). The new kernel reads what the previous one writes only after wait_for_launch_before(). */
 template <class... P, class... A>
 static cudaError_t launch_early(void (*kernel)(P...), dim3 grid, int threads, size_t shared, cudaStream_t stream,
                                 const A &...args)

@@ -1,8 +1,8 @@
 /*
  * Launch functions of the CUDA kernels.
  *
- * Pointers are device pointers unless a comment says otherwise; strides count elements; lengths count tokens. Row r of a
- * plan is (sequence * n_head + head) * n_qblk + query block. Blocks lie on the absolute token grid.
+ * Pointers are device pointers unless a comment says otherwise; strides count elements; lengths count tokens. Row r of
+ * a plan is (sequence * n_head + head) * n_qblk + query block. Blocks lie on the absolute token grid.
  *
  * No function allocates or waits: every launch can be captured in a graph. A function returns cudaErrorNotSupported
  * for what its row in takes.c excludes. The caller has checked everything else.
@@ -25,8 +25,8 @@ extern "C" {
 
 /*
  * Exact attention over a plan, causal by position. Row r reads the key blocks index[row_ptr[r] .. row_ptr[r + 1]),
- * ascending; index NULL: every block up to its own. A key after a query never reaches it, whatever is in memory there. A
- * row that lists nothing gives 0 and a log-sum-exp of -inf. Rows of query blocks that do not exist are not written.
+ * ascending; index NULL: every block up to its own. A key after a query never reaches it, whatever is in memory there.
+ * A row that lists nothing gives 0 and a log-sum-exp of -inf. Rows of query blocks that do not exist are not written.
  */
 typedef struct prism_cu_attend {
     prism_cu_shape shape;
@@ -99,8 +99,8 @@ int64_t prism_key_image_bytes(const prism_cu_shape *shape);
 cudaError_t prism_pool_cuda(const prism_cu_pool *a, cudaStream_t stream);
 
 /*
- * prism_select_cuda: scores of block pairs, top-p in each band, union -> bitmap and count. n_band 1: one band (high, all
- * dimensions), not calibrated. prism_plan_emit_cuda: bitmap and count -> lists.
+ * prism_select_cuda: scores of block pairs, top-p in each band, union -> bitmap and count. n_band 1: one band (high,
+ * all dimensions), not calibrated. prism_plan_emit_cuda: bitmap and count -> lists.
  */
 typedef struct prism_cu_select {
     prism_cu_shape shape;

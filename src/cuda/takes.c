@@ -42,7 +42,7 @@ static const row rows[PRISM_N_CU_KERNEL] = {
                              F32 | F16 | BF16, .d_head = {-256}, .block = {64, 128}},
     [PRISM_CU_ATTEND_FP8] = {"fp8", "attend/attend_fp8.cu", ATTEND, false, 8, "precision fp8", {90, 90}, TENSOR_CORES,
                              .d_head = {64, 128}, .block = {128}},
-    [PRISM_CU_SELECT] = {"pool, select", "pool.cu, select/select.cu", SELECT, false, 0, "selection", {80, LATEST},
+    [PRISM_CU_SELECT] = {"pool, select", "pool.cu`, `select/select.cu", SELECT, false, 0, "selection", {80, LATEST},
                          F32 | F16 | BF16, .d_head = {64, 96, 128, 192, 256}, .block = {64, 128}},
     [PRISM_CU_FILL] = {"fill", "fill.cu", SELECT | MOMENTS, false, 0, "a list of blocks", {80, LATEST},
                        F32 | F16 | BF16, .d_head = {-256}, .block = {64, 128}, .max_blocks = PRISM_CU_FILL_MAX_BLOCKS},

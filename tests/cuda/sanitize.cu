@@ -74,7 +74,7 @@ static prism_cu_select estimate(const prism_cu_shape &s, const prism_cu_view &q,
     if (n_band == 1)
         memset(p.high, 0xff, sizeof p.high);
     expect(prism_pool_cuda(&p, 0), "pool");
-    prism_cu_select e = {s, p.q_split, p.k_image, p.q_energy, p.k_energy};
+    prism_cu_select e = {s, p.q_split, p.key_image, p.q_energy, p.k_energy};
     e.block_size = 128, e.n_band = n_band, e.causal_calibration = causal, e.keep_sink = e.keep_own = 1,
     e.top_p[0] = e.top_p[1] = .9f, e.scale = .1f;
     memcpy(e.high, p.high, sizeof e.high), memcpy(e.low, p.low, sizeof e.low);

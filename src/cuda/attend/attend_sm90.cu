@@ -5,8 +5,8 @@
  *   S = Q K^T (registers) -> P = exp2(S c - m c) -> O += P V (registers) -> O / l -> smem -> global
  *
  * CTAs take rows (sequence, head, query tile) or parts of rows from a counter until none is left. One warp (scout)
- * looks up the next row. One warp (producer) fetches tiles by bulk tensor copies. Two warps (guard) look for values that
- * are not finite. Each warpgroup of consumers computes 64 query rows.
+ * looks up the next row. One warp (producer) fetches tiles by bulk tensor copies. Two warps (guard) look for values
+ * that are not finite. Each warpgroup of consumers computes 64 query rows.
  *
  * B = 128: two warpgroups share every K and V tile, one CTA a multiprocessor. B = 64 (blocks of 64, and d = 256): one
  * warpgroup, two CTAs a multiprocessor where registers allow it.

@@ -53,7 +53,8 @@ prism_cu_moments prism_cuda_moments_of(const prism_problem *p, void *memory)
 static bool pool_and_image(prism_cuda_device *device, const prism_cu_moments *m)
 {
     return prism_cuda_ok(device, prism_moments_pool_cuda(m, device->stream), "pooling moments") &&
-           (!m->moments_image || prism_cuda_ok(device, prism_moments_image_cuda(m, device->stream), "moments of blocks"));
+           (!m->moments_image ||
+            prism_cuda_ok(device, prism_moments_image_cuda(m, device->stream), "moments of blocks"));
 }
 
 bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)

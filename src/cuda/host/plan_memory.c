@@ -20,9 +20,9 @@ static size_t layout(prism_cuda_plan *d, const prism_plan *plan)
 }
 
 /*
- * Takes memory of which the first bytes_zero are zero. A caller that captures a graph may meet a new shape there, so the
- * allocation must not become part of the graph: capture is relaxed meanwhile. The memory is zeroed on a new stream, which
- * neither waits for the caller's streams nor holds them up.
+ * Takes memory of which the first bytes_zero are zero. A caller that captures a graph may meet a new shape there, so
+ * the allocation must not become part of the graph: capture is relaxed meanwhile. The memory is zeroed on a new stream,
+ * which neither waits for the caller's streams nor holds them up.
  */
 static cudaError_t take_zeroed(void **memory, size_t bytes, size_t bytes_zero)
 {
