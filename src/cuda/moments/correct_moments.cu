@@ -62,7 +62,7 @@ template <int D, class T> struct Looker {
     {
         int n = past_entries(item.block.own);
         uint32_t *pruned = sh.pruned[me];
-        __syncwarp(); /* nobody reads the last row's */
+        __syncwarp(); /* all lanes have read the last row's bits */
         for (int i = lane; i < 2 * item.n_tile; i += 32) {
             int left = n - 32 * i;
             pruned[i] = left >= 32 ? kAll : left > 0 ? (1u << left) - 1 : 0;

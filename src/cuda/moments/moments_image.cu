@@ -36,7 +36,8 @@ template <int D> __device__ __forceinline__ char *images_of(const prism_cu_momen
            ((int64_t)seq * p.shape.n_kv_head + head) * tiles_for(p.shape.n_kblk) * MomentsImage<D>::kBytes;
 }
 
-/* One block of one head a CTA; entries of blocks that are not whole are zeros: nobody has those in the past. */
+/* One block of one head a CTA; entries of blocks that are not whole are zeros: no query has
+ * such a block in its past. */
 template <int D> __global__ void __launch_bounds__(D) image_blocks(const __grid_constant__ prism_cu_moments p)
 {
     const prism_cu_shape &s = p.shape;

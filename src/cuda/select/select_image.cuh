@@ -119,7 +119,7 @@ template <int C, int G, int S> struct KeyImages {
         __syncthreads();
 #endif
     }
-    /* The next step's chunks and scales, on their way to a slot that nobody reads. */
+    /* The next step's chunks and scales, copied to a slot that no thread reads. */
     __device__ __forceinline__ void copy(int to)
     {
         uint32_t dst = ring + to * kSlot;
