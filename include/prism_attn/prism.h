@@ -17,7 +17,7 @@
  *
  * Conventions
  *   - Every function that can fail returns a prism_status. On anything but PRISM_OK nothing was computed, outputs
- *     are untouched, and prism_last_error() has a sentence for a person.
+ *     are untouched, and where a context was passed prism_last_error() has a sentence for a person.
  *   - Structs that may grow start with struct_size and have an _init function: call it, then set fields.
  *   - Only the _create functions allocate. All other memory is the caller's: the workspace, the pooled keys.
  *   - Sizes and strides are in elements unless the name ends in _bytes. Counts of tokens and blocks are int32_t.
@@ -92,12 +92,13 @@ PRISM_API const char *prism_isa_name(prism_isa isa);
 typedef struct prism_config {
     size_t struct_size;
     prism_device device;
-    int32_t n_thread; /* 0: all processors this process may use */
+    int32_t n_thread; /* 0: what OpenMP gives: OMP_NUM_THREADS, else all processors this process may use */
     prism_isa isa;    /* PRISM_ISA_AUTO: the best this machine runs; a tier it cannot run is refused */
     int32_t ordinal;  /* of the GPU, with PRISM_DEVICE_CUDA */
 } prism_config;
 
-/* A device, its kernels and its threads. One thread at a time may use a context; different contexts are independent. */
+/* A device, its kernels and its threads. One thread at a time may use a context; different contexts are independent.
+ * In a child of fork() a context of the CPU works with one thread, since fork() copies no threads. */
 typedef struct prism_ctx prism_ctx;
 
 PRISM_API void prism_config_init(prism_config *config);
@@ -201,7 +202,8 @@ PRISM_API prism_status prism_rope_add(prism_rope *rope, prism_rope_layout layout
 /* Scalings, applied to every pair added so far. */
 PRISM_API prism_status prism_rope_scale_linear(prism_rope *rope, double factor);
 /* YaRN (arXiv 2309.00071): linear ramp over the pair index between the pairs that turn beta_fast and beta_slow times
- * in n_ctx_original tokens; truncate rounds these two indices outwards, as transformers does by default. */
+ * in n_ctx_original tokens; truncate rounds these two indices outwards, as transformers does by default. beta_fast must
+ * be the larger. */
 PRISM_API prism_status prism_rope_scale_yarn(prism_rope *rope, double base, double factor, double n_ctx_original,
                                              double beta_fast, double beta_slow, int truncate);
 /* Llama 3.1: by wavelength, with low_freq_factor, high_freq_factor and the original context length. */
@@ -338,7 +340,8 @@ PRISM_API const char *prism_method_text(prism_method method);
 PRISM_API prism_status prism_method_find(const char *name, prism_method *out);
 /* Methods are 0 .. count - 1. */
 PRISM_API int32_t prism_method_count(void);
-/* Returns 1 if the option called name can change this method's plan or result, else 0. */
+/* Returns 1 if the option called name can change this method's plan or result, else 0; of "bands", whether the method
+ * requires them. */
 PRISM_API int32_t prism_method_uses(prism_method method, const char *name);
 
 /* --------------------------------------------------------------------------------------------- the call ---- */
@@ -393,7 +396,7 @@ typedef struct prism_call {
     int32_t q_start;                          /* position of query 0; -1: n_kv - n_q. q_start + n_q <= n_kv */
     const int32_t *n_q_of, *n_kv_of, *q_start_of;
     prism_tensor q, k, v; /* q: n_head heads; k, v: n_kv_head heads. v may be empty where only a plan is built */
-    prism_tensor o;       /* output, as q; any dtype. May not overlap the inputs */
+    prism_tensor o;       /* output, as q; any dtype. Neither o nor lse may overlap an input or each other: INVALID */
     prism_tensor lse;     /* natural log of the softmax denominator per query and head, F32, stride_dim unused;
                              data NULL: not wanted */
     prism_pooled *pooled; /* [n_seq] or NULL: pooled keys kept by the caller; what is missing is appended */
