@@ -34,14 +34,14 @@ __host__ __device__ __forceinline__ int key_scales(int d) /* byte of the first *
 {
     return d / 16 * kChunk;
 }
-__host__ __device__ __forceinline__ int image_bytes(int d)
+__host__ __device__ __forceinline__ int key_image_bytes(int d)
 {
     return key_scales(d) + kKeys * 4;
 }
 /* Bytes before the images of a KV head. */
-__host__ __device__ __forceinline__ int64_t images_before(const prism_cu_shape &s, int64_t head_of_all)
+__host__ __device__ __forceinline__ int64_t key_images_before(const prism_cu_shape &s, int64_t head_of_all)
 {
-    return head_of_all * ((s.n_kblk + kKeys - 1) / kKeys) * image_bytes(s.d_head);
+    return head_of_all * ((s.n_kblk + kKeys - 1) / kKeys) * key_image_bytes(s.d_head);
 }
 
 } // namespace prism
