@@ -42,17 +42,16 @@ bool bench_device_call(lm_backend *b, const bench_tensors *t, int32_t n_token, p
 
 /* ------------------------------------------------------------------------------------------------ peaks ---- */
 
-/* The best of some runs: seconds, or 0 after a failure. */
+enum { REPS = 12 };
+
+/* The best of some runs: seconds, or 0 after a failure. Marks for them are reserved. */
 static double best_of(lm_backend *b, void (*run)(lm_backend *, void *), void *job, lm_error *err)
 {
-    enum { REPS = 12 };
     double best = 0;
-    if (!b->ops->reserve_marks(b, 2 * REPS, err))
-        return 0;
     for (int i = 0; i < REPS; i++) {
-        b->ops->mark(b);
+        b->ops->mark(b, 2 * i);
         run(b, job);
-        b->ops->mark(b);
+        b->ops->mark(b, 2 * i + 1);
     }
     if (!b->ops->finish(b, err))
         return 0;
@@ -133,7 +132,7 @@ bool bench_device_peaks(prism_ctx *ctx, prism_dtype dtype, bench_peaks *out, lm_
     lm_backend *b;
     if (!bench_device_open(ctx, dtype, &b, err))
         return false;
-    const bool ok = measure(b, dtype, out, err);
+    const bool ok = b->ops->reserve_marks(b, 2 * REPS, err) && measure(b, dtype, out, err);
     bench_device_close(b, ctx); /* and what it allocated */
     return ok;
 }
