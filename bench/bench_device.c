@@ -42,17 +42,16 @@ bool bench_device_call(lm_backend *b, const bench_tensors *t, int32_t n_token, p
 
 /* ------------------------------------------------------------------------------------------------ peaks ---- */
 
-/* The best of some runs: seconds, or 0 after a failure. */
+enum { REPS = 12 };
+
+/* Returns the seconds of the best of REPS runs, or 0 after a failure. */
 static double best_of(lm_backend *b, void (*run)(lm_backend *, void *), void *job, lm_error *err)
 {
-    enum { REPS = 12 };
     double best = 0;
-    if (!b->ops->reserve_marks(b, 2 * REPS, err))
-        return 0;
     for (int i = 0; i < REPS; i++) {
-        b->ops->mark(b);
+        b->ops->mark(b, 2 * i);
         run(b, job);
-        b->ops->mark(b);
+        b->ops->mark(b, 2 * i + 1);
     }
     if (!b->ops->finish(b, err))
         return 0;
@@ -112,7 +111,8 @@ static bool measure(lm_backend *b, prism_dtype dtype, bench_peaks *out, lm_error
                     .to = b->ops->allocate(b, copied_bytes)};
     if (!job.w.data || !job.x || !job.y || !job.from || !job.to)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory on the GPU to measure its peaks");
-    if (!fill_noise(b, (void *)job.w.data, square * element, err) || !fill_noise(b, job.x, square * element, err))
+    if (!b->ops->reserve_marks(b, 2 * REPS, err) || !fill_noise(b, (void *)job.w.data, square * element, err) ||
+        !fill_noise(b, job.x, square * element, err))
         return false;
     const double product = best_of(b, multiply, &job, err), copied = product ? best_of(b, copy, &job, err) : 0;
     if (!copied)
