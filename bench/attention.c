@@ -8,6 +8,7 @@
 #include <prism_attn/prism_cuda.h>
 
 enum { CALL, SELECT, POOL, ATTEND };
+enum { BEGIN, PLANNED, END, N_MARK };
 
 /* A method while it is measured. */
 typedef struct runner {
@@ -88,7 +89,8 @@ static bool start(setting *s, const bench_tensors *t, lm_error *err)
     s->times = calloc((size_t)spec->n_method, sizeof *s->times);
     if (!s->runners || !s->times)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for the times");
-    if (!bench_device_open(s->ctx, t->dtype, &s->device, err) || !s->device->ops->reserve_marks(s->device, 3, err) ||
+    if (!bench_device_open(s->ctx, t->dtype, &s->device, err) ||
+        !s->device->ops->reserve_marks(s->device, N_MARK, err) ||
         !bench_device_call(s->device, t, spec->n_token, &s->call, err) || !impose(s, err))
         return false;
     for (int32_t i = 0; i < spec->n_method; i++)
@@ -140,20 +142,19 @@ static bool run_once(void *user, int32_t i, double seconds[BENCH_N_PART], lm_err
     const setting *s = user;
     runner *r = &s->runners[i];
     const lm_backend_ops *device = s->device->ops;
-    enum { begin, planned, end }; /* marks */
-    device->mark(s->device, begin);
+    device->mark(s->device, BEGIN);
     prism_status status = prism_plan_build(s->ctx, &r->options, &s->call, r->plan, s->workspace, s->workspace_bytes);
-    device->mark(s->device, planned);
+    device->mark(s->device, PLANNED);
     if (!status)
         status = prism_attend(s->ctx, &s->call, r->attended, s->workspace, s->workspace_bytes);
-    device->mark(s->device, end);
+    device->mark(s->device, END);
     if (!device->finish(s->device, err))
         return false;
     r->kernel = prism_cuda_attend_kernel(s->ctx);
     if (!status)
         status = pool_seconds(s, r, &seconds[POOL]);
-    seconds[SELECT] = device->seconds(s->device, begin, planned);
-    seconds[CALL] = device->seconds(s->device, begin, end);
+    seconds[SELECT] = device->seconds(s->device, BEGIN, PLANNED);
+    seconds[CALL] = device->seconds(s->device, BEGIN, END);
     seconds[ATTEND] = seconds[CALL] - seconds[SELECT];
     return !status || fail(s->ctx, r, status, err);
 }

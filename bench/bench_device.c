@@ -44,7 +44,7 @@ bool bench_device_call(lm_backend *b, const bench_tensors *t, int32_t n_token, p
 
 enum { REPS = 12 };
 
-/* The best of some runs: seconds, or 0 after a failure. Marks for them are reserved. */
+/* Returns the seconds of the best of REPS runs, or 0 after a failure. */
 static double best_of(lm_backend *b, void (*run)(lm_backend *, void *), void *job, lm_error *err)
 {
     double best = 0;
@@ -111,7 +111,8 @@ static bool measure(lm_backend *b, prism_dtype dtype, bench_peaks *out, lm_error
                     .to = b->ops->allocate(b, copied_bytes)};
     if (!job.w.data || !job.x || !job.y || !job.from || !job.to)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory on the GPU to measure its peaks");
-    if (!fill_noise(b, (void *)job.w.data, square * element, err) || !fill_noise(b, job.x, square * element, err))
+    if (!b->ops->reserve_marks(b, 2 * REPS, err) || !fill_noise(b, (void *)job.w.data, square * element, err) ||
+        !fill_noise(b, job.x, square * element, err))
         return false;
     const double product = best_of(b, multiply, &job, err), copied = product ? best_of(b, copy, &job, err) : 0;
     if (!copied)
@@ -132,7 +133,7 @@ bool bench_device_peaks(prism_ctx *ctx, prism_dtype dtype, bench_peaks *out, lm_
     lm_backend *b;
     if (!bench_device_open(ctx, dtype, &b, err))
         return false;
-    const bool ok = b->ops->reserve_marks(b, 2 * REPS, err) && measure(b, dtype, out, err);
+    const bool ok = measure(b, dtype, out, err);
     bench_device_close(b, ctx); /* and what it allocated */
     return ok;
 }
