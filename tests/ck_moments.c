@@ -80,9 +80,7 @@ static void check_answer(const test_case *c, int s, const uint8_t *mask, bool va
 
 static void check_case(test_case *c, float moments_error, tally *count)
 {
-    for (int tier = 0; tier < ck_n_tier(); tier++) {
-        if (ck.gpu && !ck_is_gpu(tier))
-            continue;
+    for (int tier = ck.gpu; tier < ck_n_tier(); tier++) {
         prism_ctx *ctx = ck_context(tier);
         for (int correct = PRISM_CORRECTION_MEAN; correct <= PRISM_CORRECTION_MOMENTS; correct++) {
             prism_options o;
@@ -111,6 +109,56 @@ static void check_case(test_case *c, float moments_error, tally *count)
             }
             runner_free(&r);
         }
+        prism_destroy(ctx);
+    }
+}
+
+static uint8_t *plan_of(prism_ctx *ctx, const test_case *c, const prism_options *o)
+{
+    runner r = runner_new(ctx, o, &c->call);
+    ck_ok(runner_plan(&r, o, &c->call) == PRISM_OK, "plan_build: %s", prism_last_error(ctx));
+    uint8_t *mask = runner_mask_of(&r, c, 0);
+    runner_free(&r);
+    return mask;
+}
+
+/* A key that is not finite: rows that see its block keep it, all others keep their plan. So does the row of a query that
+ * is not finite (one that scores blocks: every 4th), which keeps everything. */
+static void check_not_finite(rng *r)
+{
+    enum { HEADS = 4, N = 16, BAD_KEY = 9 * 128 + 5, BAD_QUERY = 12 * 128 + 7 };
+    static const double values[] = {NAN, INFINITY};
+    const shape s = {.n_seq = 1, .n_head = HEADS, .n_kv_head = 2, .d = 128, .block = 128, .page_size = 16,
+                     .dtype = PRISM_BF16, .out_dtype = PRISM_BF16, .n_q = {N * 128}};
+    for (int tier = ck.gpu; tier < ck_n_tier(); tier++) {
+        prism_ctx *ctx = ck_context(tier);
+        test_case *c = case_new(&s, rng_next(r));
+        prism_options o;
+        prism_options_init(&o);
+        o.method = PRISM_METHOD_MOMENTS, o.block_size = 128, o.min_tokens = 0, o.moments_error = 0.02f;
+        vary_keys(c, r);
+        uint8_t *good = plan_of(ctx, c, &o);
+        for (int which = 0; which < 4; which++) {
+            const bool key = which < 2;
+            const int head = key ? 1 : 0, token = key ? BAD_KEY : BAD_QUERY;
+            const double *x = key ? c->seq[0].k : c->seq[0].q, before = x[((long)head * N * 128 + token) * 128 + 3];
+            case_poke(c, key ? 'k' : 'q', 0, head, token, 3, values[which % 2]);
+            uint8_t *mask = plan_of(ctx, c, &o);
+            case_poke(c, key ? 'k' : 'q', 0, head, token, 3, before);
+            for (int h = 0; h < HEADS; h++)
+                for (int i = 0; i < N; i++) {
+                    const uint8_t *row = mask + (h * N + i) * N;
+                    const bool sees = key ? h / 2 == 1 && i >= token / 128 : h == 0 && i == token / 128;
+                    for (int v = 0; v <= i && sees; v++)
+                        ck_ok(row[v] || (key && v != token / 128), "%s: %g in a %s: h %d block %d prunes %d",
+                              ck_tier_name(tier), values[which % 2], key ? "key" : "query", h, i, v);
+                    ck_ok(sees || !memcmp(row, good + (h * N + i) * N, N), "%s: %g in a %s reaches h %d block %d",
+                          ck_tier_name(tier), values[which % 2], key ? "key" : "query", h, i);
+                }
+            free(mask);
+        }
+        free(good);
+        case_free(c);
         prism_destroy(ctx);
     }
 }
@@ -153,6 +201,7 @@ void ck_moments(void)
         check_case(c, 0.02f, &count);
         case_free(c);
     }
+    check_not_finite(&r);
     ck_ok(count.n_kept * 20 > count.n_all && count.n_kept * 20 < count.n_all * 19 && count.n_open * 20 < count.n_all,
           "%ld of %ld blocks kept, %ld open", count.n_kept, count.n_all, count.n_open);
     printf("               kept %ld of %ld past blocks, open %ld\n", count.n_kept, count.n_all, count.n_open);
