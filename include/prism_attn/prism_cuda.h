@@ -13,15 +13,12 @@
  *     context's stream and return: they neither allocate nor wait, and may be captured in a CUDA graph. If a kernel
  *     fails while it runs, a later call returns the error.
  *   - where lengths are given as arrays, n_q and n_kv are upper bounds, and the arrays are not checked: the kernels
- *   read
- *     them when they run. prism_call.pooled is then UNSUPPORTED.
+ *     read them when they run. prism_call.pooled is then UNSUPPORTED.
  *   - a plan with too little room does not fail, because no call waits for the result. The device makes it the full
- *   plan,
- *     and prism_plan_read() and prism_cuda_plan_counts() say so (PRISM_PATH_DENSE_OVERFLOW). A plan created with
+ *     plan, and prism_plan_read() and prism_cuda_plan_counts() say so (PRISM_PATH_DENSE_OVERFLOW). A plan created with
  *     max_density 0 has room for everything.
  *   - prism_plan_fetch(), prism_plan_from_mask() and prism_attention() with stats wait for the stream.
- *   prism_plan_read()
- *     and prism_plan_mask() need prism_plan_fetch() first.
+ *     prism_plan_read() and prism_plan_mask() need prism_plan_fetch() first.
  *   - the methods are prism, moments, meanpool and dense. Queries and keys have one dtype and stride_dim 1. Other calls
  *     are refused with UNSUPPORTED and a sentence.
  */
