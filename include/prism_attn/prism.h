@@ -360,7 +360,7 @@ typedef struct prism_block_moments {
     float *variance;  /* [block][n_kv_head][(d_head + 7) / 8]: variance of the keys, mean over 8 dimensions */
     float *value;     /* [block][n_kv_head][d_head]: mean value, with the weights of the mean key */
     float *log_count; /* [block][n_kv_head]: logarithm of the number of keys that the means stand for */
-    float *query_sum; /* [block][n_kv_head][d_head]: sum of sampled queries from the prompt's start to the block's end */
+    float *query_sum; /* [block][n_kv_head][d_head]: sampled queries, summed from the prompt's start to the block's end */
     int32_t *n_query; /* [block][n_kv_head]: how many queries are in query_sum */
 } prism_block_moments;
 
@@ -479,8 +479,8 @@ typedef struct prism_plan_view {
     double select_flop;  /* work of choosing and correcting, counted as in prism_stats; 0 for a plan from a mask */
     double pool_seconds; /* the part of choosing that pooled queries and keys */
     prism_correction correct; /* what blocks that are not listed contribute; never PRISM_CORRECTION_DEFAULT */
-    double correct_flop;      /* the part of select_flop for correcting. Includes pooling moments, unless choosing pooled
-                                 them anyway */
+    double correct_flop;      /* the part of select_flop for correcting. Includes pooling moments, unless choosing
+                                 pooled them anyway */
 } prism_plan_view;
 
 /* Waits for the GPU that built the plan and copies the plan to the host, for prism_plan_read() and prism_plan_mask().
