@@ -360,7 +360,7 @@ typedef struct prism_block_moments {
     float *variance;  /* [block][n_kv_head][(d_head + 7) / 8]: variance of the keys, mean over 8 dimensions */
     float *value;     /* [block][n_kv_head][d_head]: mean value, with the weights of the mean key */
     float *log_count; /* [block][n_kv_head]: logarithm of the number of keys that the means stand for */
-    float *query_sum; /* [block][n_kv_head][d_head]: sampled queries, summed from the prompt's start to the block's end */
+    float *query_sum; /* [block][n_kv_head][d_head]: sum of sampled queries from position 0 to the block's end */
     int32_t *n_query; /* [block][n_kv_head]: how many queries are in query_sum */
 } prism_block_moments;
 
