@@ -1,6 +1,4 @@
-/* What pruned blocks contribute to attention: their entries give the start of a row's softmax (docs/moments.md,
- * "Correct").
- */
+/* What pruned blocks contribute to attention: their entries start a row's softmax (docs/moments.md, "Correct"). */
 #ifndef PRISM_CPU_CORRECT_H
 #define PRISM_CPU_CORRECT_H
 
