@@ -1,6 +1,8 @@
 #include "config.h"
+#include "tokenizer.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Far above any model; below it no product of two dimensions overflows. */
@@ -68,12 +70,12 @@ void lm_config_defaults(lm_config *c)
                         .high_freq_factor = 4};
 }
 
-static void add_eos(lm_config *c, int64_t id)
+void lm_config_add_eos(lm_config *c, int64_t id)
 {
     for (int32_t i = 0; i < c->n_eos; i++)
         if (c->eos_id[i] == id)
             return;
-    if (c->n_eos < LM_MAX_EOS)
+    if (id >= 0 && c->n_eos < LM_MAX_EOS)
         c->eos_id[c->n_eos++] = (int32_t)id;
 }
 
@@ -84,139 +86,144 @@ bool lm_config_check(const lm_config *c, const char *where, lm_error *err)
 
 /* --------------------------------------------------------------------------------------------- GGUF ---- */
 
-static const char *const architectures[] = {"qwen3", "llama"};
+/* A reader that remembers its first failure, so that thirty keys do not need thirty ifs. Keys are "<family>.<name>". */
+typedef struct reader {
+    const lm_gguf *gguf;
+    const char *prefix, *where;
+    lm_error *err;
+    bool failed;
+} reader;
 
-static bool known_architecture(const char *name)
-{
-    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
-        if (strcmp(architectures[i], name) == 0)
-            return true;
-    return false;
-}
+#define fail(r, kind, ...) (lm_error_set((r)->err, kind, __VA_ARGS__), (r)->failed = true)
 
-/* "<arch>.<key>" */
-typedef struct arch_key {
+typedef struct family_key {
     char text[96];
-} arch_key;
+} family_key;
 
-static const char *key_of(arch_key *key, const lm_config *c, const char *name)
+static family_key key_of(const reader *r, const char *name)
 {
-    const size_t n = strlen(c->arch), m = strlen(name);
-    memcpy(key->text, c->arch, n);
-    key->text[n] = '.';
-    memcpy(key->text + n + 1, name, m + 1);
-    return key->text;
+    family_key key;
+    snprintf(key.text, sizeof key.text, "%s.%s", r->prefix, name);
+    return key;
 }
 
-static bool gguf_int(const lm_gguf *g, const lm_config *c, const char *name, int32_t *out, bool required,
-                     const char *where, lm_error *err)
+static int32_t get_int(reader *r, const char *name, int32_t fallback)
 {
-    arch_key key;
-    int64_t v = *out;
-    if (!lm_gguf_int(g, key_of(&key, c, name), INT32_MIN, INT32_MAX, &v, err))
-        return false;
-    if (required && !lm_gguf_value_find(g, key.text))
-        return lm_fail(err, LM_ERROR_INPUT, "%s: has no metadata key %s", where, key.text);
-    *out = (int32_t)v;
-    return true;
+    int64_t v = fallback;
+    r->failed = r->failed || !lm_gguf_int(r->gguf, key_of(r, name).text, INT32_MIN, INT32_MAX, &v, r->err);
+    return (int32_t)v;
 }
 
-static bool gguf_number(const lm_gguf *g, const lm_config *c, const char *name, double *out, lm_error *err)
+static int32_t required(reader *r, const char *name)
 {
-    arch_key key;
-    return lm_gguf_number(g, key_of(&key, c, name), out, err);
+    if (!r->failed && !lm_gguf_value_find(r->gguf, key_of(r, name).text))
+        fail(r, LM_ERROR_INPUT, "%s: has no metadata key %s", r->where, key_of(r, name).text);
+    return get_int(r, name, 0);
 }
 
-static bool gguf_refuse(const lm_gguf *g, const lm_config *c, const char *name, const char *where, lm_error *err)
+static double get_number(reader *r, const char *name, double fallback)
 {
-    int32_t v = 0;
-    if (!gguf_int(g, c, name, &v, false, where, err))
-        return false;
-    return v == 0 || lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: %s.%s is %d, which this runner does not compute", where,
-                             c->arch, name, v);
+    r->failed = r->failed || !lm_gguf_number(r->gguf, key_of(r, name).text, &fallback, r->err);
+    return fallback;
 }
 
-static bool gguf_rope(const lm_gguf *g, const char *where, lm_config *c, lm_error *err)
+static void get_string(reader *r, const char *key, char *out, size_t n)
 {
-    lm_rope *r = &c->rope;
-    r->layout = strcmp(c->arch, "llama") == 0 ? PRISM_ROPE_INTERLEAVED : PRISM_ROPE_HALF_SPLIT;
-    r->n_dim = c->d_head;
-    r->n_ctx_original = c->n_ctx_train;
+    r->failed = r->failed || !lm_gguf_string(r->gguf, key, out, n, r->err);
+}
+
+static int32_t get_token(reader *r, const char *key, int32_t n_vocab)
+{
+    int64_t id = -1;
+    r->failed = r->failed || !lm_gguf_int(r->gguf, key, 0, (int64_t)n_vocab - 1, &id, r->err);
+    return (int32_t)id;
+}
+
+static void refuse(reader *r, const char *name)
+{
+    const int32_t v = get_int(r, name, 0);
+    if (!r->failed && v != 0)
+        fail(r, LM_ERROR_UNSUPPORTED, "%s: %s is %d, which this runner does not compute", r->where,
+                             key_of(r, name).text, v);
+}
+
+static void read_scaling(reader *r, lm_rope *rope)
+{
     char type[32] = "none";
-    arch_key key;
-    double scale_linear = 0, attention = 1;
-    if (!gguf_int(g, c, "rope.dimension_count", &r->n_dim, false, where, err) ||
-        !gguf_number(g, c, "rope.freq_base", &r->base, err) ||
-        !lm_gguf_string(g, key_of(&key, c, "rope.scaling.type"), type, sizeof type, err) ||
-        !gguf_number(g, c, "rope.scale_linear", &scale_linear, err) || /* the old spelling */
-        !gguf_number(g, c, "rope.scaling.factor", &r->factor, err) ||
-        !gguf_number(g, c, "rope.scaling.original_context_length", &r->n_ctx_original, err) ||
-        !gguf_number(g, c, "rope.scaling.yarn_beta_fast", &r->beta_fast, err) ||
-        !gguf_number(g, c, "rope.scaling.yarn_beta_slow", &r->beta_slow, err) ||
-        !gguf_number(g, c, "rope.scaling.attn_factor", &attention, err))
-        return false;
-    if (scale_linear > 1 && !lm_gguf_value_find(g, key.text)) {
-        r->scaling = LM_ROPE_LINEAR;
-        r->factor = scale_linear;
+    const double scale_linear = get_number(r, "rope.scale_linear", 0); /* the old spelling */
+    const double attention = get_number(r, "rope.scaling.attn_factor", 1);
+    get_string(r, key_of(r, "rope.scaling.type").text, type, sizeof type);
+    rope->factor = get_number(r, "rope.scaling.factor", 1);
+    rope->n_ctx_original = get_number(r, "rope.scaling.original_context_length", rope->n_ctx_original);
+    rope->beta_fast = get_number(r, "rope.scaling.yarn_beta_fast", rope->beta_fast);
+    rope->beta_slow = get_number(r, "rope.scaling.yarn_beta_slow", rope->beta_slow);
+    if (r->failed)
+        return;
+    const bool factors = lm_gguf_tensor(r->gguf, "rope_freqs.weight") != NULL;
+    if (scale_linear > 1 && !lm_gguf_value_find(r->gguf, key_of(r, "rope.scaling.type").text)) {
+        rope->scaling = LM_ROPE_LINEAR;
+        rope->factor = scale_linear;
     } else if (strcmp(type, "linear") == 0) {
-        r->scaling = LM_ROPE_LINEAR;
+        rope->scaling = LM_ROPE_LINEAR;
     } else if (strcmp(type, "yarn") == 0) {
-        r->scaling = LM_ROPE_YARN;
-        r->attention_factor = attention * (1 + 0.1 * log(r->factor > 1 ? r->factor : 1));
+        rope->scaling = LM_ROPE_YARN;
+        rope->attention_factor = attention * (1 + 0.1 * log(rope->factor > 1 ? rope->factor : 1));
     } else if (strcmp(type, "none") != 0) {
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: RoPE scaling \"%s\" is not supported (none, linear, yarn are)",
-                       where, type);
+        fail(r, LM_ERROR_UNSUPPORTED,
+                             "%s: RoPE scaling \"%s\" is not supported (none, linear, yarn are)", r->where, type);
     }
-    if (lm_gguf_tensor(g, "rope_freqs.weight")) {
-        if (r->scaling != LM_ROPE_NONE)
-            return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: has rope_freqs.weight and scaling \"%s\" at once", where,
-                           type);
-        r->scaling = LM_ROPE_FACTORS;
-    }
-    if (r->scaling == LM_ROPE_NONE || r->scaling == LM_ROPE_FACTORS)
-        r->factor = 1;
-    return true;
+    if (!r->failed && factors && rope->scaling != LM_ROPE_NONE)
+        fail(r, LM_ERROR_UNSUPPORTED, "%s: has rope_freqs.weight and scaling \"%s\" at once",
+                             r->where, type);
+    if (rope->scaling == LM_ROPE_NONE)
+        rope->factor = 1;
+    if (factors)
+        rope->scaling = LM_ROPE_FACTORS;
 }
 
-static bool gguf_tokens(const lm_gguf *g, const char *where, lm_config *c, lm_error *err)
+static void read_tokens(reader *r, lm_config *c)
 {
-    int64_t bos = -1, eos = -1, eot = -1, pad = -1;
-    const int64_t max = (int64_t)c->n_vocab - 1;
-    if (!lm_gguf_int(g, "tokenizer.ggml.bos_token_id", 0, max, &bos, err) ||
-        !lm_gguf_int(g, "tokenizer.ggml.eos_token_id", 0, max, &eos, err) ||
-        !lm_gguf_int(g, "tokenizer.ggml.eot_token_id", 0, max, &eot, err) ||
-        !lm_gguf_int(g, "tokenizer.ggml.padding_token_id", 0, max, &pad, err) ||
-        !lm_gguf_bool(g, "tokenizer.ggml.add_bos_token", &c->add_bos, err))
-        return false;
-    c->bos_id = (int32_t)bos;
-    c->pad_id = (int32_t)pad;
-    if (eos >= 0)
-        add_eos(c, eos);
-    if (eot >= 0)
-        add_eos(c, eot);
-    /* Llama 3 files from before the key existed: their pre-tokenizer is known to start texts with BOS. */
+    c->bos_id = get_token(r, "tokenizer.ggml.bos_token_id", c->n_vocab);
+    c->pad_id = get_token(r, "tokenizer.ggml.padding_token_id", c->n_vocab);
+    lm_config_add_eos(c, get_token(r, "tokenizer.ggml.eos_token_id", c->n_vocab));
+    lm_config_add_eos(c, get_token(r, "tokenizer.ggml.eot_token_id", c->n_vocab));
+    /* Older files lack the key: their pre-tokenizer tells. */
     char pre[32] = "";
-    const lm_gguf_value *v = lm_gguf_value_find(g, "tokenizer.ggml.pre");
-    if (v && !lm_gguf_string(g, "tokenizer.ggml.pre", pre, sizeof pre, err))
-        return false;
-    if (!lm_gguf_value_find(g, "tokenizer.ggml.add_bos_token"))
-        c->add_bos = strcmp(pre, "llama-bpe") == 0 || strcmp(pre, "llama3") == 0;
-    if (c->add_bos && c->bos_id < 0)
-        return lm_fail(err, LM_ERROR_INPUT, "%s: asks for a BOS token but names none", where);
-    return true;
+    get_string(r, "tokenizer.ggml.pre", pre, sizeof pre);
+    c->add_bos = lm_tokenizer_pre_adds_bos(pre);
+    r->failed = r->failed || !lm_gguf_bool(r->gguf, "tokenizer.ggml.add_bos_token", &c->add_bos, r->err);
+    if (!r->failed && c->add_bos && c->bos_id < 0)
+        fail(r, LM_ERROR_INPUT, "%s: asks for a BOS token but names none", r->where);
+}
+
+static void read_sizes(reader *r, lm_config *c)
+{
+    c->n_layer = required(r, "block_count");
+    c->d_model = required(r, "embedding_length");
+    c->d_ff = required(r, "feed_forward_length");
+    c->n_head = required(r, "attention.head_count");
+    c->n_ctx_train = get_int(r, "context_length", c->n_ctx_train);
+    c->rms_eps = (float)get_number(r, "attention.layer_norm_rms_epsilon", 0);
+    c->n_kv_head = get_int(r, "attention.head_count_kv", c->n_head);
+    c->d_head = get_int(r, "attention.key_length", c->n_head > 0 ? c->d_model / c->n_head : 0);
+    const int32_t d_value = get_int(r, "attention.value_length", c->d_head);
+    if (!r->failed && d_value != c->d_head)
+        fail(r, LM_ERROR_UNSUPPORTED,
+                             "%s: keys of %d and values of %d dimensions: they must be equal", r->where, c->d_head,
+                             d_value);
 }
 
 bool lm_config_from_gguf(const lm_gguf *g, const char *where, lm_config *out, lm_error *err)
 {
     lm_config c;
     lm_config_defaults(&c);
-    char arch[64] = "";
+    char arch[64] = "", name[256] = "", names[200];
     if (!lm_gguf_string(g, "general.architecture", arch, sizeof arch, err))
         return false;
-    if (!known_architecture(arch))
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: architecture \"%s\" is not supported (qwen3 and llama are)",
-                       where, arch);
-    memcpy(c.arch, arch, strlen(arch) + 1);
+    c.family = lm_family_find(arch, NULL);
+    if (!c.family)
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: architecture \"%s\" is not supported (%s are)", where, arch,
+                       lm_family_names(true, names, sizeof names));
     const lm_tensor *embedding = lm_gguf_tensor(g, "token_embd.weight");
     if (!embedding || embedding->n_dim != 2)
         return lm_fail(err, LM_ERROR_INPUT, "%s: has no matrix token_embd.weight", where);
@@ -224,34 +231,19 @@ bool lm_config_from_gguf(const lm_gguf *g, const char *where, lm_config *out, lm
         return false;
     c.n_vocab = (int32_t)embedding->dim[0];
     c.tied = !lm_gguf_tensor(g, "output.weight");
-    c.qk_norm = strcmp(arch, "qwen3") == 0;
-    double eps = 0;
-    if (!gguf_int(g, &c, "block_count", &c.n_layer, true, where, err) ||
-        !gguf_int(g, &c, "embedding_length", &c.d_model, true, where, err) ||
-        !gguf_int(g, &c, "feed_forward_length", &c.d_ff, true, where, err) ||
-        !gguf_int(g, &c, "attention.head_count", &c.n_head, true, where, err) ||
-        !gguf_int(g, &c, "context_length", &c.n_ctx_train, false, where, err) ||
-        !gguf_number(g, &c, "attention.layer_norm_rms_epsilon", &eps, err))
-        return false;
-    c.rms_eps = (float)eps;
-    c.n_kv_head = c.n_head;
-    c.d_head = c.n_head > 0 ? c.d_model / c.n_head : 0;
-    int32_t d_value;
-    char name[256] = "";
-    if (!gguf_int(g, &c, "attention.head_count_kv", &c.n_kv_head, false, where, err) ||
-        !gguf_int(g, &c, "attention.key_length", &c.d_head, false, where, err) ||
-        !lm_gguf_string(g, "general.name", name, sizeof name, err))
-        return false;
+    reader r = {.gguf = g, .prefix = c.family->gguf, .where = where, .err = err};
+    read_sizes(&r, &c);
+    get_string(&r, "general.name", name, sizeof name);
     memcpy(c.name, name, sizeof c.name - 1);
-    d_value = c.d_head;
-    if (!gguf_int(g, &c, "attention.value_length", &d_value, false, where, err) ||
-        !gguf_refuse(g, &c, "expert_count", where, err) ||
-        !gguf_refuse(g, &c, "attention.sliding_window", where, err) || !gguf_rope(g, where, &c, err))
-        return false;
-    if (d_value != c.d_head)
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: keys of %d and values of %d dimensions: they must be equal",
-                       where, c.d_head, d_value);
-    if (!gguf_tokens(g, where, &c, err) || !lm_config_check(&c, where, err))
+    for (const char *const *key = c.family->refused_gguf; *key; key++)
+        refuse(&r, *key);
+    c.rope.layout = c.family->gguf_layout;
+    c.rope.n_dim = get_int(&r, "rope.dimension_count", c.d_head);
+    c.rope.base = get_number(&r, "rope.freq_base", c.rope.base);
+    c.rope.n_ctx_original = c.n_ctx_train;
+    read_scaling(&r, &c.rope);
+    read_tokens(&r, &c);
+    if (r.failed || !lm_config_check(&c, where, err))
         return false;
     *out = c;
     return true;

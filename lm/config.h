@@ -1,15 +1,14 @@
 /*
  * lm/config.h - what a model is, from a Hugging Face config.json or from GGUF metadata.
  *
- * What a file asks for and the runner does not compute is refused: another architecture, activation, RoPE scaling,
- * sliding windows, mixtures of experts, quantised checkpoints.
+ * A file that asks for something which the runner does not compute is refused: another family (family.h), activation or
+ * RoPE scaling, a key that the family's row refuses, a quantised checkpoint.
  */
 #ifndef LM_CONFIG_H
 #define LM_CONFIG_H
 
+#include "family.h"
 #include "gguf.h"
-
-#include <prism_attn/prism.h>
 
 #define LM_MAX_EOS 8
 
@@ -23,7 +22,7 @@ typedef enum lm_rope_scaling {
 
 typedef struct lm_rope {
     lm_rope_scaling scaling;
-    prism_rope_layout layout; /* GGUF files of arch llama have their q and k rows permuted to interleaved pairs */
+    prism_rope_layout layout; /* of the rows of q and k in the file */
     int32_t n_dim;            /* rotated dimensions of a head, from the first */
     double base;
     double factor;                            /* linear, yarn, llama3 */
@@ -35,35 +34,36 @@ typedef struct lm_rope {
 } lm_rope;
 
 typedef struct lm_config {
-    char arch[16];  /* "qwen3", "llama" */
+    const lm_family *family;
     char name[128]; /* for people; may be empty */
     int32_t n_layer, d_model, d_ff, n_head, n_kv_head, d_head, n_vocab;
     int32_t n_ctx_train;
     float rms_eps;
-    bool qk_norm; /* RMS norm of each head of q and k, before RoPE */
-    bool tied;    /* the output matrix is the embedding */
+    bool tied; /* the output matrix is the embedding */
     lm_rope rope;
     int32_t bos_id, pad_id; /* -1: none */
     int32_t eos_id[LM_MAX_EOS], n_eos;
     bool add_bos; /* prompts start with bos_id; see lm_config_decide_bos() */
 } lm_config;
 
-/* config: the parsed config.json. generation: the parsed generation_config.json, or NULL (more EOS ids). */
+/* Reads a model's configuration. config: the parsed config.json. generation: the parsed generation_config.json, which
+ * may have more EOS ids, or NULL. */
 struct cJSON;
 bool lm_config_from_json(const struct cJSON *config, const struct cJSON *generation, const char *where, lm_config *out,
                          lm_error *err);
 bool lm_config_from_gguf(const lm_gguf *gguf, const char *where, lm_config *out, lm_error *err);
 
-/* For the readers of both formats: what a file leaves out, and the checks at the end. */
+/* For the readers of both formats: sets what a file may leave out; adds an EOS id; checks the result. */
 void lm_config_defaults(lm_config *config);
+void lm_config_add_eos(lm_config *config, int64_t id);
 bool lm_config_check(const lm_config *config, const char *where, lm_error *err);
 
 /*
- * Whether prompts of a Hugging Face model start with BOS. tokenizer_config.json decides where there is one
- * (add_bos_token), then the post-processor of tokenizer.json (adds_bos). Where neither says anything, a bos_token_id
- * in config.json is a statement of its author that sequences start with it, so it is added: so it is for
- * the bundled model, whose training sequences start with token 0.
- * tokenizer_config: parsed, or NULL.
+ * Decides whether prompts of a Hugging Face model start with BOS, and sets config->add_bos.
+ *   tokenizer_config   the parsed tokenizer_config.json, or NULL; its add_bos_token decides
+ *   adds_bos           whether the post-processor of tokenizer.json adds BOS; decides without add_bos_token
+ * Without tokenizer_config.json, a bos_token_id in config.json decides too: its author says that sequences start with
+ * it. The bundled model is such a model; its training sequences start with token 0.
  */
 bool lm_config_decide_bos(lm_config *config, const struct cJSON *tokenizer_config, bool adds_bos, const char *where,
                           lm_error *err);

@@ -3,47 +3,10 @@
 #include "json.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-/* A reader that remembers its first failure, so that thirty keys do not need thirty ifs. */
-typedef struct reader {
-    const cJSON *object;
-    const char *where;
-    lm_error *err;
-    bool failed;
-} reader;
-
-static int64_t get_int(reader *r, const char *key, int64_t min, int64_t max, int64_t fallback)
-{
-    int64_t v = fallback;
-    if (!r->failed && !lm_json_int(r->object, key, min, max, &v, r->where, r->err))
-        r->failed = true;
-    return v;
-}
-
-static double get_number(reader *r, const char *key, double fallback)
-{
-    double v = fallback;
-    if (!r->failed && !lm_json_number(r->object, key, &v, r->where, r->err))
-        r->failed = true;
-    return v;
-}
-
-static bool get_bool(reader *r, const char *key, bool fallback)
-{
-    bool v = fallback;
-    if (!r->failed && !lm_json_bool(r->object, key, &v, r->where, r->err))
-        r->failed = true;
-    return v;
-}
-
-static const char *get_string(reader *r, const char *key, const char *fallback)
-{
-    const char *v = fallback;
-    if (!r->failed && !lm_json_string(r->object, key, &v, r->where, r->err))
-        r->failed = true;
-    return v;
-}
+typedef lm_json_reader reader;
 
 static void fail(reader *r, lm_error_kind kind, const char *what, const char *value)
 {
@@ -61,23 +24,23 @@ static double yarn_mscale(double factor, double mscale)
 static void read_yarn(reader *r, lm_rope *rope)
 {
     rope->scaling = LM_ROPE_YARN;
-    rope->beta_fast = get_number(r, "beta_fast", 32);
-    rope->beta_slow = get_number(r, "beta_slow", 1);
-    rope->truncate = get_bool(r, "truncate", true);
-    const double mscale = get_number(r, "mscale", 0), all = get_number(r, "mscale_all_dim", 0);
+    rope->beta_fast = lm_json_number(r, "beta_fast", 32);
+    rope->beta_slow = lm_json_number(r, "beta_slow", 1);
+    rope->truncate = lm_json_bool(r, "truncate", true);
+    const double mscale = lm_json_number(r, "mscale", 0), all = lm_json_number(r, "mscale_all_dim", 0);
     double factor = yarn_mscale(rope->factor, 1);
     if (mscale != 0 && all != 0)
         factor = yarn_mscale(rope->factor, mscale) / yarn_mscale(rope->factor, all);
-    rope->attention_factor = get_number(r, "attention_factor", factor);
+    rope->attention_factor = lm_json_number(r, "attention_factor", factor);
 }
 
 static void read_scaling(reader *r, lm_rope *rope)
 {
-    const char *type = get_string(r, "rope_type", NULL);
+    const char *type = lm_json_text(r, "rope_type", NULL);
     if (!type)
-        type = get_string(r, "type", "default");
-    rope->factor = get_number(r, "factor", 1);
-    rope->n_ctx_original = get_number(r, "original_max_position_embeddings", rope->n_ctx_original);
+        type = lm_json_text(r, "type", "default");
+    rope->factor = lm_json_number(r, "factor", 1);
+    rope->n_ctx_original = lm_json_number(r, "original_max_position_embeddings", rope->n_ctx_original);
     if (r->failed)
         return;
     if (strcmp(type, "default") == 0 || strcmp(type, "none") == 0) {
@@ -88,8 +51,8 @@ static void read_scaling(reader *r, lm_rope *rope)
         read_yarn(r, rope);
     } else if (strcmp(type, "llama3") == 0) {
         rope->scaling = LM_ROPE_LLAMA3;
-        rope->low_freq_factor = get_number(r, "low_freq_factor", 1);
-        rope->high_freq_factor = get_number(r, "high_freq_factor", 4);
+        rope->low_freq_factor = lm_json_number(r, "low_freq_factor", 1);
+        rope->high_freq_factor = lm_json_number(r, "high_freq_factor", 4);
     } else {
         fail(r, LM_ERROR_UNSUPPORTED, "only RoPE scaling default, linear, yarn and llama3 are supported, not", type);
     }
@@ -100,8 +63,8 @@ static void read_rope(reader *r, lm_config *c)
     lm_rope *rope = &c->rope;
     rope->layout = PRISM_ROPE_HALF_SPLIT;
     rope->n_ctx_original = c->n_ctx_train;
-    rope->base = get_number(r, "rope_theta", rope->base);
-    double partial = get_number(r, "partial_rotary_factor", 1);
+    rope->base = lm_json_number(r, "rope_theta", rope->base);
+    double partial = lm_json_number(r, "partial_rotary_factor", 1);
     const cJSON *parameters = lm_json_get(r->object, "rope_parameters");
     const cJSON *scaling = parameters ? parameters : lm_json_get(r->object, "rope_scaling");
     if (!r->failed && scaling && !cJSON_IsObject(scaling))
@@ -111,8 +74,8 @@ static void read_rope(reader *r, lm_config *c)
         cJSON_ArrayForEach(item, scaling) if (cJSON_IsObject(item)) fail(
             r, LM_ERROR_UNSUPPORTED, "RoPE parameters that differ between layers are not supported:", item->string);
         reader inner = {.object = scaling, .where = r->where, .err = r->err, .failed = r->failed};
-        rope->base = get_number(&inner, "rope_theta", rope->base);
-        partial = get_number(&inner, "partial_rotary_factor", partial);
+        rope->base = lm_json_number(&inner, "rope_theta", rope->base);
+        partial = lm_json_number(&inner, "partial_rotary_factor", partial);
         read_scaling(&inner, rope);
         r->failed = inner.failed;
     }
@@ -121,45 +84,45 @@ static void read_rope(reader *r, lm_config *c)
     rope->n_dim = r->failed ? 0 : (int32_t)((double)c->d_head * partial);
 }
 
-static void add_eos(reader *r, lm_config *c, const cJSON *value)
+/* value: an id, a list of ids, or NULL. */
+static void read_eos(reader *r, lm_config *c, const cJSON *value)
 {
-    uint64_t id;
-    if (!value || cJSON_IsNull(value) || r->failed)
-        return;
-    if (cJSON_IsArray(value)) {
-        const cJSON *item;
-        cJSON_ArrayForEach(item, value) if (!cJSON_IsArray(item)) add_eos(r, c, item);
-        return;
+    const cJSON *item = cJSON_IsArray(value) ? value->child : value;
+    for (; item && !r->failed; item = cJSON_IsArray(value) ? item->next : NULL) {
+        uint64_t id;
+        if (!lm_json_u53(item, &id) || id >= (uint64_t)c->n_vocab)
+            fail(r, LM_ERROR_INPUT, "not an id of the vocabulary:", "eos_token_id");
+        else
+            lm_config_add_eos(c, (int64_t)id);
     }
-    if (!lm_json_u53(value, &id) || id >= (uint64_t)c->n_vocab) {
-        fail(r, LM_ERROR_INPUT, "not an id of the vocabulary:", "eos_token_id");
-        return;
-    }
-    for (int32_t i = 0; i < c->n_eos; i++)
-        if ((uint64_t)c->eos_id[i] == id)
-            return;
-    if (c->n_eos < LM_MAX_EOS)
-        c->eos_id[c->n_eos++] = (int32_t)id;
 }
 
-static void read_kind(reader *r, lm_config *c)
+/* Refuses a key that is neither false, 0, null nor absent. */
+static void refuse(reader *r, const char *key)
 {
-    const char *type = get_string(r, "model_type", "");
+    const cJSON *value = lm_json_get(r->object, key);
+    if (value && !cJSON_IsFalse(value) && !(cJSON_IsNumber(value) && value->valuedouble == 0))
+        fail(r, LM_ERROR_UNSUPPORTED, "not supported:", key);
+}
+
+static void read_family(reader *r, lm_config *c)
+{
+    const char *type = lm_json_text(r, "model_type", "");
     if (r->failed)
         return;
-    if (strcmp(type, "qwen3") != 0 && strcmp(type, "llama") != 0) {
-        fail(r, LM_ERROR_UNSUPPORTED, "only model_type qwen3 and llama are supported, not", type);
+    c->family = lm_family_find(NULL, type);
+    if (!c->family) {
+        char names[200], text[240];
+        lm_family_names(false, names, sizeof names);
+        snprintf(text, sizeof text, "only model_type %s are supported, not", names);
+        fail(r, LM_ERROR_UNSUPPORTED, text, type);
         return;
     }
-    memcpy(c->arch, type, strlen(type) + 1);
-    c->qk_norm = strcmp(type, "qwen3") == 0;
-    const char *activation = get_string(r, "hidden_act", "silu");
+    const char *activation = lm_json_text(r, "hidden_act", "silu");
     if (!r->failed && strcmp(activation, "silu") != 0)
         fail(r, LM_ERROR_UNSUPPORTED, "only hidden_act silu is supported, not", activation);
-    if (get_bool(r, "mlp_bias", false))
-        fail(r, LM_ERROR_UNSUPPORTED, "not supported:", "mlp_bias");
-    if (get_bool(r, "use_sliding_window", false))
-        fail(r, LM_ERROR_UNSUPPORTED, "not supported:", "use_sliding_window");
+    for (const char *const *key = c->family->refused_hf; *key; key++)
+        refuse(r, *key);
     if (lm_json_get(r->object, "quantization_config"))
         fail(r, LM_ERROR_UNSUPPORTED,
              "quantised checkpoints are not supported; use the original, or a Q8_0 GGUF:", "quantization_config");
@@ -167,7 +130,7 @@ static void read_kind(reader *r, lm_config *c)
 
 static int32_t required(reader *r, const char *key, int64_t max)
 {
-    const int64_t v = get_int(r, key, 1, max, 0);
+    const int64_t v = lm_json_int(r, key, 1, max, 0);
     if (!r->failed && v == 0)
         fail(r, LM_ERROR_INPUT, "has no", key);
     return (int32_t)v;
@@ -176,11 +139,10 @@ static int32_t required(reader *r, const char *key, int64_t max)
 bool lm_config_decide_bos(lm_config *config, const cJSON *tokenizer_config, bool adds_bos, const char *where,
                           lm_error *err)
 {
-    bool add = adds_bos || (!tokenizer_config && config->bos_id >= 0);
-    if (tokenizer_config && !lm_json_bool(tokenizer_config, "add_bos_token", &add, where, err))
-        return false;
+    reader r = {.object = tokenizer_config, .where = where, .err = err};
+    const bool add = lm_json_bool(&r, "add_bos_token", adds_bos || (!tokenizer_config && config->bos_id >= 0));
     config->add_bos = add && config->bos_id >= 0;
-    return true;
+    return !r.failed;
 }
 
 bool lm_config_from_json(const cJSON *config, const cJSON *generation, const char *where, lm_config *out, lm_error *err)
@@ -190,23 +152,25 @@ bool lm_config_from_json(const cJSON *config, const cJSON *generation, const cha
     reader r = {.object = config, .where = where, .err = err};
     lm_config c;
     lm_config_defaults(&c);
-    read_kind(&r, &c);
+    read_family(&r, &c);
     c.n_layer = required(&r, "num_hidden_layers", 1 << 16);
     c.d_model = required(&r, "hidden_size", 1 << 24);
     c.d_ff = required(&r, "intermediate_size", 1 << 24);
     c.n_head = required(&r, "num_attention_heads", 1 << 16);
     c.n_vocab = required(&r, "vocab_size", 1 << 24);
-    c.n_kv_head = (int32_t)get_int(&r, "num_key_value_heads", 1, 1 << 16, c.n_head);
-    const int64_t d_default = c.qk_norm ? 128 : c.n_head ? c.d_model / c.n_head : 0;
-    c.d_head = (int32_t)get_int(&r, "head_dim", 1, 1 << 16, d_default);
-    c.n_ctx_train = (int32_t)get_int(&r, "max_position_embeddings", 1, INT32_MAX, c.n_ctx_train);
-    c.rms_eps = (float)get_number(&r, "rms_norm_eps", 1e-6);
-    c.tied = get_bool(&r, "tie_word_embeddings", false);
-    c.bos_id = (int32_t)get_int(&r, "bos_token_id", 0, (int64_t)c.n_vocab - 1, -1);
-    c.pad_id = (int32_t)get_int(&r, "pad_token_id", -1, (int64_t)c.n_vocab - 1, -1);
+    c.n_kv_head = (int32_t)lm_json_int(&r, "num_key_value_heads", 1, 1 << 16, c.n_head);
+    int32_t d_head = c.family ? c.family->d_head : 0;
+    if (d_head == 0 && c.n_head)
+        d_head = c.d_model / c.n_head;
+    c.d_head = (int32_t)lm_json_int(&r, "head_dim", 1, 1 << 16, d_head);
+    c.n_ctx_train = (int32_t)lm_json_int(&r, "max_position_embeddings", 1, INT32_MAX, c.n_ctx_train);
+    c.rms_eps = (float)lm_json_number(&r, "rms_norm_eps", 1e-6);
+    c.tied = lm_json_bool(&r, "tie_word_embeddings", false);
+    c.bos_id = (int32_t)lm_json_int(&r, "bos_token_id", 0, (int64_t)c.n_vocab - 1, -1);
+    c.pad_id = (int32_t)lm_json_int(&r, "pad_token_id", -1, (int64_t)c.n_vocab - 1, -1);
     read_rope(&r, &c);
-    add_eos(&r, &c, lm_json_get(config, "eos_token_id"));
-    add_eos(&r, &c, generation ? lm_json_get(generation, "eos_token_id") : NULL);
+    read_eos(&r, &c, lm_json_get(config, "eos_token_id"));
+    read_eos(&r, &c, lm_json_get(generation, "eos_token_id"));
     if (r.failed || !lm_config_check(&c, where, err))
         return false;
     *out = c;

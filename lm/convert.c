@@ -23,7 +23,7 @@ typedef struct conversion {
 
 static const char *arch_key(const conversion *c, const char *name, char key[96])
 {
-    snprintf(key, 96, "%s.%s", c->model->config.arch, name);
+    snprintf(key, 96, "%s.%s", c->model->config.family->gguf, name);
     return key;
 }
 
@@ -37,12 +37,6 @@ static void put_f32(const conversion *c, const char *name, double value)
 {
     char key[96];
     lm_gguf_put_f32(c->writer, arch_key(c, name, key), (float)value);
-}
-
-/* llama.cpp's numbers for what a file mostly holds. */
-static uint32_t file_type(lm_dtype type)
-{
-    return type == LM_F32 ? 0 : type == LM_F16 ? 1 : type == LM_Q8_0 ? 7 : 32;
 }
 
 static bool put_rope(const conversion *c)
@@ -73,14 +67,14 @@ static bool put_model(const conversion *c)
 {
     const lm_config *m = &c->model->config;
     lm_gguf_writer *w = c->writer;
-    lm_gguf_put_string(w, "general.architecture", m->arch);
+    lm_gguf_put_string(w, "general.architecture", m->family->gguf);
     lm_gguf_put_string(w, "general.type", "model");
     lm_gguf_put_string(w, "general.name", c->options->name ? c->options->name : m->name);
     if (c->options->description)
         lm_gguf_put_string(w, "general.description", c->options->description);
     if (c->options->license)
         lm_gguf_put_string(w, "general.license", c->options->license);
-    lm_gguf_put_u32(w, "general.file_type", file_type(c->options->type));
+    lm_gguf_put_u32(w, "general.file_type", (uint32_t)lm_dtypes[c->options->type].file);
     lm_gguf_put_u32(w, "general.quantization_version", 2);
     put_u32(c, "block_count", m->n_layer);
     put_u32(c, "context_length", m->n_ctx_train);
@@ -220,9 +214,7 @@ static lm_dtype target_type(const conversion *c, const lm_tensor *t)
 {
     if (t->n_dim < 2)
         return LM_F32;
-    if (c->options->type == LM_Q8_0 && t->dim[t->n_dim - 1] % LM_Q8_0_BLOCK)
-        return LM_F16;
-    return c->options->type;
+    return t->dim[t->n_dim - 1] % lm_dtypes[c->options->type].block ? LM_F16 : c->options->type;
 }
 
 /* Calls each for every tensor of the model, in the order of the file. */
@@ -258,7 +250,7 @@ static bool list_tensor(const conversion *c, const lm_tensor *t, const char *nam
 static int64_t source_row(const lm_config *m, const char *name, int64_t i)
 {
     const bool rotated = strstr(name, "attn_q.") || strstr(name, "attn_k.");
-    if (strcmp(m->arch, "llama") != 0 || !rotated)
+    if (m->family->gguf_layout != PRISM_ROPE_INTERLEAVED || !rotated)
         return i;
     const int64_t head = i / m->d_head, r = i % m->d_head, half = m->rope.n_dim / 2;
     if (r >= m->rope.n_dim)
@@ -270,9 +262,7 @@ static bool write_tensor(const conversion *c, const lm_tensor *t, const char *na
 {
     const lm_dtype type = target_type(c, t);
     const int64_t cols = t->n_dim < 2 ? 1 : t->dim[1], rows = t->dim[0];
-    const size_t in_bytes = lm_dtype_bytes(t->dtype) * (size_t)cols;
-    const size_t out_bytes =
-        type == LM_Q8_0 ? (size_t)cols / LM_Q8_0_BLOCK * LM_Q8_0_BLOCK_BYTES : lm_dtype_bytes(type) * (size_t)cols;
+    const size_t in_bytes = lm_row_bytes(t->dtype, cols), out_bytes = lm_row_bytes(type, cols);
     float *row = malloc((size_t)cols * sizeof *row);
     uint8_t *out = malloc(out_bytes);
     bool ok = row && out;
@@ -313,9 +303,9 @@ static bool convert(const conversion *c, const char *path)
     const bool llama3 = r->scaling == LM_ROPE_LLAMA3;
     const int64_t n_factor = r->n_dim / 2;
     float factors[PRISM_MAX_D_HEAD / 2];
-    if (llama3 && strcmp(c->model->config.arch, "llama") != 0)
+    if (llama3 && !c->model->config.family->gguf_factors)
         return lm_fail(c->err, LM_ERROR_UNSUPPORTED, "%s: llama3 RoPE scaling of a %s model cannot be written to GGUF",
-                       c->dir, c->model->config.arch);
+                       c->dir, c->model->config.family->hf);
     if (!put_model(c) || !put_tokenizer(c) || (llama3 && !rope_factors(c, factors)))
         return false;
     if (llama3)
@@ -327,9 +317,10 @@ static bool convert(const conversion *c, const char *path)
 
 bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *options, lm_error *err)
 {
-    if (!lm_dtype_is_weight(options->type))
-        return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as F32, F16, BF16 or Q8_0, not %s",
-                       lm_dtype_name(options->type));
+    char types[200];
+    if ((unsigned)options->type >= LM_DTYPE_COUNT || !lm_dtypes[options->type].narrow)
+        return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as %s, not %s",
+                       lm_dtype_names(true, types, sizeof types), lm_dtype_name(options->type));
     if (!lm_path_is_directory(hf_dir))
         return lm_fail(err, LM_ERROR_INPUT, "%s: is not a Hugging Face directory", hf_dir);
     lm_model *model;

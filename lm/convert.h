@@ -1,10 +1,11 @@
 /*
  * lm/convert.h - a Hugging Face directory into one GGUF file that llama.cpp opens too.
  *
- * Norms and biases become F32, matrices the type asked for (Q8_0 needs rows that divide by 32; others become F16).
+ * Norms and biases become F32, matrices the type asked for. A matrix whose rows are no whole number of that type's
+ * blocks becomes F16.
  * The tokenizer travels along: tokens, types, merges, pre-tokenizer, special ids, and whether prompts start with BOS
- * (lm_config_decide_bos). For architecture llama the rows of q and k are permuted to interleaved RoPE pairs, as that
- * format has them, and llama3 scaling becomes the tensor rope_freqs.weight.
+ * (lm_config_decide_bos). The rows of q and k are permuted to interleaved RoPE pairs if the family's GGUF files
+ * have them so, and llama3 scaling becomes the tensor rope_freqs.weight.
  */
 #ifndef LM_CONVERT_H
 #define LM_CONVERT_H
@@ -12,7 +13,7 @@
 #include "tensor.h"
 
 typedef struct lm_convert_options {
-    lm_dtype type;                     /* of the matrices: F32, F16, BF16 or Q8_0 */
+    lm_dtype type;                     /* of the matrices: one that lm_from_float() writes */
     const char *name;                  /* general.name; NULL: the directory's */
     const char *license, *description; /* general.license, general.description; NULL: none */
 } lm_convert_options;

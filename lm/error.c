@@ -14,3 +14,14 @@ void lm_error_set(lm_error *err, lm_error_kind kind, const char *fmt, ...)
         err->text[0] = '\0';
     va_end(args);
 }
+
+const char *lm_list_text(const char *const *names, size_t count, const char *word, char *text, size_t n)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < count && at < n; i++) {
+        const bool last = i + 1 == count && i > 0;
+        at += (size_t)snprintf(text + at, n - at, "%s%s%s%s", last ? " " : i ? ", " : "", last ? word : "",
+                               last ? " " : "", names[i]);
+    }
+    return text;
+}

@@ -8,6 +8,7 @@
 #define LM_ERROR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* The first four are also the exit codes of the command. */
 typedef enum lm_error_kind {
@@ -32,6 +33,9 @@ typedef struct lm_error {
 __attribute__((format(printf, 3, 4)))
 #endif
 void lm_error_set(lm_error *err, lm_error_kind kind, const char *fmt, ...);
+
+/* Writes "a, b or c" into text, for messages, and returns text. word: what stands before the last name, "or" here. */
+const char *lm_list_text(const char *const *names, size_t count, const char *word, char *text, size_t n);
 
 static inline bool lm_false(void)
 {

@@ -49,21 +49,21 @@ static uint64_t load(const uint8_t *p, int n)
     return v;
 }
 
-static bool take_u32(cursor *c, uint32_t *out, const char *what)
-{
-    if (left(c) < 4)
-        return truncated(c, what);
-    *out = (uint32_t)load(c->at, 4);
-    c->at += 4;
-    return true;
-}
-
 static bool take_u64(cursor *c, uint64_t *out, const char *what)
 {
     if (left(c) < 8)
         return truncated(c, what);
     *out = load(c->at, 8);
     c->at += 8;
+    return true;
+}
+
+static bool take_u32(cursor *c, uint32_t *out, const char *what)
+{
+    if (left(c) < 4)
+        return truncated(c, what);
+    *out = (uint32_t)load(c->at, 4);
+    c->at += 4;
     return true;
 }
 
@@ -141,20 +141,6 @@ static bool take_value(cursor *c, lm_gguf_value *v)
     return skip_elements(c, v);
 }
 
-static const struct {
-    uint32_t ggml;
-    const char *name;
-    lm_dtype dtype;
-} ggml_types[] = {{0, "F32", LM_F32}, {1, "F16", LM_F16}, {8, "Q8_0", LM_Q8_0}, {30, "BF16", LM_BF16}};
-
-static const char *ggml_type_name(uint32_t type)
-{
-    static const char *const names[] = {"F32",     "F16",    "Q4_0",    "Q4_1",  "4",      "5",     "Q5_0",  "Q5_1",
-                                        "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
-                                        "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS"};
-    return type < sizeof names / sizeof *names ? names[type] : "unknown";
-}
-
 /* The data field holds the offset until the data section is known. */
 static bool take_tensor(cursor *c, lm_tensor *t, uint64_t *data_offset)
 {
@@ -178,19 +164,17 @@ static bool take_tensor(cursor *c, lm_tensor *t, uint64_t *data_offset)
     t->n_dim = (int32_t)n_dim;
     for (uint32_t i = 0; i < n_dim; i++)
         t->dim[i] = (int64_t)dim[n_dim - 1 - i];
-    for (size_t i = 0; i < sizeof ggml_types / sizeof *ggml_types; i++)
-        if (ggml_types[i].ggml == type) {
-            uint64_t bytes;
-            t->dtype = ggml_types[i].dtype;
-            if (!lm_shape_bytes(t->dtype, t->n_dim, t->dim, &bytes))
-                return lm_fail(c->err, LM_ERROR_INPUT, "%s: tensor %s: its shape overflows or does not divide by 32",
-                               c->where, t->name);
-            t->bytes = (size_t)bytes;
-            return true;
-        }
-    return lm_fail(c->err, LM_ERROR_UNSUPPORTED,
-                   "%s: tensor %s: type %s (%" PRIu32 ") is not supported; convert the model to F32, F16, BF16 or Q8_0",
-                   c->where, t->name, ggml_type_name(type), type);
+    char types[200];
+    if (!lm_dtype_find_ggml(type, &t->dtype))
+        return lm_fail(c->err, LM_ERROR_UNSUPPORTED,
+                       "%s: tensor %s: type %s (%" PRIu32 ") is not supported; convert the model to %s", c->where,
+                       t->name, lm_ggml_name(type), type, lm_dtype_names(false, types, sizeof types));
+    uint64_t bytes;
+    if (!lm_shape_bytes(t->dtype, t->n_dim, t->dim, &bytes))
+        return lm_fail(c->err, LM_ERROR_INPUT, "%s: tensor %s: its shape overflows or does not divide by %d",
+                       c->where, t->name, lm_dtypes[t->dtype].block);
+    t->bytes = (size_t)bytes;
+    return true;
 }
 
 /* ------------------------------------------------------------------------------------- checks on the whole ---- */
@@ -200,20 +184,6 @@ static int by_key(const void *a, const void *b)
     return strcmp(((const lm_gguf_value *)a)->key, ((const lm_gguf_value *)b)->key);
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const lm_tensor *)a)->name, ((const lm_tensor *)b)->name);
-}
-
-static int by_place(const void *a, const void *b)
-{
-    const lm_tensor *x = a, *y = b;
-    const uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
-    if (p != q)
-        return p < q ? -1 : 1;
-    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
-}
-
 static bool check_values(lm_gguf *g, lm_error *err)
 {
     if (g->n_value)
@@ -221,23 +191,6 @@ static bool check_values(lm_gguf *g, lm_error *err)
     for (size_t i = 1; i < g->n_value; i++)
         if (by_key(&g->values[i - 1], &g->values[i]) == 0)
             return lm_fail(err, LM_ERROR_INPUT, "%s: key %s comes twice", g->name, g->values[i].key);
-    return true;
-}
-
-static bool check_tensors(lm_gguf *g, lm_error *err)
-{
-    if (!g->n_tensor)
-        return true;
-    qsort(g->tensors, g->n_tensor, sizeof *g->tensors, by_place);
-    for (size_t i = 1; i < g->n_tensor; i++) {
-        const lm_tensor *a = &g->tensors[i - 1], *b = &g->tensors[i];
-        if ((uintptr_t)a->data + a->bytes > (uintptr_t)b->data && b->bytes)
-            return lm_fail(err, LM_ERROR_INPUT, "%s: tensors %s and %s overlap", g->name, a->name, b->name);
-    }
-    qsort(g->tensors, g->n_tensor, sizeof *g->tensors, by_name);
-    for (size_t i = 1; i < g->n_tensor; i++)
-        if (by_name(&g->tensors[i - 1], &g->tensors[i]) == 0)
-            return lm_fail(err, LM_ERROR_INPUT, "%s: tensor %s comes twice", g->name, g->tensors[i].name);
     return true;
 }
 
@@ -304,7 +257,9 @@ static bool parse(lm_gguf *g, cursor *c)
                      (long long)alignment);
     for (uint64_t i = 0; ok && i < n_tensor; i++)
         ok = take_tensor(c, &g->tensors[g->n_tensor++], &offsets[i]);
-    ok = ok && place_tensors(g, c, offsets, (uint64_t)alignment) && check_tensors(g, c->err);
+    ok = ok && place_tensors(g, c, offsets, (uint64_t)alignment) &&
+         lm_tensors_apart(g->tensors, g->n_tensor, g->name, c->err) &&
+         lm_tensors_by_name(g->tensors, g->n_tensor, g->name, c->err);
     free(offsets);
     return ok;
 }
@@ -390,8 +345,7 @@ const lm_gguf_value *lm_gguf_value_at(const lm_gguf *g, size_t i)
 
 const lm_tensor *lm_gguf_tensor(const lm_gguf *g, const char *name)
 {
-    const lm_tensor key = {.name = name};
-    return g->n_tensor ? bsearch(&key, g->tensors, g->n_tensor, sizeof key, by_name) : NULL;
+    return lm_tensors_find(g->tensors, g->n_tensor, name);
 }
 
 const lm_gguf_value *lm_gguf_value_find(const lm_gguf *g, const char *key)

@@ -136,7 +136,7 @@ void lm_gguf_put_array_i32(lm_gguf_writer *w, int32_t value)
 void lm_gguf_put_tensor(lm_gguf_writer *w, const char *name, lm_dtype dtype, int32_t n_dim, const int64_t *dim)
 {
     entry e = {.dtype = dtype, .n_dim = n_dim};
-    if (n_dim > 4 || !lm_dtype_is_weight(dtype) || !lm_shape_bytes(dtype, n_dim, dim, &e.bytes)) {
+    if (n_dim > 4 || lm_dtypes[dtype].ggml < 0 || !lm_shape_bytes(dtype, n_dim, dim, &e.bytes)) {
         w->bad = true;
         return;
     }
@@ -163,7 +163,6 @@ static uint64_t padded(uint64_t n)
 
 static void put_entries(const lm_gguf_writer *w, buffer *b)
 {
-    static const uint8_t ggml_type[] = {[LM_F32] = 0, [LM_F16] = 1, [LM_BF16] = 30, [LM_Q8_0] = 8};
     uint64_t at = 0;
     for (size_t i = 0; i < w->n_entry; i++) {
         const entry *e = &w->entries[i];
@@ -171,7 +170,7 @@ static void put_entries(const lm_gguf_writer *w, buffer *b)
         put_int(b, (uint64_t)e->n_dim, 4);
         for (int32_t d = e->n_dim - 1; d >= 0; d--)
             put_int(b, (uint64_t)e->dim[d], 8);
-        put_int(b, ggml_type[e->dtype], 4);
+        put_int(b, (uint64_t)lm_dtypes[e->dtype].ggml, 4);
         put_int(b, at, 8);
         at += padded(e->bytes);
     }

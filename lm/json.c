@@ -50,49 +50,57 @@ bool lm_json_u53(const cJSON *value, uint64_t *out)
     return true;
 }
 
-bool lm_json_int(const cJSON *object, const char *key, int64_t min, int64_t max, int64_t *out, const char *where,
-                 lm_error *err)
+/* The value of the key; NULL: the fallback is wanted. */
+static const cJSON *value_of(const lm_json_reader *r, const char *key)
 {
-    const cJSON *value = lm_json_get(object, key);
+    return r->failed ? NULL : lm_json_get(r->object, key);
+}
+
+int64_t lm_json_int(lm_json_reader *r, const char *key, int64_t min, int64_t max, int64_t fallback)
+{
+    const cJSON *value = value_of(r, key);
     if (!value)
-        return true;
+        return fallback;
     const double x = cJSON_IsNumber(value) ? value->valuedouble : NAN;
-    if (!(x >= (double)min && x <= (double)max) || x != floor(x))
-        return lm_fail(err, LM_ERROR_INPUT, "%s: \"%s\" must be a whole number from %lld to %lld", where, key,
-                       (long long)min, (long long)max);
-    *out = (int64_t)x;
-    return true;
+    if (x >= (double)min && x <= (double)max && x == floor(x))
+        return (int64_t)x;
+    r->failed = true;
+    lm_error_set(r->err, LM_ERROR_INPUT, "%s: \"%s\" must be a whole number from %lld to %lld", r->where, key,
+                 (long long)min, (long long)max);
+    return fallback;
 }
 
-bool lm_json_number(const cJSON *object, const char *key, double *out, const char *where, lm_error *err)
+/* Fails unless right; true: there is a value to take. */
+static bool check(lm_json_reader *r, const cJSON *value, bool right, const char *key, const char *kind)
 {
-    const cJSON *value = lm_json_get(object, key);
-    if (!value)
-        return true;
-    if (!cJSON_IsNumber(value) || !isfinite(value->valuedouble))
-        return lm_fail(err, LM_ERROR_INPUT, "%s: \"%s\" must be a finite number", where, key);
-    *out = value->valuedouble;
-    return true;
+    if (!value || right)
+        return value;
+    r->failed = true;
+    return lm_fail(r->err, LM_ERROR_INPUT, "%s: \"%s\" must be %s", r->where, key, kind);
 }
 
-bool lm_json_bool(const cJSON *object, const char *key, bool *out, const char *where, lm_error *err)
+double lm_json_number(lm_json_reader *r, const char *key, double fallback)
 {
-    const cJSON *value = lm_json_get(object, key);
-    if (!value)
-        return true;
-    if (!cJSON_IsBool(value))
-        return lm_fail(err, LM_ERROR_INPUT, "%s: \"%s\" must be true or false", where, key);
-    *out = cJSON_IsTrue(value);
-    return true;
+    const cJSON *v = value_of(r, key);
+    const bool right = cJSON_IsNumber(v) && isfinite(v->valuedouble);
+    return check(r, v, right, key, "a finite number") ? v->valuedouble : fallback;
+}
+
+bool lm_json_bool(lm_json_reader *r, const char *key, bool fallback)
+{
+    const cJSON *v = value_of(r, key);
+    return check(r, v, cJSON_IsBool(v), key, "true or false") ? cJSON_IsTrue(v) : fallback;
+}
+
+const char *lm_json_text(lm_json_reader *r, const char *key, const char *fallback)
+{
+    const cJSON *v = value_of(r, key);
+    return check(r, v, cJSON_IsString(v), key, "a string") ? v->valuestring : fallback;
 }
 
 bool lm_json_string(const cJSON *object, const char *key, const char **out, const char *where, lm_error *err)
 {
-    const cJSON *value = lm_json_get(object, key);
-    if (!value)
-        return true;
-    if (!cJSON_IsString(value))
-        return lm_fail(err, LM_ERROR_INPUT, "%s: \"%s\" must be a string", where, key);
-    *out = value->valuestring;
-    return true;
+    lm_json_reader r = {.object = object, .where = where, .err = err};
+    *out = lm_json_text(&r, key, *out);
+    return !r.failed;
 }

@@ -1,8 +1,4 @@
-/*
- * lm/json.h - reading JSON files with messages that say which key is wrong.
- *
- * Getters: a missing key (or null) leaves *out as it is and is no error; a value of the wrong kind is.
- */
+/* lm/json.h - reading JSON files with messages that say which key is wrong. */
 #ifndef LM_JSON_H
 #define LM_JSON_H
 
@@ -15,12 +11,21 @@
 cJSON *lm_json_parse(const char *text, size_t n, const char *where, lm_error *err);
 cJSON *lm_json_read(const char *path, size_t max_bytes, lm_error *err);
 
-/* Where messages say the value stands, e.g. "config.json"; borrowed. */
-bool lm_json_int(const cJSON *object, const char *key, int64_t min, int64_t max, int64_t *out, const char *where,
-                 lm_error *err);
-bool lm_json_number(const cJSON *object, const char *key, double *out, const char *where, lm_error *err);
-bool lm_json_bool(const cJSON *object, const char *key, bool *out, const char *where, lm_error *err);
-/* *out is borrowed from the object. */
+/* Reads the members of an object and remembers its first failure, so that thirty keys do not need thirty ifs. A missing
+ * key (or null) gives the fallback; a value of the wrong kind fails. After a failure every call gives the fallback. */
+typedef struct lm_json_reader {
+    const cJSON *object; /* NULL: no key is there */
+    const char *where;   /* where messages say the object stands, e.g. "config.json" */
+    lm_error *err;
+    bool failed;
+} lm_json_reader;
+
+int64_t lm_json_int(lm_json_reader *r, const char *key, int64_t min, int64_t max, int64_t fallback);
+double lm_json_number(lm_json_reader *r, const char *key, double fallback);
+bool lm_json_bool(lm_json_reader *r, const char *key, bool fallback);
+const char *lm_json_text(lm_json_reader *r, const char *key, const char *fallback); /* borrowed from the object */
+
+/* Reads one string into *out, borrowed from the object. A missing key leaves *out as it is and is no error. */
 bool lm_json_string(const cJSON *object, const char *key, const char **out, const char *where, lm_error *err);
 
 /* The member called key (case-sensitive); NULL if there is none or it is null. */

@@ -30,11 +30,6 @@ void lm_linear_destroy(lm_linear *linear)
     *linear = (lm_linear){0};
 }
 
-static size_t row_bytes(const lm_matrix *w)
-{
-    return (size_t)w->cols / (w->dtype == LM_Q8_0 ? LM_Q8_0_BLOCK : 1) * lm_dtype_bytes(w->dtype);
-}
-
 /* Few tokens: widening a tile for one product costs more than the product, but the memory traffic of the weights
  * dominates both. */
 static void tile_product(const float *tile, int64_t rows, int64_t cols, const float *x, int64_t stride_x, int64_t n,
@@ -50,7 +45,7 @@ static void tile_product(const float *tile, int64_t rows, int64_t cols, const fl
 void lm_linear_apply(const lm_linear *linear, const lm_matrix *w, const float *bias, const float *x, int64_t stride_x,
                      int64_t position, int64_t n, float *y, int64_t stride_y, bool accumulate)
 {
-    const int64_t cols = w->cols, bytes = (int64_t)row_bytes(w);
+    const int64_t cols = w->cols, bytes = (int64_t)lm_row_bytes(w->dtype, w->cols);
     int64_t tile_rows = TILE_FLOATS / cols;
     tile_rows = tile_rows < MIN_ROWS ? MIN_ROWS : tile_rows / MIN_ROWS * MIN_ROWS;
     /* Small matrices are split evenly, else one thread would have all of them. */
@@ -78,7 +73,7 @@ void lm_linear_apply(const lm_linear *linear, const lm_matrix *w, const float *b
 
 void lm_linear_rows(const lm_matrix *w, const int32_t *ids, int64_t n, float *out)
 {
-    const size_t bytes = row_bytes(w);
+    const size_t bytes = lm_row_bytes(w->dtype, w->cols);
     for (int64_t i = 0; i < n; i++)
         lm_to_float(w->dtype, (const uint8_t *)w->data + (size_t)ids[i] * bytes, out + i * w->cols, w->cols);
 }

@@ -45,7 +45,7 @@ static bool hf_tokenizer(lm_model *m, const char *dir, lm_error *err)
                        lm_tokenizer_n_token(m->tokenizer), m->config.n_vocab);
     if (m->config.bos_id < 0)
         m->config.bos_id = lm_tokenizer_bos(m->tokenizer);
-    return lm_tokenizer_set_ends(m->tokenizer, m->config.bos_id, m->config.n_eos ? m->config.eos_id[0] : -1, err);
+    return lm_tokenizer_set_bos(m->tokenizer, m->config.bos_id, err);
 }
 
 static bool hf_config(lm_model *m, const char *dir, lm_error *err)
@@ -145,7 +145,6 @@ static bool gguf_tokenizer(lm_model *m, const char *where, lm_error *err)
         desc.n_merge = (size_t)merges->n;
         desc.pre = pre;
         desc.bos_id = m->config.bos_id;
-        desc.eos_id = m->config.n_eos ? m->config.eos_id[0] : -1;
         desc.add_bos = m->config.add_bos;
         ok = lm_tokenizer_create(&desc, &m->tokenizer, err);
     }
@@ -222,9 +221,7 @@ bool lm_model_is_eos(const lm_model *m, int32_t token)
 
 bool lm_model_bands(const lm_model *m, int32_t block_size, prism_bands *out, lm_error *err)
 {
-    const prism_status status = m->config.d_head == 128 && m->rope.n_pair == 64
-                                    ? prism_bands_split(out, &m->rope, 64, 96)
-                                    : prism_bands_auto(out, &m->rope, block_size);
+    const prism_status status = prism_bands_auto(out, &m->rope, block_size);
     if (status != PRISM_OK)
         return lm_fail(err, LM_ERROR_RUN, "no band split for heads of %d at block size %d (%s); give the bands",
                        m->config.d_head, block_size, prism_status_name(status));

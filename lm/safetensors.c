@@ -73,7 +73,7 @@ static bool parse_tensor(const cJSON *item, const uint8_t *section, uint64_t n, 
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(item, "dtype");
     if (!cJSON_IsString(dtype))
         return lm_fail(err, LM_ERROR_INPUT, "%s: tensor %s: has no \"dtype\"", where, t->name);
-    if (!lm_dtype_find(dtype->valuestring, &t->dtype) || t->dtype == LM_Q8_0)
+    if (!lm_dtype_find(dtype->valuestring, &t->dtype) || lm_dtypes[t->dtype].block > 1)
         return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: tensor %s: unknown dtype \"%.32s\"", where, t->name,
                        dtype->valuestring);
     uint64_t begin, end, want;
@@ -97,37 +97,10 @@ static bool parse_tensor(const cJSON *item, const uint8_t *section, uint64_t n, 
     return true;
 }
 
-static int by_place(const void *a, const void *b)
-{
-    const lm_tensor *x = a, *y = b;
-    const uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
-    if (p != q)
-        return p < q ? -1 : 1;
-    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const lm_tensor *)a)->name, ((const lm_tensor *)b)->name);
-}
-
-/* Bytes of the file that two tensors claim are a corrupt (or crafted) header. Empty tensors claim none. */
-static bool check_overlap(lm_tensor *t, size_t n, const char *where, lm_error *err)
-{
-    if (n)
-        qsort(t, n, sizeof *t, by_place);
-    for (size_t i = 1; i < n; i++) {
-        const uintptr_t end = (uintptr_t)t[i - 1].data + t[i - 1].bytes;
-        if (end > (uintptr_t)t[i].data && t[i].bytes)
-            return lm_fail(err, LM_ERROR_INPUT, "%s: tensors %s and %s overlap", where, t[i - 1].name, t[i].name);
-    }
-    return true;
-}
-
 static bool align_tensors(lm_safetensors *st, lm_tensor *t, size_t n, const char *where, lm_error *err)
 {
     for (size_t i = 0; i < n; i++) {
-        if ((uintptr_t)t[i].data % lm_dtype_alignment(t[i].dtype) == 0)
+        if ((uintptr_t)t[i].data % (uintptr_t)lm_dtypes[t[i].dtype].alignment == 0)
             continue;
         void **copies = realloc(st->copies, (st->n_copy + 1) * sizeof *copies);
         void *copy = copies ? malloc(t[i].bytes ? t[i].bytes : 1) : NULL;
@@ -187,18 +160,8 @@ static bool add_file(lm_safetensors *st, const uint8_t *data, size_t bytes, cJSO
         st->tensors[st->n_tensor++] = t;
     }
     lm_tensor *added = st->tensors + first;
-    return check_overlap(added, st->n_tensor - first, where, err) &&
+    return lm_tensors_apart(added, st->n_tensor - first, where, err) &&
            align_tensors(st, added, st->n_tensor - first, where, err);
-}
-
-static bool finish(lm_safetensors *st, const char *where, lm_error *err)
-{
-    if (st->n_tensor)
-        qsort(st->tensors, st->n_tensor, sizeof *st->tensors, by_name);
-    for (size_t i = 1; i < st->n_tensor; i++)
-        if (by_name(&st->tensors[i - 1], &st->tensors[i]) == 0)
-            return lm_fail(err, LM_ERROR_INPUT, "%s: tensor %s comes twice", where, st->tensors[i].name);
-    return true;
 }
 
 /* ---------------------------------------------------------------------------------------------- opening ---- */
@@ -323,7 +286,7 @@ bool lm_safetensors_open(const char *path, lm_safetensors **out, lm_error *err)
     lm_safetensors *st = calloc(1, sizeof *st);
     if (!st)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory", path);
-    if (!open_path(st, path, err) || !finish(st, path, err)) {
+    if (!open_path(st, path, err) || !lm_tensors_by_name(st->tensors, st->n_tensor, path, err)) {
         lm_safetensors_close(st);
         return false;
     }
@@ -342,7 +305,8 @@ bool lm_safetensors_open_memory(const void *data, size_t bytes, const char *name
     }
     st->shards = s;
     st->n_shard = 1;
-    if (!add_file(st, data, bytes, &s->header, name, err) || !finish(st, name, err)) {
+    if (!add_file(st, data, bytes, &s->header, name, err) ||
+        !lm_tensors_by_name(st->tensors, st->n_tensor, name, err)) {
         lm_safetensors_close(st);
         return false;
     }
@@ -378,8 +342,7 @@ const lm_tensor *lm_safetensors_at(const lm_safetensors *st, size_t i)
 
 const lm_tensor *lm_safetensors_find(const lm_safetensors *st, const char *name)
 {
-    const lm_tensor key = {.name = name};
-    return st->n_tensor ? bsearch(&key, st->tensors, st->n_tensor, sizeof key, by_name) : NULL;
+    return lm_tensors_find(st->tensors, st->n_tensor, name);
 }
 
 /* ---------------------------------------------------------------------------------------------- writing ---- */
@@ -403,9 +366,9 @@ static const lm_tensor **write_order(const lm_tensor *tensors, size_t n_tensor)
 {
     const lm_tensor **order = malloc((n_tensor ? n_tensor : 1) * sizeof *order);
     size_t n = 0;
-    for (size_t alignment = 8; order && alignment > 0; alignment /= 2)
+    for (int32_t alignment = 8; order && alignment > 0; alignment /= 2)
         for (size_t i = 0; i < n_tensor; i++)
-            if (lm_dtype_alignment(tensors[i].dtype) == alignment)
+            if (lm_dtypes[tensors[i].dtype].alignment == alignment)
                 order[n++] = &tensors[i];
     return order;
 }
@@ -435,8 +398,8 @@ bool lm_safetensors_write(const char *path, const lm_tensor *tensors, size_t n_t
 {
     for (size_t i = 0; i < n_tensor; i++) {
         uint64_t want;
-        if (tensors[i].dtype == LM_Q8_0 || !lm_shape_bytes(tensors[i].dtype, tensors[i].n_dim, tensors[i].dim, &want) ||
-            want != tensors[i].bytes)
+        if (lm_dtypes[tensors[i].dtype].block > 1 ||
+            !lm_shape_bytes(tensors[i].dtype, tensors[i].n_dim, tensors[i].dim, &want) || want != tensors[i].bytes)
             return lm_fail(err, LM_ERROR_USAGE, "%s: tensor %s: its bytes, shape and type do not agree", path,
                            tensors[i].name);
     }

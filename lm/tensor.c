@@ -1,57 +1,193 @@
+#include "blocks.h"
 #include "tensor.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define LM_X86 1
 #endif
 
-static const struct {
-    const char *name;
-    uint8_t bytes, alignment;
-} dtypes[LM_DTYPE_COUNT] = {
-    [LM_F32] = {"F32", 4, 4},         [LM_F16] = {"F16", 2, 2},
-    [LM_BF16] = {"BF16", 2, 2},       [LM_Q8_0] = {"Q8_0", LM_Q8_0_BLOCK_BYTES, 2},
-    [LM_F64] = {"F64", 8, 8},         [LM_U8] = {"U8", 1, 1},
-    [LM_I8] = {"I8", 1, 1},           [LM_U16] = {"U16", 2, 2},
-    [LM_I16] = {"I16", 2, 2},         [LM_U32] = {"U32", 4, 4},
-    [LM_I32] = {"I32", 4, 4},         [LM_U64] = {"U64", 8, 8},
-    [LM_I64] = {"I64", 8, 8},         [LM_BOOL] = {"BOOL", 1, 1},
-    [LM_F8_E4M3] = {"F8_E4M3", 1, 1}, [LM_F8_E5M2] = {"F8_E5M2", 1, 1},
-};
+/* ------------------------------------------------------------------------------------------ conversions ---- */
+
+/* Each function that widens is compiled twice, for the baseline and for AVX2: weights are widened on every use, and at
+ * the baseline this would cost as much as the products it feeds. */
+#define WIDEN(suffix, name, block, bytes)                                                                              \
+    static void widen_##name##suffix(const uint8_t *restrict src, float *restrict dst, int64_t n)                      \
+    {                                                                                                                  \
+        for (int64_t i = 0; i < n / (block); i++)                                                                      \
+            lm_unpack_##name(src + i * (bytes), dst + i * (block));                                                    \
+    }
+#define WIDEN_C(NAME, name, ggml, file, block, bytes, ...) WIDEN(_c, name, block, bytes)
+LM_WEIGHT_TYPES(WIDEN_C)
+#ifdef LM_X86
+#define WIDEN_AVX2(NAME, name, ggml, file, block, bytes, ...)                                                          \
+    __attribute__((target("avx2"))) WIDEN(_avx2, name, block, bytes)
+LM_WEIGHT_TYPES(WIDEN_AVX2)
+#define AVX2(name) widen_##name##_avx2
+#else
+#define AVX2(name) NULL
+#endif
+
+static uint16_t to_half(float f)
+{
+    const uint32_t bits = lm_bits_of_float(f), sign = (bits >> 16) & 0x8000, abs = bits & 0x7fffffff;
+    const uint32_t normal = (abs - 0x38000000 + 0xfff + ((abs >> 13) & 1)) >> 13;
+    /* Adding a half aligns the mantissa of a subnormal and rounds it. */
+    const uint32_t small = lm_bits_of_float(lm_float_of_bits(abs) + 0.5f);
+    uint32_t r = abs < 0x38800000 ? small - 0x3f000000 : normal;
+    r = abs >= 0x477ff000 ? 0x7c00 : r;
+    r = abs > 0x7f800000 ? 0x7e00 : r;
+    return (uint16_t)(sign | r);
+}
+
+static void narrow_f32(const float *src, uint8_t *dst, int64_t n)
+{
+    memcpy(dst, src, (size_t)n * sizeof *src);
+}
+
+static void narrow_f16(const float *src, uint8_t *dst, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t h = to_half(src[i]);
+        memcpy(dst + 2 * i, &h, 2);
+    }
+}
+
+static void narrow_bf16(const float *src, uint8_t *dst, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t u = lm_bits_of_float(src[i]);
+        const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16, quiet = (u >> 16) | 0x40;
+        const uint16_t h = (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
+        memcpy(dst + 2 * i, &h, 2);
+    }
+}
+
+static void narrow_q8_0(const float *src, uint8_t *dst, int64_t n)
+{
+    for (int64_t b = 0; b < n / 32; b++, src += 32, dst += 34) {
+        float largest = 0;
+        for (int i = 0; i < 32; i++)
+            largest = fmaxf(largest, fabsf(src[i]));
+        const float scale = largest / 127.0f, inverse = scale != 0 ? 1.0f / scale : 0.0f;
+        const uint16_t h = to_half(scale);
+        memcpy(dst, &h, 2);
+        for (int i = 0; i < 32; i++) {
+            /* The comparison is false for NaN, which has no integer; the caller refuses such weights by name. */
+            const float q = roundf(src[i] * inverse);
+            dst[2 + i] = (uint8_t)(int8_t)(q >= -127.0f && q <= 127.0f ? (int)q : 0);
+        }
+    }
+}
+
+/* clang-format off */
+#define WEIGHT(NAME, name, ggml, file, block, bytes, alignment, narrow) \
+    [LM_##NAME] = {#NAME, ggml, file, block, bytes, alignment, widen_##name##_c, AVX2(name), narrow},
+#define OTHER(NAME, bytes) [LM_##NAME] = {#NAME, -1, -1, 1, bytes, bytes, NULL, NULL, NULL},
+const lm_dtype_row lm_dtypes[LM_DTYPE_COUNT] = {LM_WEIGHT_TYPES(WEIGHT) LM_OTHER_TYPES(OTHER)};
+/* clang-format on */
+
+/* Every processor with AVX2 has F16C, which clang's builtin does not know by name. */
+static bool has_avx2(void)
+{
+#ifdef LM_X86
+    return __builtin_cpu_supports("avx2");
+#else
+    return false;
+#endif
+}
+
+/* Processors with F16C convert float16 by an instruction. Both functions return how many elements they converted. */
+#ifdef LM_X86
+__attribute__((target("avx2,f16c"))) static int64_t widen_f16c(const uint8_t *src, float *dst, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(src + 2 * i))));
+    return i;
+}
+
+__attribute__((target("avx2,f16c"))) static int64_t narrow_f16c(const float *src, uint8_t *dst, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(dst + 2 * i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT));
+    return i;
+}
+#else
+#define widen_f16c(src, dst, n) 0
+#define narrow_f16c(src, dst, n) 0
+#endif
+
+void lm_to_float(lm_dtype dtype, const void *src, float *dst, int64_t n)
+{
+    const lm_dtype_row *row = &lm_dtypes[dtype];
+    assert(row->widen && n % row->block == 0);
+    const bool avx2 = has_avx2();
+    const int64_t done = avx2 && dtype == LM_F16 ? widen_f16c(src, dst, n) : 0;
+    (avx2 ? row->widen_avx2 : row->widen)((const uint8_t *)src + done * row->bytes, dst + done, n - done);
+}
+
+void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n)
+{
+    const lm_dtype_row *row = &lm_dtypes[dtype];
+    assert(row->narrow && n % row->block == 0);
+    const int64_t done = has_avx2() && dtype == LM_F16 ? narrow_f16c(src, dst, n) : 0;
+    row->narrow(src + done, (uint8_t *)dst + done * row->bytes, n - done);
+}
+
+/* ------------------------------------------------------------------------------------------------- types ---- */
 
 const char *lm_dtype_name(lm_dtype dtype)
 {
-    return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].name : "?";
+    return (unsigned)dtype < LM_DTYPE_COUNT ? lm_dtypes[dtype].name : "?";
 }
 
 bool lm_dtype_find(const char *name, lm_dtype *out)
 {
-    for (int i = 0; i < LM_DTYPE_COUNT; i++)
-        if (strcmp(name, dtypes[i].name) == 0) {
-            *out = (lm_dtype)i;
+    for (*out = 0; *out < LM_DTYPE_COUNT; ++*out)
+        if (strcmp(name, lm_dtypes[*out].name) == 0)
             return true;
-        }
     return false;
 }
 
-size_t lm_dtype_bytes(lm_dtype dtype)
+bool lm_dtype_find_ggml(uint32_t number, lm_dtype *out)
 {
-    return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].bytes : 0;
+    for (*out = 0; *out < LM_DTYPE_COUNT; ++*out)
+        if (number == (uint32_t)lm_dtypes[*out].ggml && number <= INT32_MAX)
+            return true;
+    return false;
 }
 
-size_t lm_dtype_alignment(lm_dtype dtype)
+const char *lm_ggml_name(uint32_t number)
 {
-    return (unsigned)dtype < LM_DTYPE_COUNT ? dtypes[dtype].alignment : 1;
+    static const char *const foreign[] = {
+        [2] = "Q4_0",     [3] = "Q4_1",     [6] = "Q5_0",     [7] = "Q5_1",   [9] = "Q8_1",    [10] = "Q2_K",
+        [11] = "Q3_K",    [12] = "Q4_K",    [13] = "Q5_K",    [14] = "Q6_K",  [15] = "Q8_K",   [16] = "IQ2_XXS",
+        [17] = "IQ2_XS",  [18] = "IQ3_XXS", [19] = "IQ1_S",   [20] = "IQ4_NL", [21] = "IQ3_S", [22] = "IQ2_S",
+        [23] = "IQ4_XS",  [39] = "MXFP4"};
+    lm_dtype dtype;
+    if (lm_dtype_find_ggml(number, &dtype))
+        return lm_dtypes[dtype].name;
+    return number < sizeof foreign / sizeof *foreign && foreign[number] ? foreign[number] : "unknown";
 }
 
-bool lm_dtype_is_weight(lm_dtype dtype)
+const char *lm_dtype_names(bool written, char *text, size_t n)
 {
-    return dtype <= LM_Q8_0;
+    const char *names[LM_DTYPE_COUNT];
+    size_t count = 0;
+    for (int i = 0; i < LM_DTYPE_COUNT; i++)
+        if (written ? lm_dtypes[i].narrow != NULL : lm_dtypes[i].widen != NULL)
+            names[count++] = lm_dtypes[i].name;
+    return lm_list_text(names, count, "or", text, n);
 }
+
+/* ------------------------------------------------------------------------------------------------ shapes ---- */
 
 bool lm_count(int32_t n_dim, const int64_t *dim, uint64_t *out)
 {
@@ -74,12 +210,15 @@ bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t 
     uint64_t n;
     if (!lm_count(n_dim, dim, &n))
         return false;
-    if (dtype == LM_Q8_0) {
-        if (n_dim < 1 || dim[n_dim - 1] % LM_Q8_0_BLOCK)
-            return false;
-        n /= LM_Q8_0_BLOCK;
-    }
-    return !__builtin_mul_overflow(n, (uint64_t)lm_dtype_bytes(dtype), out) && *out <= INT64_MAX;
+    const lm_dtype_row *row = &lm_dtypes[dtype];
+    if (row->block > 1 && (n_dim < 1 || dim[n_dim - 1] % row->block))
+        return false;
+    return !__builtin_mul_overflow(n / (uint64_t)row->block, (uint64_t)row->bytes, out) && *out <= INT64_MAX;
+}
+
+size_t lm_row_bytes(lm_dtype dtype, int64_t cols)
+{
+    return (size_t)(cols / lm_dtypes[dtype].block) * (size_t)lm_dtypes[dtype].bytes;
 }
 
 const char *lm_shape_text(int32_t n_dim, const int64_t *dim, char *text, size_t n)
@@ -93,193 +232,44 @@ const char *lm_shape_text(int32_t n_dim, const int64_t *dim, char *text, size_t 
     return text;
 }
 
-/* ------------------------------------------------------------------------------------------ conversions ---- */
+/* ------------------------------------------------------------------------------------------------- lists ---- */
 
-/* Each loop body is written once, branch-free so that it vectorises, and compiled for the baseline and for AVX2:
- * weights are converted on every use, and at the baseline this would cost as much as the products it feeds. */
-#define LM_BODY static inline __attribute__((always_inline))
-
-typedef union lm_bits {
-    float f;
-    uint32_t u;
-} lm_bits;
-
-LM_BODY float f16_to_f32(uint16_t h)
+static int by_name(const void *a, const void *b)
 {
-    const uint32_t rest = (uint32_t)(h & 0x7fff) << 13;
-    lm_bits v = {.u = rest};
-    v.f *= 0x1p112f; /* moves the exponent; right for subnormals too */
-    v.u |= rest >= 0x0f800000 ? 0x7f800000 : 0;
-    v.u |= (uint32_t)(h & 0x8000) << 16;
-    return v.f;
+    return strcmp(((const lm_tensor *)a)->name, ((const lm_tensor *)b)->name);
 }
 
-LM_BODY uint16_t f32_to_f16(float f)
+static int by_place(const void *a, const void *b)
 {
-    const lm_bits v = {.f = f};
-    const uint32_t sign = (v.u >> 16) & 0x8000, abs = v.u & 0x7fffffff;
-    const uint32_t normal = (abs - 0x38000000 + 0xfff + ((abs >> 13) & 1)) >> 13;
-    lm_bits small = {.u = abs};
-    small.f += 0.5f; /* aligns the mantissa of a subnormal and rounds it */
-    uint32_t r = abs < 0x38800000 ? small.u - 0x3f000000 : normal;
-    r = abs >= 0x477ff000 ? 0x7c00 : r;
-    r = abs > 0x7f800000 ? 0x7e00 : r;
-    return (uint16_t)(sign | r);
+    const lm_tensor *x = a, *y = b;
+    const uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
+    if (p != q)
+        return p < q ? -1 : 1;
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-LM_BODY void widen_f16(const uint8_t *src, float *dst, int64_t n)
+bool lm_tensors_apart(lm_tensor *t, size_t n, const char *where, lm_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t h;
-        memcpy(&h, src + 2 * i, 2);
-        dst[i] = f16_to_f32(h);
-    }
+    if (n)
+        qsort(t, n, sizeof *t, by_place);
+    for (size_t i = 1; i < n; i++)
+        if ((uintptr_t)t[i - 1].data + t[i - 1].bytes > (uintptr_t)t[i].data && t[i].bytes)
+            return lm_fail(err, LM_ERROR_INPUT, "%s: tensors %s and %s overlap", where, t[i - 1].name, t[i].name);
+    return true;
 }
 
-LM_BODY void widen_bf16(const uint8_t *src, float *dst, int64_t n)
+bool lm_tensors_by_name(lm_tensor *t, size_t n, const char *where, lm_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t h;
-        memcpy(&h, src + 2 * i, 2);
-        const uint32_t u = (uint32_t)h << 16;
-        memcpy(dst + i, &u, 4);
-    }
+    if (n)
+        qsort(t, n, sizeof *t, by_name);
+    for (size_t i = 1; i < n; i++)
+        if (by_name(&t[i - 1], &t[i]) == 0)
+            return lm_fail(err, LM_ERROR_INPUT, "%s: tensor %s comes twice", where, t[i].name);
+    return true;
 }
 
-LM_BODY void widen_q8_0(const uint8_t *src, float *dst, int64_t n)
+const lm_tensor *lm_tensors_find(const lm_tensor *t, size_t n, const char *name)
 {
-    for (int64_t b = 0; b < n / LM_Q8_0_BLOCK; b++, src += LM_Q8_0_BLOCK_BYTES, dst += LM_Q8_0_BLOCK) {
-        uint16_t h;
-        memcpy(&h, src, 2);
-        const float scale = f16_to_f32(h);
-        const int8_t *q = (const int8_t *)(src + 2);
-        for (int i = 0; i < LM_Q8_0_BLOCK; i++)
-            dst[i] = scale * (float)q[i];
-    }
-}
-
-LM_BODY void narrow_f16(const float *src, uint8_t *dst, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        const uint16_t h = f32_to_f16(src[i]);
-        memcpy(dst + 2 * i, &h, 2);
-    }
-}
-
-LM_BODY void narrow_bf16(const float *src, uint8_t *dst, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, src + i, 4);
-        const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16, quiet = (u >> 16) | 0x40;
-        const uint16_t h = (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? quiet : rounded);
-        memcpy(dst + 2 * i, &h, 2);
-    }
-}
-
-/* Writing files only: not worth a second build. */
-static void narrow_q8_0(const float *src, uint8_t *dst, int64_t n)
-{
-    for (int64_t b = 0; b < n / LM_Q8_0_BLOCK; b++, src += LM_Q8_0_BLOCK, dst += LM_Q8_0_BLOCK_BYTES) {
-        float largest = 0;
-        for (int i = 0; i < LM_Q8_0_BLOCK; i++)
-            largest = fmaxf(largest, fabsf(src[i]));
-        const float scale = largest / 127.0f, inverse = scale != 0 ? 1.0f / scale : 0.0f;
-        const uint16_t h = f32_to_f16(scale);
-        memcpy(dst, &h, 2);
-        for (int i = 0; i < LM_Q8_0_BLOCK; i++) {
-            /* The comparison is false for NaN, which has no integer; the caller refuses such weights by name. */
-            const float q = roundf(src[i] * inverse);
-            dst[2 + i] = (uint8_t)(int8_t)(q >= -127.0f && q <= 127.0f ? (int)q : 0);
-        }
-    }
-}
-
-static void widen_c(lm_dtype dtype, const uint8_t *src, float *dst, int64_t n)
-{
-    if (dtype == LM_F16)
-        widen_f16(src, dst, n);
-    else if (dtype == LM_BF16)
-        widen_bf16(src, dst, n);
-    else
-        widen_q8_0(src, dst, n);
-}
-
-static void narrow_c(lm_dtype dtype, const float *src, uint8_t *dst, int64_t n)
-{
-    if (dtype == LM_F16)
-        narrow_f16(src, dst, n);
-    else
-        narrow_bf16(src, dst, n);
-}
-
-#ifdef LM_X86
-__attribute__((target("avx2,f16c"))) static void widen_avx2(lm_dtype dtype, const uint8_t *src, float *dst, int64_t n)
-{
-    int64_t i = 0;
-    if (dtype == LM_F16) {
-        for (; i + 8 <= n; i += 8)
-            _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(src + 2 * i))));
-        widen_f16(src + 2 * i, dst + i, n - i);
-    } else if (dtype == LM_BF16) {
-        widen_bf16(src, dst, n);
-    } else {
-        widen_q8_0(src, dst, n);
-    }
-}
-
-__attribute__((target("avx2,f16c"))) static void narrow_avx2(lm_dtype dtype, const float *src, uint8_t *dst, int64_t n)
-{
-    int64_t i = 0;
-    if (dtype == LM_F16) {
-        for (; i + 8 <= n; i += 8)
-            _mm_storeu_si128((__m128i *)(dst + 2 * i),
-                             _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT));
-        narrow_f16(src + i, dst + 2 * i, n - i);
-    } else {
-        narrow_bf16(src, dst, n);
-    }
-}
-
-/* Every processor with AVX2 has F16C, which clang's builtin does not know by name. */
-static bool has_avx2(void)
-{
-    return __builtin_cpu_supports("avx2");
-}
-#endif
-
-void lm_to_float(lm_dtype dtype, const void *src, float *dst, int64_t n)
-{
-    assert(lm_dtype_is_weight(dtype) && (dtype != LM_Q8_0 || n % LM_Q8_0_BLOCK == 0));
-    if (dtype == LM_F32) {
-        memcpy(dst, src, (size_t)n * sizeof *dst);
-        return;
-    }
-#ifdef LM_X86
-    if (has_avx2()) {
-        widen_avx2(dtype, src, dst, n);
-        return;
-    }
-#endif
-    widen_c(dtype, src, dst, n);
-}
-
-void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n)
-{
-    assert(lm_dtype_is_weight(dtype) && (dtype != LM_Q8_0 || n % LM_Q8_0_BLOCK == 0));
-    if (dtype == LM_F32) {
-        memcpy(dst, src, (size_t)n * sizeof *src);
-        return;
-    }
-    if (dtype == LM_Q8_0) {
-        narrow_q8_0(src, dst, n);
-        return;
-    }
-#ifdef LM_X86
-    if (has_avx2()) {
-        narrow_avx2(dtype, src, dst, n);
-        return;
-    }
-#endif
-    narrow_c(dtype, src, dst, n);
+    const lm_tensor key = {.name = name};
+    return n ? bsearch(&key, t, n, sizeof key, by_name) : NULL;
 }

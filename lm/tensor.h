@@ -9,28 +9,45 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum lm_dtype {
-    LM_F32,
-    LM_F16,
-    LM_BF16,
-    LM_Q8_0, /* blocks of 32 along the last axis: a float16 scale, then 32 int8 */
-    LM_F64,
-    LM_U8,
-    LM_I8,
-    LM_U16,
-    LM_I16,
-    LM_U32,
-    LM_I32,
-    LM_U64,
-    LM_I64,
-    LM_BOOL,
-    LM_F8_E4M3,
-    LM_F8_E5M2,
-    LM_DTYPE_COUNT
-} lm_dtype;
+/*
+ * The types of weights, one row each. Readers, writers, products, the GPU and messages take a type's facts from here:
+ *   NAME       the type is LM_NAME; this is also its name in files and messages
+ *   name       lm_unpack_name() in blocks.h widens a block of it
+ *   ggml       its number in GGUF files
+ *   file       llama.cpp's number of a file that mostly holds it
+ *   n, bytes   elements and bytes of a block; the last axis of a tensor is a whole number of blocks
+ *   alignment  of its data
+ *   narrow     the function in tensor.c that writes it; NULL: it is only read
+ */
+/* clang-format off */
+#define LM_WEIGHT_TYPES(ROW)                                 \
+    /*  NAME  name  ggml  file   n  bytes  alignment  narrow */ \
+    ROW(F32,  f32,     0,    0,  1,     4,         4, narrow_f32) \
+    ROW(F16,  f16,     1,    1,  1,     2,         2, narrow_f16) \
+    ROW(BF16, bf16,   30,   32,  1,     2,         2, narrow_bf16) \
+    ROW(Q8_0, q8_0,    8,    7, 32,    34,         2, narrow_q8_0)
 
-#define LM_Q8_0_BLOCK 32
-#define LM_Q8_0_BLOCK_BYTES 34
+/* Types that a safetensors file may hold but weights may not have: NAME, bytes and alignment. */
+#define LM_OTHER_TYPES(ROW) \
+    ROW(F64, 8) ROW(U8, 1) ROW(I8, 1) ROW(U16, 2) ROW(I16, 2) ROW(U32, 4) ROW(I32, 4) ROW(U64, 8) ROW(I64, 8) \
+    ROW(BOOL, 1) ROW(F8_E4M3, 1) ROW(F8_E5M2, 1)
+
+#define LM_DTYPE_ENUM(NAME, ...) LM_##NAME,
+typedef enum lm_dtype { LM_WEIGHT_TYPES(LM_DTYPE_ENUM) LM_OTHER_TYPES(LM_DTYPE_ENUM) LM_DTYPE_COUNT } lm_dtype;
+#undef LM_DTYPE_ENUM
+/* clang-format on */
+
+/* The row of a type. */
+typedef struct lm_dtype_row {
+    const char *name;
+    int32_t ggml, file; /* -1 for a type that no weight has */
+    int32_t block, bytes, alignment;
+    void (*widen)(const uint8_t *src, float *dst, int64_t n); /* NULL: no weight has this type */
+    void (*widen_avx2)(const uint8_t *src, float *dst, int64_t n);
+    void (*narrow)(const float *src, uint8_t *dst, int64_t n); /* NULL: this type is not written */
+} lm_dtype_row;
+
+extern const lm_dtype_row lm_dtypes[LM_DTYPE_COUNT];
 
 #define LM_MAX_DIM 8
 
@@ -45,25 +62,36 @@ typedef struct lm_tensor {
     size_t bytes;
 } lm_tensor;
 
-/* "F32", "BF16", ...: the names safetensors uses, and "Q8_0". Never NULL. */
+/* Returns "F32", "BF16", ...; "?" for a value that is no type. */
 const char *lm_dtype_name(lm_dtype dtype);
+/* Finds a type by its name, or by its number in GGUF files. */
 bool lm_dtype_find(const char *name, lm_dtype *out);
-/* Bytes of an element, and the alignment its data needs; for Q8_0 of a block. */
-size_t lm_dtype_bytes(lm_dtype dtype);
-size_t lm_dtype_alignment(lm_dtype dtype);
-/* F32, F16, BF16, Q8_0: what lm_to_float() reads. */
-bool lm_dtype_is_weight(lm_dtype dtype);
+bool lm_dtype_find_ggml(uint32_t number, lm_dtype *out);
+/* Returns the name of a GGUF type, whether or not this runner reads it; "unknown" for other numbers. */
+const char *lm_ggml_name(uint32_t number);
+/* Writes "F32, F16, BF16 or Q8_0" into text, for messages, and returns text: all types of weights; if written, only
+ * those that lm_from_float() writes. */
+const char *lm_dtype_names(bool written, char *text, size_t n);
 
-/* Product of the dimensions; false if one is negative or the product does not fit. */
+/* Returns the product of the dimensions; false if one is negative or the product does not fit. */
 bool lm_count(int32_t n_dim, const int64_t *dim, uint64_t *out);
-/* Bytes of a tensor of this shape; false on overflow, or where Q8_0 does not divide the last axis. */
+/* Returns the bytes of a tensor of this shape; false on overflow, or if the last axis is no whole number of blocks. */
 bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t *out);
-/* "[2, 3]" into text, for messages; returns text. */
+/* Returns the bytes of a row of cols elements, a whole number of blocks. */
+size_t lm_row_bytes(lm_dtype dtype, int64_t cols);
+/* Writes "[2, 3]" into text, for messages, and returns text. */
 const char *lm_shape_text(int32_t n_dim, const int64_t *dim, char *text, size_t n);
 
-/* n elements of a weight dtype (a multiple of 32 for Q8_0) to float and back. Exact widening; narrowing rounds to
- * nearest, ties to even, and Q8_0 as ggml's reference: scale = largest magnitude / 127, halves away from zero.
- * src and dst do not overlap; src (dst of lm_from_float) may be unaligned. */
+/* Lists of tensors of one file. The first two sort the list and check it; where: the file's name, for messages.
+ * INPUT: two tensors share bytes, or a name. Empty tensors share no bytes. */
+bool lm_tensors_apart(lm_tensor *list, size_t n, const char *where, lm_error *err);
+bool lm_tensors_by_name(lm_tensor *list, size_t n, const char *where, lm_error *err);
+/* Finds a tensor in a list that lm_tensors_by_name() sorted; NULL if there is none. */
+const lm_tensor *lm_tensors_find(const lm_tensor *list, size_t n, const char *name);
+
+/* Converts n elements of a type of weights, a whole number of blocks, to float and back. Widening is exact; narrowing
+ * rounds to nearest, ties to even, and Q8_0 as ggml's reference: scale = largest magnitude / 127, halves away from
+ * zero. src and dst do not overlap; the side that is no float may be unaligned. */
 void lm_to_float(lm_dtype dtype, const void *src, float *dst, int64_t n);
 void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n);
 

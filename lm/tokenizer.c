@@ -5,7 +5,27 @@
 
 void lm_tokenizer_desc_init(lm_tokenizer_desc *desc)
 {
-    *desc = (lm_tokenizer_desc){.bos_id = -1, .eos_id = -1, .ignore_merges = -1};
+    *desc = (lm_tokenizer_desc){.bos_id = -1, .ignore_merges = -1};
+}
+
+/* Marks tokens that BPE of their bytes gives back whole: most words of a text need no merging then. Runs while
+ * ignore_merges is still false. */
+static bool mark_whole(lm_tokenizer *tok, lm_error *err)
+{
+    lm_bpe bpe = {0};
+    lm_tokens ids = {0};
+    bool ok = true;
+    for (uint32_t id = 0; ok && id < tok->n_token; id++) {
+        if (!(tok->traits[id] & LM_TOKEN_ENCODABLE))
+            continue;
+        ids.n = 0;
+        ok = lm_bpe_encode(&bpe, tok, (lm_string){tok->bytes + tok->start[id], tok->length[id]}, &ids, err);
+        if (ok && ids.n == 1 && ids.ids[0] == (int32_t)id)
+            tok->traits[id] |= LM_TOKEN_WHOLE;
+    }
+    lm_bpe_free(&bpe);
+    lm_tokens_free(&ids);
+    return ok;
 }
 
 bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err)
@@ -15,11 +35,11 @@ bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_e
     lm_tokenizer *tok = calloc(1, sizeof *tok);
     if (!tok)
         return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory");
-    tok->bos_id = tok->eos_id = -1;
+    tok->bos_id = -1;
     bool ok = lm_pre_compile(tok, desc->pre, err);
     if (ok) {
-        tok->ignore_merges = desc->ignore_merges < 0 ? strcmp(tok->pre, "llama-bpe") == 0 : desc->ignore_merges != 0;
-        ok = lm_vocab_build(tok, desc, err) && lm_tokenizer_set_ends(tok, desc->bos_id, desc->eos_id, err);
+        ok = lm_vocab_build(tok, desc, err) && mark_whole(tok, err) && lm_tokenizer_set_bos(tok, desc->bos_id, err);
+        tok->ignore_merges = desc->ignore_merges < 0 ? tok->pre->ignores_merges : desc->ignore_merges != 0;
     }
     if (ok && desc->add_bos && tok->bos_id < 0)
         ok = lm_fail(err, LM_ERROR_INPUT, "tokenizer: BOS is to be added, but no BOS token is named");
@@ -32,17 +52,15 @@ bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_e
     return true;
 }
 
-bool lm_tokenizer_set_ends(lm_tokenizer *tok, int32_t bos_id, int32_t eos_id, lm_error *err)
+bool lm_tokenizer_set_bos(lm_tokenizer *tok, int32_t bos_id, lm_error *err)
 {
     if (!tok)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
-    if (bos_id >= (int64_t)tok->n_token || eos_id >= (int64_t)tok->n_token)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: BOS %d or EOS %d is not in the vocabulary of %u tokens",
-                       (int)bos_id, (int)eos_id, tok->n_token);
+    if (bos_id >= (int64_t)tok->n_token)
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: BOS %d is not in the vocabulary of %u tokens", (int)bos_id,
+                       tok->n_token);
     if (bos_id >= 0)
         tok->bos_id = bos_id;
-    if (eos_id >= 0)
-        tok->eos_id = eos_id;
     return true;
 }
 
@@ -72,17 +90,13 @@ int32_t lm_tokenizer_bos(const lm_tokenizer *tok)
 {
     return tok->bos_id;
 }
-int32_t lm_tokenizer_eos(const lm_tokenizer *tok)
-{
-    return tok->eos_id;
-}
 bool lm_tokenizer_adds_bos(const lm_tokenizer *tok)
 {
     return tok->add_bos;
 }
 const char *lm_tokenizer_pre(const lm_tokenizer *tok)
 {
-    return tok->pre;
+    return tok->pre->names[0];
 }
 
 static bool in_use(const lm_tokenizer *tok, int32_t id)

@@ -48,14 +48,13 @@ typedef struct lm_tokenizer_desc {
     size_t n_token;
     const lm_string *merges; /* [n_merge] "left right" in the byte alphabet, best first */
     size_t n_merge;
-    const char *pre;       /* tokenizer.ggml.pre: "qwen2", "llama-bpe" (or an alias of theirs) */
+    const char *pre;       /* tokenizer.ggml.pre: "qwen2", "llama-bpe" or another name in a row of tokenizer_pre.c */
     int32_t bos_id;        /* -1: none */
-    int32_t eos_id;        /* -1: none */
     bool add_bos;          /* LM_ENCODE_BOS puts bos_id first */
     int32_t ignore_merges; /* a piece that is itself a token needs no merges: 0 no, 1 yes, -1 as `pre` is known to do */
 } lm_tokenizer_desc;
 
-/* All zero, but bos_id = eos_id = ignore_merges = -1. */
+/* All zero, but bos_id = ignore_merges = -1. */
 void lm_tokenizer_desc_init(lm_tokenizer_desc *desc);
 
 /* Checks the description and builds the tokenizer. Errors: LM_ERROR_UNSUPPORTED for another pre-tokenizer,
@@ -63,12 +62,12 @@ void lm_tokenizer_desc_init(lm_tokenizer_desc *desc);
  * two tokens of equal text, ids out of range), LM_ERROR_MEMORY. The caller owns *out: lm_tokenizer_free(). */
 bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err);
 
-/* From the text of a Hugging Face tokenizer.json. That file does not say which tokens end a text: call
- * lm_tokenizer_set_ends() with the ids of config.json afterwards. add_bos and bos come from its post_processor. */
+/* From the text of a Hugging Face tokenizer.json. add_bos and bos come from its post_processor; call
+ * lm_tokenizer_set_bos() afterwards if config.json names BOS. */
 bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err);
 
-/* Sets BOS and EOS, -1 leaves what is there. Only before the tokenizer is shared. LM_ERROR_INPUT: no such id. */
-bool lm_tokenizer_set_ends(lm_tokenizer *tok, int32_t bos_id, int32_t eos_id, lm_error *err);
+/* Sets BOS; -1 leaves it as it is. Only before the tokenizer is shared. LM_ERROR_INPUT: no such id. */
+bool lm_tokenizer_set_bos(lm_tokenizer *tok, int32_t bos_id, lm_error *err);
 
 /* NULL is allowed. */
 void lm_tokenizer_free(lm_tokenizer *tok);
@@ -77,9 +76,10 @@ void lm_tokenizer_free(lm_tokenizer *tok);
 
 int32_t lm_tokenizer_n_token(const lm_tokenizer *tok); /* largest id + 1; a model may have more rows than that */
 int32_t lm_tokenizer_bos(const lm_tokenizer *tok);     /* -1: none */
-int32_t lm_tokenizer_eos(const lm_tokenizer *tok);     /* -1: none */
 bool lm_tokenizer_adds_bos(const lm_tokenizer *tok);
-const char *lm_tokenizer_pre(const lm_tokenizer *tok); /* "qwen2" or "llama-bpe" */
+const char *lm_tokenizer_pre(const lm_tokenizer *tok); /* as tokenizer.ggml.pre has it: "qwen2", "llama-bpe", ... */
+/* Returns whether texts start with BOS in GGUF files with this tokenizer.ggml.pre that do not say so themselves. */
+bool lm_tokenizer_pre_adds_bos(const char *pre);
 
 /* The bytes of a token, terminated by a NUL that *n_bytes does not count; NULL for an id that is not in use. */
 const char *lm_tokenizer_bytes(const lm_tokenizer *tok, int32_t id, size_t *n_bytes);

@@ -38,6 +38,16 @@ enum {
     LM_TOKEN_WHOLE = 2      /* BPE of its bytes gives the token itself: a piece equal to it needs no merging */
 };
 
+enum { LM_PRE_NAMES = 4 };
+
+/* A pre-tokenizer: a row of tokenizer_pre.c. */
+typedef struct lm_pre {
+    const char *names[LM_PRE_NAMES]; /* as tokenizer.ggml.pre has them; the first is written */
+    const char *pattern, *published; /* for PCRE2; as tokenizer.json files spell it */
+    bool adds_bos;                   /* texts start with BOS where a GGUF file does not say */
+    bool ignores_merges;             /* a piece that is itself a token needs no merges, where the file does not say */
+} lm_pre;
+
 struct lm_tokenizer {
     uint32_t n_token;
     char *bytes;      /* all tokens, one after the other, each with a terminating NUL */
@@ -57,12 +67,12 @@ struct lm_tokenizer {
 
     pcre2_code *pattern;
     bool jit;
-    const char *pre;
-    int32_t bos_id, eos_id;
+    const lm_pre *pre;
+    int32_t bos_id;
     bool add_bos, ignore_merges;
 };
 
-/* tokenizer_vocab.c: fills everything but the pattern and the ends. */
+/* tokenizer_vocab.c: fills everything but the pattern, BOS and LM_TOKEN_WHOLE. */
 bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err);
 uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes);
 
@@ -89,8 +99,10 @@ static inline const lm_merge_slot *lm_merge_find(const lm_tokenizer *tok, uint32
 /* Compiles the pattern that `pre` names and sets tok->pattern, tok->jit, tok->pre. */
 bool lm_pre_compile(lm_tokenizer *tok, const char *pre, lm_error *err);
 
-/* "qwen2" or "llama-bpe" for the pattern text that a tokenizer.json has, NULL for another. */
+/* Returns the first name of the pre-tokenizer whose pattern a tokenizer.json spells so; NULL: there is none. */
 const char *lm_pre_recognise(const char *pattern);
+/* Writes the names of all pre-tokenizers, for messages, and returns text. */
+const char *lm_pre_names(char *text, size_t n);
 
 /* Bytes of s that are valid UTF-8, from its start. */
 size_t lm_utf8_valid(const char *s, size_t n);

@@ -75,11 +75,12 @@ static bool read_pre_tokenizer(const cJSON *pre, const char **name, lm_error *er
     const cJSON *regex = get(get(split, "pattern"), "Regex"), *behavior = get(split, "behavior");
     if (cJSON_GetArraySize(parts) != 2 || !is_type(split, "Split") || !is_type(bytes, "ByteLevel") ||
         !cJSON_IsString(regex) || !cJSON_IsString(behavior))
-        return unsupported(err, "its pre-tokenizer is not a Split followed by ByteLevel, as those of Qwen2 and Llama 3 "
-                                "are");
+        return unsupported(err, "its pre-tokenizer is not a Split followed by ByteLevel");
+    char names[200];
     *name = lm_pre_recognise(regex->valuestring);
     if (!*name)
-        return unsupported(err, "its split pattern is neither that of Qwen2 nor that of Llama 3");
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer.json: its split pattern is not that of %s",
+                       lm_pre_names(names, sizeof names));
     if (strcmp(behavior->valuestring, "Isolated") != 0 || cJSON_IsTrue(get(split, "invert")) ||
         cJSON_IsTrue(get(bytes, "add_prefix_space")) || !cJSON_IsFalse(get(bytes, "use_regex")))
         return unsupported(err, "its pre-tokenizer has options that are not supported (behavior Isolated, invert, "
@@ -257,7 +258,7 @@ static bool add_bos(lm_tokenizer *tok, const char *bos, lm_error *err)
                        "tokenizer.json: the token that its post-processor adds is not in the "
                        "vocabulary");
     tok->add_bos = true;
-    return lm_tokenizer_set_ends(tok, id, -1, err);
+    return lm_tokenizer_set_bos(tok, id, err);
 }
 
 static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm_error *err)

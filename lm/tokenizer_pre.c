@@ -10,48 +10,55 @@
 #define SPACE                                                                                                          \
     "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 
-/* DIGITS is what the two differ in. */
+/* The two rows below differ in DIGITS. */
 #define PATTERN(DIGITS)                                                                                                \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" DIGITS "| ?[^" SPACE                                 \
     "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+"
 
-/* The same as tokenizer.json files have them. */
+/* The same pattern as tokenizer.json files spell it. */
 #define PUBLISHED(DIGITS)                                                                                              \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" DIGITS                                               \
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-typedef struct lm_pre {
-    const char *name, *pattern, *published;
-} lm_pre;
-
 static const lm_pre pres[] = {
-    {"qwen2", PATTERN("\\p{N}"), PUBLISHED("\\p{N}")},
-    {"llama-bpe", PATTERN("\\p{N}{1,3}"), PUBLISHED("\\p{N}{1,3}")},
+    {.names = {"qwen2", "deepseek-r1-qwen"}, .pattern = PATTERN("\\p{N}"), .published = PUBLISHED("\\p{N}")},
+    {.names = {"llama-bpe", "llama3", "llama-v3"},
+     .pattern = PATTERN("\\p{N}{1,3}"),
+     .published = PUBLISHED("\\p{N}{1,3}"),
+     .adds_bos = true,
+     .ignores_merges = true},
 };
-
-static const char *const aliases[][2] = {
-    {"deepseek-r1-qwen", "qwen2"},
-    {"llama3", "llama-bpe"},
-    {"llama-v3", "llama-bpe"},
-};
+enum { N_PRE = sizeof pres / sizeof *pres };
 
 const char *lm_pre_recognise(const char *pattern)
 {
-    for (size_t i = 0; i < sizeof pres / sizeof pres[0]; i++)
+    for (size_t i = 0; i < N_PRE; i++)
         if (strcmp(pattern, pres[i].published) == 0)
-            return pres[i].name;
+            return pres[i].names[0];
     return NULL;
+}
+
+const char *lm_pre_names(char *text, size_t n)
+{
+    const char *names[N_PRE];
+    for (size_t i = 0; i < N_PRE; i++)
+        names[i] = pres[i].names[0];
+    return lm_list_text(names, N_PRE, "or", text, n);
 }
 
 static const lm_pre *find_pre(const char *name)
 {
-    for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; i++)
-        if (strcmp(name, aliases[i][0]) == 0)
-            name = aliases[i][1];
-    for (size_t i = 0; i < sizeof pres / sizeof pres[0]; i++)
-        if (strcmp(name, pres[i].name) == 0)
-            return &pres[i];
+    for (size_t i = 0; i < N_PRE; i++)
+        for (size_t j = 0; j < LM_PRE_NAMES && pres[i].names[j]; j++)
+            if (strcmp(name, pres[i].names[j]) == 0)
+                return &pres[i];
     return NULL;
+}
+
+bool lm_tokenizer_pre_adds_bos(const char *name)
+{
+    const lm_pre *pre = find_pre(name);
+    return pre && pre->adds_bos;
 }
 
 /* A name from a file goes into a message only if it cannot upset a terminal. */
@@ -68,10 +75,11 @@ bool lm_pre_compile(lm_tokenizer *tok, const char *name, lm_error *err)
     if (!name)
         return lm_fail(err, LM_ERROR_INPUT, "tokenizer: no pre-tokenizer is named (tokenizer.ggml.pre)");
     const lm_pre *pre = find_pre(name);
+    char names[200];
     if (!pre)
         return lm_fail(err, LM_ERROR_UNSUPPORTED,
-                       "tokenizer: pre-tokenizer \"%.40s\" is not supported; use a model with qwen2 or llama-bpe",
-                       is_plain(name) ? name : "?");
+                       "tokenizer: pre-tokenizer \"%.40s\" is not supported; use a model with %s",
+                       is_plain(name) ? name : "?", lm_pre_names(names, sizeof names));
     int code;
     PCRE2_SIZE offset;
     tok->pattern = pcre2_compile((PCRE2_SPTR)pre->pattern, PCRE2_ZERO_TERMINATED,
@@ -80,10 +88,10 @@ bool lm_pre_compile(lm_tokenizer *tok, const char *name, lm_error *err)
         return lm_fail(err, LM_ERROR_RUN,
                        "tokenizer: PCRE2 refuses the %s pattern (error %d at %zu); is it built with "
                        "Unicode support?",
-                       pre->name, code, (size_t)offset);
+                       pre->names[0], code, (size_t)offset);
     /* Where JIT is not available or not allowed, the interpreter does the same, slower. */
     tok->jit = pcre2_jit_compile(tok->pattern, PCRE2_JIT_COMPLETE) == 0;
-    tok->pre = pre->name;
+    tok->pre = pre;
     return true;
 }
 

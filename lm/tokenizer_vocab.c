@@ -237,27 +237,6 @@ static bool load_merges(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
     return ok;
 }
 
-/* Most words of a text are tokens that BPE arrives at anyway: finding out here spares the merging later. */
-static bool mark_whole(lm_tokenizer *tok, lm_error *err)
-{
-    lm_bpe bpe = {0};
-    lm_tokens ids = {0};
-    bool ok = true, ignore_merges = tok->ignore_merges;
-    tok->ignore_merges = false;
-    for (uint32_t id = 0; ok && id < tok->n_token; id++) {
-        if (!(tok->traits[id] & LM_TOKEN_ENCODABLE))
-            continue;
-        ids.n = 0;
-        ok = lm_bpe_encode(&bpe, tok, (lm_string){tok->bytes + tok->start[id], tok->length[id]}, &ids, err);
-        if (ok && ids.n == 1 && ids.ids[0] == (int32_t)id)
-            tok->traits[id] |= LM_TOKEN_WHOLE;
-    }
-    tok->ignore_merges = ignore_merges;
-    lm_bpe_free(&bpe);
-    lm_tokens_free(&ids);
-    return ok;
-}
-
 /* ----------------------------------------------------------------------------------------- special tokens ---- */
 
 typedef struct special_key {
@@ -309,5 +288,5 @@ bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *
     byte_alphabet alphabet;
     alphabet_init(&alphabet);
     return allocate(tok, desc, err) && load_tokens(tok, desc, &alphabet, err) && load_bytes(tok, err) &&
-           load_merges(tok, desc, &alphabet, err) && load_special(tok, err) && mark_whole(tok, err);
+           load_merges(tok, desc, &alphabet, err) && load_special(tok, err);
 }

@@ -96,10 +96,10 @@ static const lm_tensor *take(source *s, const char *name, int32_t n_dim, int64_t
     if (!fits)
         lm_fail(s->err, LM_ERROR_INPUT, "%s: tensor %s: shape %s, the model's configuration asks for %s", s->where,
                 name, lm_shape_text(t->n_dim, t->dim, have, sizeof have), lm_shape_text(n_dim, dim, want, sizeof want));
-    else if (!lm_dtype_is_weight(t->dtype))
+    else if (!lm_dtypes[t->dtype].widen)
         lm_fail(s->err, LM_ERROR_UNSUPPORTED, "%s: tensor %s: weights of type %s are not supported", s->where, name,
                 lm_dtype_name(t->dtype));
-    if (!fits || !lm_dtype_is_weight(t->dtype)) {
+    if (!fits || !lm_dtypes[t->dtype].widen) {
         s->failed = true;
         return NULL;
     }
@@ -154,7 +154,7 @@ static void layer(source *s, const lm_config *c, int32_t i, lm_layer *l)
     matrix(s, NAME_GATE, i, c->d_ff, c->d_model, &l->gate);
     matrix(s, NAME_UP, i, c->d_ff, c->d_model, &l->up);
     matrix(s, NAME_DOWN, i, c->d_model, c->d_ff, &l->down);
-    if (c->qk_norm) {
+    if (c->family->qk_norm) {
         l->q_norm = layer_vector(s, NAME_Q_NORM, i, c->d_head, false);
         l->k_norm = layer_vector(s, NAME_K_NORM, i, c->d_head, false);
     }

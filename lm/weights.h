@@ -13,7 +13,7 @@
 /* y = W x: rows outputs, cols inputs, one row after the other. */
 typedef struct lm_matrix {
     const void *data;
-    lm_dtype dtype; /* a weight type */
+    lm_dtype dtype; /* a type of weights */
     int64_t rows, cols;
 } lm_matrix;
 
@@ -21,7 +21,7 @@ typedef struct lm_layer {
     lm_matrix q, k, v, o;
     lm_matrix gate, up, down;
     float *attn_norm, *ffn_norm;              /* [d_model] */
-    float *q_norm, *k_norm;                   /* [d_head], NULL without qk_norm */
+    float *q_norm, *k_norm;                   /* [d_head], NULL if the family has none */
     float *q_bias, *k_bias, *v_bias, *o_bias; /* [rows of the matrix] or NULL */
 } lm_layer;
 

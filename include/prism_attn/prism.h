@@ -17,7 +17,7 @@
  *
  * Conventions
  *   - Every function that can fail returns a prism_status. After any status but PRISM_OK nothing was computed, outputs
- *     are untouched, and prism_last_error() has a sentence for a person.
+ *     are untouched, and prism_last_error() has a sentence for a person if the function was given a context.
  *   - Structs that may grow start with struct_size and have an _init function: call it, then set fields.
  *   - Only the _create functions allocate. All other memory is the caller's: the workspace, the pooled keys.
  *   - Sizes and strides are in elements unless the name ends in _bytes. Counts of tokens and blocks are int32_t.
@@ -93,12 +93,13 @@ PRISM_API const char *prism_isa_name(prism_isa isa);
 typedef struct prism_config {
     size_t struct_size;
     prism_device device;
-    int32_t n_thread; /* 0: all processors this process may use */
+    int32_t n_thread; /* 0: what OpenMP gives: OMP_NUM_THREADS, else all processors this process may use */
     prism_isa isa;    /* PRISM_ISA_AUTO: the best tier of this machine. A tier that it cannot run is refused */
     int32_t ordinal;  /* number of the GPU, with PRISM_DEVICE_CUDA */
 } prism_config;
 
-/* A device, its kernels and its threads. One thread at a time may use a context; different contexts are independent. */
+/* A device, its kernels and its threads. One thread at a time may use a context; different contexts are independent.
+ * In a child of fork() a context of the CPU works with one thread, since fork() copies no threads. */
 typedef struct prism_ctx prism_ctx;
 
 PRISM_API void prism_config_init(prism_config *config);
@@ -204,8 +205,8 @@ PRISM_API prism_status prism_rope_add(prism_rope *rope, prism_rope_layout layout
 /* Scalings change every pair that was added before. */
 PRISM_API prism_status prism_rope_scale_linear(prism_rope *rope, double factor);
 /* YaRN (arXiv 2309.00071): a linear ramp over the pair index, between the pair that turns beta_fast times in
- * n_ctx_original tokens and the pair that turns beta_slow times. truncate rounds these two indices outwards, as
- * transformers does by default. */
+ * n_ctx_original tokens and the pair that turns beta_slow times. beta_fast must be the larger. truncate rounds these two
+ * indices outwards, as transformers does by default. */
 PRISM_API prism_status prism_rope_scale_yarn(prism_rope *rope, double base, double factor, double n_ctx_original,
                                              double beta_fast, double beta_slow, int truncate);
 /* Llama 3.1: by wavelength, with low_freq_factor, high_freq_factor and the original context length. */
@@ -346,7 +347,8 @@ PRISM_API const char *prism_method_text(prism_method method);
 PRISM_API prism_status prism_method_find(const char *name, prism_method *out);
 /* Returns the number of methods: their values are 0 .. count - 1. */
 PRISM_API int32_t prism_method_count(void);
-/* Returns 1 if the option called name can change this method's plan or result, else 0. */
+/* Returns 1 if the option called name can change this method's plan or result, else 0. For "bands": 1 if the method
+ * requires them. */
 PRISM_API int32_t prism_method_uses(prism_method method, const char *name);
 
 /* --------------------------------------------------------------------------------------------- the call ---- */
@@ -402,7 +404,7 @@ typedef struct prism_call {
     int32_t q_start;                          /* position of query 0; -1: n_kv - n_q. At most n_kv - n_q */
     const int32_t *n_q_of, *n_kv_of, *q_start_of;
     prism_tensor q, k, v; /* q: n_head heads; k, v: n_kv_head heads. v may be empty where only a plan is built */
-    prism_tensor o;       /* output, shaped like q, any dtype. Must not overlap the inputs */
+    prism_tensor o;       /* output, shaped like q, any dtype. INVALID: o or lse overlaps an input or each other */
     prism_tensor lse;     /* natural log of the softmax denominator for each query and head, F32, stride_dim unused;
                              data NULL: not wanted */
     prism_pooled *pooled; /* [n_seq] or NULL: pooled keys that the caller keeps; calls append what they lack */

@@ -2,28 +2,12 @@
 #include "device.h"
 #include "operations.h"
 
-#include <stdio.h>
+#include <assert.h>
 #include <stdlib.h>
 
 /* Rows that go through projections and MLP together: enough to fill a large GPU and to keep the launches few. And room
  * for their logits. */
 enum { TILE = 8192, LOGIT_BYTES = 64 << 20, LEAST_LOGIT_TILE = 64 };
-
-enum { MIN_TOKENS = 4096 }; /* the library's own, on a GPU */
-
-/* --------------------------------------------------------------------------------------------- errors ---- */
-
-static void note(lm_cuda *c, const char *why, const char *what)
-{
-    if (!c->problem[0])
-        snprintf(c->problem, sizeof c->problem, "%s: %s", what, why);
-}
-
-void lm_cuda_note(lm_cuda *c, cudaError_t status, const char *what)
-{
-    if (status != cudaSuccess)
-        note(c, cudaGetErrorString(status), what);
-}
 
 static bool finish(lm_backend *b, lm_error *err)
 {
@@ -34,38 +18,6 @@ static bool finish(lm_backend *b, lm_error *err)
     lm_error_set(err, LM_ERROR_RUN, "the GPU failed, %s", c->problem);
     c->problem[0] = '\0';
     return false;
-}
-
-/* --------------------------------------------------------------------------------------------- memory ---- */
-
-void *lm_cuda_allocate(lm_backend *b, size_t bytes)
-{
-    lm_cuda *const c = (lm_cuda *)b;
-    for (int i = 0; i < LM_CUDA_MAX_BLOCKS; i++) {
-        lm_cuda_block *const free_block = &c->blocks[i];
-        if (free_block->data)
-            continue;
-        if (cudaMalloc(&free_block->data, bytes) != cudaSuccess) {
-            (void)cudaGetLastError(); /* told by the NULL */
-            free_block->data = NULL;
-            return NULL;
-        }
-        free_block->bytes = bytes;
-        b->device_bytes += bytes;
-        return free_block->data;
-    }
-    return NULL;
-}
-
-void lm_cuda_release(lm_backend *b, void *memory)
-{
-    lm_cuda *const c = (lm_cuda *)b;
-    for (int i = 0; memory && i < LM_CUDA_MAX_BLOCKS; i++)
-        if (c->blocks[i].data == memory) {
-            cudaFree(memory);
-            b->device_bytes -= c->blocks[i].bytes;
-            c->blocks[i].data = NULL;
-        }
 }
 
 static uint64_t available(lm_backend *b)
@@ -116,7 +68,7 @@ static void linear(lm_backend *b, const lm_product *p)
     lm_cuda *const c = (lm_cuda *)b;
     const char *why = lm_blas_product(&c->blas, p->w->data, p->w->rows, p->w->cols, p->x, p->n, p->y, p->accumulate);
     if (why)
-        note(c, why, "matrix product");
+        lm_cuda_note_text(c, why, "matrix product");
     if (p->bias)
         lm_cuda_note(c, lm_cu_bias(p->y, p->bias, p->n, (int32_t)p->w->rows, c->stream), "bias");
 }
@@ -171,33 +123,22 @@ static int32_t choose(lm_backend *b, const float *logits)
 
 /* ----------------------------------------------------------------------------------------------- time ---- */
 
-/* Events are made when they are first needed. */
 static bool reserve_marks(lm_backend *b, int32_t n, lm_error *err)
 {
     lm_cuda *const c = (lm_cuda *)b;
-    c->n_mark = 0;
-    if (n <= c->mark_capacity)
-        return true;
-    cudaEvent_t *more = realloc(c->marks, (size_t)n * sizeof *more);
-    if (!more)
-        return lm_fail(err, LM_ERROR_MEMORY, "no memory for %d times", n);
-    c->marks = more;
-    c->mark_capacity = n;
-    return true;
+    c->marks = calloc((size_t)n, sizeof *c->marks);
+    c->n_mark = c->marks ? n : 0;
+    return c->marks || lm_fail(err, LM_ERROR_MEMORY, "no memory for %d times", n);
 }
 
-static int32_t mark(lm_backend *b)
+/* Makes the event when its mark is set first. */
+static void mark(lm_backend *b, int32_t i)
 {
     lm_cuda *const c = (lm_cuda *)b;
-    if (c->n_mark == c->n_event) {
-        const cudaError_t status = cudaEventCreate(&c->marks[c->n_event]);
-        lm_cuda_note(c, status, "making an event");
-        if (status != cudaSuccess)
-            return 0; /* finish() will fail before anybody reads a time */
-        c->n_event++;
-    }
-    lm_cuda_note(c, cudaEventRecord(c->marks[c->n_mark], c->stream), "noting the time");
-    return c->n_mark++;
+    assert(i >= 0 && i < c->n_mark);
+    if (!c->marks[i])
+        lm_cuda_note(c, cudaEventCreate(&c->marks[i]), "making an event");
+    lm_cuda_note(c, cudaEventRecord(c->marks[i], c->stream), "noting the time");
 }
 
 static double seconds(lm_backend *b, int32_t from, int32_t to)
@@ -216,8 +157,9 @@ static void destroy(lm_backend *b)
     if (c->stream)
         cudaStreamSynchronize(c->stream);
     lm_blas_destroy(&c->blas);
-    for (int32_t i = 0; i < c->n_event; i++)
-        cudaEventDestroy(c->marks[i]);
+    for (int32_t i = 0; i < c->n_mark; i++)
+        if (c->marks[i])
+            cudaEventDestroy(c->marks[i]);
     for (int i = 0; i < LM_CUDA_MAX_BLOCKS; i++)
         if (c->blocks[i].data)
             cudaFree(c->blocks[i].data);
@@ -301,8 +243,7 @@ static bool create(const lm_backend_spec *spec, lm_backend **out, lm_error *err)
     c->base = (lm_backend){.ops = &ops,
                            .tile = tile,
                            .logit_tile = spec->model ? logit_tile(tile, spec->model->config.n_vocab) : 0,
-                           .type = spec->kv_type,
-                           .min_tokens = MIN_TOKENS};
+                           .type = spec->kv_type};
     c->ordinal = spec->ordinal;
     c->bf16 = spec->kv_type == PRISM_BF16;
     if (!start(c, spec, err)) {

@@ -25,19 +25,21 @@ typedef struct lm_cuda {
     float *coarse, *fine; /* rotation tables */
     int32_t *best;        /* of choose(), on the device */
     lm_cuda_block blocks[LM_CUDA_MAX_BLOCKS];
-    cudaEvent_t *marks;
-    int32_t n_mark, n_event, mark_capacity;
+    cudaEvent_t *marks; /* [n_mark]; NULL: never set */
+    int32_t n_mark;
     char problem[256]; /* the first thing that went wrong since finish() told of one; "" */
 } lm_cuda;
 
-/* Keeps what went wrong, if it did. */
+/* allocate.c. Notes what went wrong first, for finish() to tell; does nothing for cudaSuccess. */
 void lm_cuda_note(lm_cuda *c, cudaError_t status, const char *what);
+void lm_cuda_note_text(lm_cuda *c, const char *why, const char *what);
+/* As lm_backend_ops has them. */
 void *lm_cuda_allocate(lm_backend *b, size_t bytes);
 void lm_cuda_release(lm_backend *b, void *memory);
 
-/* weights.c: the model's weights in 16 bits, norms and biases in float32, on the device. */
+/* weights.c. Copies the model's weights to the device: matrices in 16 bits, norms and biases in float32. */
 bool lm_cuda_upload(lm_cuda *c, const lm_weights *from, lm_error *err);
-/* rope tables */
+/* Fills c->coarse and c->fine for n_ctx positions. */
 bool lm_cuda_rotation_tables(lm_cuda *c, int32_t n_ctx, double scale, lm_error *err);
 
 #endif

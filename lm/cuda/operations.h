@@ -6,6 +6,8 @@
 #ifndef LM_CUDA_OPERATIONS_H
 #define LM_CUDA_OPERATIONS_H
 
+#include "../tensor.h"
+
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,11 +16,8 @@
 extern "C" {
 #endif
 
-/* How weights stand in their file. */
-typedef enum lm_cu_source { LM_CU_F32, LM_CU_F16, LM_CU_BF16, LM_CU_Q8_0 } lm_cu_source;
-
-/* n weights to 16. */
-cudaError_t lm_cu_round(lm_cu_source source, const void *src, int64_t n, bool bf16, void *out, cudaStream_t stream);
+/* Rounds n weights, a whole number of blocks of their type, to 16. */
+cudaError_t lm_cu_round(lm_dtype dtype, const void *src, int64_t n, bool bf16, void *out, cudaStream_t stream);
 /* out [n][d] = rows of table [n_vocab][d], 16 */
 cudaError_t lm_cu_embed(const void *table, bool bf16, const int32_t *tokens, int32_t n, int32_t d, float *out,
                         cudaStream_t stream);

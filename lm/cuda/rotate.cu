@@ -38,7 +38,7 @@ static __device__ void rotate_head(const lm_cu_rotation &r, int64_t position, co
         round_to(weight ? in[j] * scale * weight[j] : in[j], &out[j]);
 }
 
-template <typename T> __global__ void rotate_rows(lm_cu_rotation r)
+template <typename T> __global__ void rotate_rows(lm_cu_rotation r, T *q_out)
 {
     const int32_t n_item = r.n_head + 2 * r.n_kv_head;
     const int64_t item = (int64_t)blockIdx.x * WARPS + threadIdx.y, row = item / n_item;
@@ -47,7 +47,7 @@ template <typename T> __global__ void rotate_rows(lm_cu_rotation r)
         return;
     if (head < r.n_head) {
         const int64_t at = (row * r.n_head + head) * r.d;
-        rotate_head(r, r.position + row, r.q + at, r.q_norm, (T *)r.q_out + at);
+        rotate_head(r, r.position + row, r.q + at, r.q_norm, q_out + at);
         return;
     }
     head -= r.n_head;
@@ -65,10 +65,5 @@ cudaError_t lm_cu_rotate(const lm_cu_rotation *r, cudaStream_t stream)
 {
     const int64_t n_warp = (int64_t)r->n * (r->n_head + 2 * r->n_kv_head);
     const unsigned blocks = (unsigned)((n_warp + WARPS - 1) / WARPS);
-    const dim3 threads(32, WARPS);
-    if (r->bf16)
-        rotate_rows<__nv_bfloat16><<<blocks, threads, 0, stream>>>(*r);
-    else
-        rotate_rows<__half><<<blocks, threads, 0, stream>>>(*r);
-    return cudaGetLastError();
+    return in_type(r->bf16, r->q_out, [=](auto *q) { rotate_rows<<<blocks, dim3(32, WARPS), 0, stream>>>(*r, q); });
 }

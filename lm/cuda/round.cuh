@@ -36,6 +36,16 @@ template <typename T> static __device__ __forceinline__ void store4(T *out, floa
     *(uint2 *)out = packed.word;
 }
 
+/* Calls launch with pointer as one to the 16-bit type, and returns how the launch went. */
+template <typename Launch> static cudaError_t in_type(bool bf16, void *pointer, Launch launch)
+{
+    if (bf16)
+        launch((__nv_bfloat16 *)pointer);
+    else
+        launch((__half *)pointer);
+    return cudaGetLastError();
+}
+
 static __device__ __forceinline__ float sum_of_warp(float x)
 {
     for (int step = 16; step; step /= 2)

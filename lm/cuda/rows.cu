@@ -1,4 +1,5 @@
 /* Operations on rows: embedding, norm, SwiGLU, bias, and the weights' way from their file. */
+#include "../blocks.h"
 #include "operations.h"
 #include "round.cuh"
 
@@ -11,33 +12,35 @@ static unsigned blocks_of(int64_t n, int64_t per_block)
 
 /* -------------------------------------------------------------------------------------------- weights ---- */
 
-/* Q8_0: 32 signed bytes after their scale, a float16. */
-static __device__ float weight_at(lm_cu_source source, const void *src, int64_t i)
-{
-    if (source == LM_CU_Q8_0) {
-        const unsigned char *block = (const unsigned char *)src + i / 32 * 34;
-        const __half scale = __ushort_as_half((unsigned short)(block[0] | block[1] << 8));
-        return __half2float(scale) * (float)(signed char)block[2 + i % 32];
-    }
-    return source == LM_CU_F32   ? ((const float *)src)[i]
-           : source == LM_CU_F16 ? widen(((const __half *)src)[i])
-                                 : widen(((const __nv_bfloat16 *)src)[i]);
-}
-
-template <typename T> __global__ void round_weights(lm_cu_source source, const void *src, int64_t n, T *out)
+/* A thread unpacks one block, as the CPU does: this runs once, when a session starts. */
+template <void (*unpack)(const uint8_t *, float *), int n, int bytes, typename T>
+__global__ void round_blocks(const uint8_t *src, int64_t n_block, T *out)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i < n)
-        round_to(weight_at(source, src, i), &out[i]);
+    float x[n];
+    if (i >= n_block)
+        return;
+    unpack(src + i * bytes, x);
+    for (int j = 0; j < n; j++)
+        round_to(x[j], &out[i * n + j]);
 }
 
-cudaError_t lm_cu_round(lm_cu_source source, const void *src, int64_t n, bool bf16, void *out, cudaStream_t stream)
+template <typename T> static void round_to_type(lm_dtype dtype, const void *src, int64_t n, T *out, cudaStream_t stream)
 {
-    if (bf16)
-        round_weights<<<blocks_of(n, THREADS), THREADS, 0, stream>>>(source, src, n, (__nv_bfloat16 *)out);
-    else
-        round_weights<<<blocks_of(n, THREADS), THREADS, 0, stream>>>(source, src, n, (__half *)out);
-    return cudaGetLastError();
+#define ROUND(NAME, name, ggml, file, block, bytes, ...)                                                               \
+    case LM_##NAME:                                                                                                    \
+        round_blocks<lm_unpack_##name, block, bytes>                                                                   \
+            <<<blocks_of(n / (block), THREADS), THREADS, 0, stream>>>((const uint8_t *)src, n / (block), out);         \
+        break;
+    switch (dtype) {
+        LM_WEIGHT_TYPES(ROUND)
+    default: break; /* weights.c: no matrix has another type */
+    }
+}
+
+cudaError_t lm_cu_round(lm_dtype dtype, const void *src, int64_t n, bool bf16, void *out, cudaStream_t stream)
+{
+    return in_type(bf16, out, [=](auto *to) { round_to_type(dtype, src, n, to, stream); });
 }
 
 template <typename T> __global__ void embed_rows(const T *table, const int32_t *tokens, int32_t d, float *out)
@@ -50,11 +53,8 @@ template <typename T> __global__ void embed_rows(const T *table, const int32_t *
 cudaError_t lm_cu_embed(const void *table, bool bf16, const int32_t *tokens, int32_t n, int32_t d, float *out,
                         cudaStream_t stream)
 {
-    if (bf16)
-        embed_rows<<<(unsigned)n, 128, 0, stream>>>((const __nv_bfloat16 *)table, tokens, d, out);
-    else
-        embed_rows<<<(unsigned)n, 128, 0, stream>>>((const __half *)table, tokens, d, out);
-    return cudaGetLastError();
+    return in_type(bf16, (void *)table,
+                   [=](auto *rows) { embed_rows<<<(unsigned)n, 128, 0, stream>>>(rows, tokens, d, out); });
 }
 
 /* ----------------------------------------------------------------------------------------------- rows ---- */
@@ -82,12 +82,9 @@ __global__ void norm_rows(const float *x, const float *weight, int32_t n, int32_
 cudaError_t lm_cu_norm(const float *x, const float *weight, int32_t n, int32_t d, float eps, bool bf16, void *out,
                        cudaStream_t stream)
 {
-    const dim3 threads(32, WARPS);
-    if (bf16)
-        norm_rows<<<blocks_of(n, WARPS), threads, 0, stream>>>(x, weight, n, d, eps, (__nv_bfloat16 *)out);
-    else
-        norm_rows<<<blocks_of(n, WARPS), threads, 0, stream>>>(x, weight, n, d, eps, (__half *)out);
-    return cudaGetLastError();
+    return in_type(bf16, out, [=](auto *to) {
+        norm_rows<<<blocks_of(n, WARPS), dim3(32, WARPS), 0, stream>>>(x, weight, n, d, eps, to);
+    });
 }
 
 static __device__ __forceinline__ float silu(float x)
@@ -108,11 +105,9 @@ cudaError_t lm_cu_swiglu(const float *gate, const float *up, int64_t count, bool
 {
     const int64_t n = count / 4;
     const float4 *g = (const float4 *)gate, *u = (const float4 *)up;
-    if (bf16)
-        swiglu_fours<<<blocks_of(n, THREADS), THREADS, 0, stream>>>(g, u, n, (__nv_bfloat16 *)out);
-    else
-        swiglu_fours<<<blocks_of(n, THREADS), THREADS, 0, stream>>>(g, u, n, (__half *)out);
-    return cudaGetLastError();
+    return in_type(bf16, out, [=](auto *to) {
+        swiglu_fours<<<blocks_of(n, THREADS), THREADS, 0, stream>>>(g, u, n, to);
+    });
 }
 
 __global__ void add_bias(float *y, const float *bias, int64_t count, int32_t d)

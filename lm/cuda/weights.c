@@ -15,13 +15,6 @@ static size_t matrix_bytes(const lm_matrix *m)
     return padded((size_t)m->rows * (size_t)m->cols * 2);
 }
 
-static size_t file_bytes(const lm_matrix *m)
-{
-    uint64_t bytes = 0;
-    lm_shape_bytes(m->dtype, 2, (const int64_t[]){m->rows, m->cols}, &bytes); /* was checked when it was opened */
-    return (size_t)bytes;
-}
-
 /* Where the next tensor goes, and where a matrix waits as it stands in its file. With base NULL everything is only
  * counted. */
 typedef struct upload {
@@ -32,18 +25,14 @@ typedef struct upload {
 
 static void put_matrix(upload *u, lm_matrix *m)
 {
-    const size_t bytes = file_bytes(m);
+    const size_t bytes = (size_t)m->rows * lm_row_bytes(m->dtype, m->cols);
     void *out = u->base ? u->base + u->used : NULL;
     u->used += matrix_bytes(m);
     u->most_staged = bytes > u->most_staged ? bytes : u->most_staged;
     if (!u->base)
         return;
-    const lm_cu_source source = m->dtype == LM_Q8_0   ? LM_CU_Q8_0
-                                : m->dtype == LM_BF16 ? LM_CU_BF16
-                                : m->dtype == LM_F16  ? LM_CU_F16
-                                                      : LM_CU_F32;
     lm_cuda_note(u->c, cudaMemcpyAsync(u->staging, m->data, bytes, cudaMemcpyHostToDevice, u->c->stream), "weights");
-    lm_cuda_note(u->c, lm_cu_round(source, u->staging, m->rows * m->cols, u->c->bf16, out, u->c->stream), "weights");
+    lm_cuda_note(u->c, lm_cu_round(m->dtype, u->staging, m->rows * m->cols, u->c->bf16, out, u->c->stream), "weights");
     m->data = out;
     m->dtype = u->c->bf16 ? LM_BF16 : LM_F16;
 }

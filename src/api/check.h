@@ -18,4 +18,7 @@ enum prism_check_tensors {
 prism_status prism_check_call(prism_ctx *ctx, const prism_call *call, int32_t block_size, unsigned which,
                               prism_problem *problem);
 
+/* Checks the tensors named in which, of a problem whose shape was checked. */
+prism_status prism_check_tensors(prism_ctx *ctx, const prism_problem *problem, unsigned which);
+
 #endif

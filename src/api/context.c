@@ -1,6 +1,7 @@
 /* Contexts. */
 #include <omp.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "api/cuda.h"
 #include "cpu/cpu.h"
@@ -70,7 +71,8 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
     ctx->marks = marks;
     ctx->backend = backend;
     ctx->ordinal = c.ordinal;
-    ctx->n_thread = c.n_thread ? c.n_thread : omp_get_num_procs();
+    ctx->process = getpid();
+    ctx->n_thread = c.n_thread ? c.n_thread : omp_get_max_threads();
     const prism_status status = backend->open(ctx, c.ordinal);
     if (status) {
         prism_destroy(ctx);

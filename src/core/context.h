@@ -18,6 +18,7 @@ struct prism_ctx {
     char cpu_features[256];
     char error[512];
     int32_t ordinal; /* of the GPU */
+    long process;    /* that created it */
 };
 
 /* Keeps the sentence in ctx->error and returns status. ctx NULL: only returns status. */

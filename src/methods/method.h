@@ -66,8 +66,15 @@ typedef struct prism_method_impl {
 /* Returns the method's descriptor; NULL for an unknown value. */
 const prism_method_impl *prism_method_get(prism_method method);
 
-/* Returns the name of the first option whose value is out of range or not for options->method; NULL: all are fine. */
-const char *prism_options_problem(const prism_options *options);
+/* The first option whose value is out of range or not for options->method. */
+typedef struct prism_option_problem {
+    const char *name;
+    double value;
+    char wanted[64]; /* "above 0 to 1" */
+} prism_option_problem;
+
+/* Checks every option. false: *problem says which does not fit; problem NULL: not wanted. */
+bool prism_options_fit(const prism_options *options, prism_option_problem *problem);
 /* Returns what pruned blocks contribute; resolves PRISM_CORRECTION_DEFAULT. */
 prism_correction prism_options_correction(const prism_options *options);
 /* Whether these options keep every block. */

@@ -1,6 +1,7 @@
 /* Options by rows. The common rows stand here; a method's own rows stand beside its functions. */
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,6 +115,8 @@ prism_status prism_option_at(int32_t i, prism_option_info *info)
 int32_t prism_method_uses(prism_method method, const char *name)
 {
     const prism_method_impl *m = prism_method_get(method);
+    if (m && name && !strcmp(name, "bands"))
+        return m->needs_bands;
     const prism_option_row *row = m && name ? find(name) : NULL;
     if (!row)
         return 0;
@@ -159,17 +162,48 @@ prism_status prism_options_set(prism_options *options, const char *name, const c
 
 /* ------------------------------------------------------------------------------- what options come to ---- */
 
-const char *prism_options_problem(const prism_options *options)
+static void put_limit(char *text, size_t n, double x)
+{
+    if (x == FLT_TRUE_MIN)
+        snprintf(text, n, "above 0");
+    else if (x == INT32_MAX || x == FLT_MAX)
+        snprintf(text, n, "any");
+    else
+        snprintf(text, n, "%g", x);
+}
+
+/* Returns false, after the problem was told. */
+static bool tell(prism_option_problem *problem, const char *name, double value, const char *wanted)
+{
+    if (problem) {
+        *problem = (prism_option_problem){.name = name, .value = value};
+        snprintf(problem->wanted, sizeof problem->wanted, "%s", wanted);
+    }
+    return false;
+}
+
+static bool tell_range(prism_option_problem *problem, const prism_option_row *row, double value)
+{
+    char low[16], high[16], wanted[64];
+    put_limit(low, sizeof low, row->min);
+    put_limit(high, sizeof high, row->max);
+    snprintf(wanted, sizeof wanted, "%s to %s%s is taken", low, high, row->power_of_two ? ", a power of two," : "");
+    return tell(problem, row->name, value, wanted);
+}
+
+bool prism_options_fit(const prism_options *options, prism_option_problem *problem)
 {
     const prism_option_row *row;
     for (int32_t i = 0; (row = row_at(i)); i++)
         if (!fits(row, load(options, row)))
-            return row->name;
+            return tell_range(problem, row, load(options, row));
     const prism_method_impl *m = prism_method_get(options->method);
     if (!m)
-        return "method";
+        return tell(problem, "method", options->method, "there is no such method");
     /* A correction stands for whole blocks, and single keys are none. */
-    return m->list && options->correct > PRISM_CORRECTION_NONE ? "correct" : NULL;
+    if (m->list && options->correct > PRISM_CORRECTION_NONE)
+        return tell(problem, "correct", options->correct, "a method that lists single keys takes none (1)");
+    return true;
 }
 
 prism_correction prism_options_correction(const prism_options *options)

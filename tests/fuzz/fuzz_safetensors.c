@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
             const uint8_t *bytes = t->data;
             if (t->bytes)
                 sink += bytes[0] + bytes[t->bytes - 1];
-            if (lm_safetensors_find(st, t->name) != t || (uintptr_t)t->data % lm_dtype_alignment(t->dtype))
+            if (lm_safetensors_find(st, t->name) != t || (uintptr_t)t->data % (uintptr_t)lm_dtypes[t->dtype].alignment)
                 abort();
         }
         lm_safetensors_close(st);

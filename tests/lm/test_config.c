@@ -25,12 +25,12 @@ static void test_families(void **state)
     (void)state;
     lm_config c;
     ok(read_config("{\"model_type\":\"llama\"," BASE ",\"bos_token_id\":1,\"eos_token_id\":[2,3,2]}", &c, &err));
-    assert_true(!c.qk_norm && !c.tied && c.d_head == 16 && c.bos_id == 1 && c.n_eos == 2 && c.eos_id[1] == 3);
+    assert_true(!c.family->qk_norm && !c.tied && c.d_head == 16 && c.bos_id == 1 && c.n_eos == 2 && c.eos_id[1] == 3);
     assert_true(c.rope.scaling == LM_ROPE_NONE && c.rope.base == 10000 && c.rope.layout == PRISM_ROPE_HALF_SPLIT);
     ok(read_config("{\"model_type\":\"qwen3\"," BASE ",\"head_dim\":128,\"tie_word_embeddings\":true,"
                    "\"rope_theta\":1000000.0,\"eos_token_id\":null,\"rope_scaling\":null}",
                    &c, &err));
-    assert_true(c.qk_norm && c.tied && c.d_head == 128 && c.rope.base == 1e6 && c.n_eos == 0 && c.bos_id == -1);
+    assert_true(c.family->qk_norm && c.tied && c.d_head == 128 && c.rope.base == 1e6 && c.n_eos == 0 && c.bos_id == -1);
 }
 
 static void test_scaling(void **state)

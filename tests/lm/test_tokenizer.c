@@ -239,7 +239,6 @@ static void queries(void **state)
     assert_int_equal(lm_tokenizer_bos(tok), bos);
     assert_true(lm_tokenizer_adds_bos(tok));
     assert_false(lm_tokenizer_adds_bos(toks[0]));
-    assert_int_equal(lm_tokenizer_eos(tok), -1);
     assert_int_equal(lm_tokenizer_type(tok, bos), LM_TOKEN_CONTROL);
     assert_int_equal(lm_tokenizer_type(tok, lm_tokenizer_find(tok, "<tool_call>", 11)), LM_TOKEN_USER_DEFINED);
     assert_int_equal(lm_tokenizer_type(tok, lm_tokenizer_n_token(tok)), LM_TOKEN_UNUSED);
@@ -247,7 +246,7 @@ static void queries(void **state)
     assert_int_equal(n, 13);
     assert_null(lm_tokenizer_bytes(tok, -1, &n));
     assert_int_equal(lm_tokenizer_find(tok, "no such token", 13), -1);
-    refused(lm_tokenizer_set_ends(tok, -1, lm_tokenizer_n_token(tok), &err), LM_ERROR_INPUT, "EOS");
+    refused(lm_tokenizer_set_bos(tok, lm_tokenizer_n_token(tok), &err), LM_ERROR_INPUT, "BOS");
     lm_text out = {0};
     const int32_t ids[] = {bos, INT32_MAX, -5};
     ok(lm_tokenizer_decode(tok, ids, 3, LM_DECODE_SKIP_SPECIAL, &out, &err));
@@ -336,7 +335,7 @@ static void plain_arrays(void **state)
         types[i] = LM_TOKEN_NORMAL;
     lm_tokenizer_desc desc;
     lm_tokenizer_desc_init(&desc);
-    desc = (lm_tokenizer_desc){tokens, types, 257, merges, 1, "llama3", 0, 1, true, 0};
+    desc = (lm_tokenizer_desc){tokens, types, 257, merges, 1, "llama3", 0, true, 0};
     lm_tokenizer *tok = NULL;
     ok(lm_tokenizer_create(&desc, &tok, &err));
     lm_tokens ids = {0};
