@@ -205,8 +205,8 @@ PRISM_API prism_status prism_rope_add(prism_rope *rope, prism_rope_layout layout
 /* Scalings change every pair that was added before. */
 PRISM_API prism_status prism_rope_scale_linear(prism_rope *rope, double factor);
 /* YaRN (arXiv 2309.00071): a linear ramp over the pair index, between the pair that turns beta_fast times in
- * n_ctx_original tokens and the pair that turns beta_slow times. beta_fast must be the larger. truncate rounds these two
- * indices outwards, as transformers does by default. */
+ * n_ctx_original tokens and the pair that turns beta_slow times. beta_fast must be the larger. truncate rounds these
+ * two indices outwards, as transformers does by default. */
 PRISM_API prism_status prism_rope_scale_yarn(prism_rope *rope, double base, double factor, double n_ctx_original,
                                              double beta_fast, double beta_slow, int truncate);
 /* Llama 3.1: by wavelength, with low_freq_factor, high_freq_factor and the original context length. */
