@@ -4,7 +4,7 @@
 
 #include "stages.h"
 
-enum { max_seq = 1 << 20 }; /* the checks look at each sequence: a count out of nowhere must not take minutes */
+enum { max_seq = 1 << 20 }; /* every sequence is checked: a nonsense count must not take minutes */
 
 static prism_status check_counts(prism_ctx *ctx, const prism_call *c)
 {
@@ -70,7 +70,8 @@ static prism_status resolve_sequences(prism_ctx *ctx, prism_problem *p)
     return PRISM_OK;
 }
 
-/* Lengths that only the device can read: queries may stand anywhere, and touch one block more at either end. */
+/* Takes upper bounds for lengths that only the device can read. Queries may start anywhere in a block, and so touch one
+ * block more. */
 static prism_status resolve_bounds(prism_ctx *ctx, prism_problem *p)
 {
     const prism_call *c = p->call;

@@ -9,7 +9,7 @@ typedef struct tensor_use {
     bool of_keys; /* tokens are keys, else queries */
 } tensor_use;
 
-/* *at += n * stride; false on overflow */
+/* Adds n * stride to *at. false: overflow. */
 static bool advance(int64_t *at, int64_t n, int64_t stride)
 {
     int64_t step;
@@ -52,7 +52,7 @@ static bool last_element(const prism_ctx *ctx, const tensor_use *u, int32_t s, i
     return ok && *last <= INT64_MAX / 8;
 }
 
-/* The last element that sequence s addresses must be representable, and inside n_element. */
+/* Checks that the last element which sequence s addresses is representable and inside n_element. */
 static prism_status check_extent(prism_ctx *ctx, const tensor_use *u, int32_t s, int64_t n_token)
 {
     const prism_tensor *x = u->x;
@@ -65,7 +65,7 @@ static prism_status check_extent(prism_ctx *ctx, const tensor_use *u, int32_t s,
     return PRISM_OK;
 }
 
-/* Blocks of 32 elements must not be cut. */
+/* Checks that no block of 32 elements is cut. */
 static prism_status check_q8_0(prism_ctx *ctx, const tensor_use *u)
 {
     const prism_tensor *x = u->x;
@@ -101,7 +101,7 @@ static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const t
     for (int32_t s = 0; s < p->call->n_seq; s++) {
         const prism_seq q = prism_problem_seq(p, s);
         const int64_t n_token = u->of_keys ? q.n_kv : q.n_q;
-        if (q.n_q == 0 || (p->device_lengths && s > 0)) /* bounds are alike for all */
+        if (q.n_q == 0 || (p->device_lengths && s > 0)) /* all sequences have the same bounds */
             continue;
         prism_status status = x->page_table ? check_pages(ctx, u, s, n_token) : PRISM_OK;
         if (!status)

@@ -26,8 +26,8 @@ void prism_config_init(prism_config *config)
         *config = (prism_config){.struct_size = sizeof *config};
 }
 
-/* The tier the caller and PRISM_ISA allow; PRISM_ISA_AUTO if the caller named one that this machine lacks. An unknown
- * or impossible PRISM_ISA is no reason to fail: it is a cap, and caps nothing. */
+/* Returns the best tier that `asked` and PRISM_ISA allow; PRISM_ISA_AUTO if this machine lacks the tier `asked`. An
+ * unknown or impossible PRISM_ISA caps nothing. */
 static prism_isa choose_isa(prism_isa asked)
 {
     const char *name = getenv("PRISM_ISA");

@@ -3,7 +3,7 @@
 #include "core/arena.h"
 #include "core/block_moments.h"
 
-/* The state's arrays, one after the other. */
+/* Cuts the state's arrays, one after the other. */
 static prism_status cut_pooled(const prism_options *options, int32_t n_kv_head, int32_t d_head, int32_t n_token_max,
                                prism_arena *a, prism_pooled *out)
 {

@@ -18,7 +18,7 @@ static bool band_fits(const int16_t *dim, int32_t n, int32_t d_head)
     return true;
 }
 
-/* Whether the struct can be read at all, before anything reads it. */
+/* Checks that the struct can be read, before anything reads it. */
 static prism_status check_options_struct(prism_ctx *ctx, const prism_options *options)
 {
     if (!options)
@@ -69,7 +69,7 @@ static prism_status check_backend(prism_ctx *ctx, const prism_request *r)
 
 /* --------------------------------------------------------------------------------------------- pooled ---- */
 
-/* All of them or none. */
+/* Whether all arrays are there, or none. */
 static bool has_whole_moments(const prism_block_moments *m)
 {
     const bool any = m->key || m->variance || m->value || m->log_count || m->query_sum || m->n_query;
@@ -112,7 +112,7 @@ static prism_status check_pooled(prism_ctx *ctx, const prism_problem *p, bool ne
     return PRISM_OK;
 }
 
-/* Where the caller's state keeps moments, pooling reads values, and queries where there are any. */
+/* Returns what pooling reads beside keys: a state with moments needs values, and queries if there are any. */
 static unsigned pooling_reads(const prism_call *call)
 {
     if (!call || call->struct_size < sizeof *call || !call->pooled || !call->pooled[0].moments.key)

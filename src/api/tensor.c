@@ -56,7 +56,7 @@ static bool find_dtype(const dl_tensor *x, prism_dtype *dtype)
     return true;
 }
 
-/* Strides per axis, and how many elements the tensor spans. */
+/* Reads the stride of each axis. *n_element: how many elements the tensor spans. */
 static prism_status read_axes(const dl_tensor *x, int64_t stride[4], int64_t *n_element)
 {
     int64_t dense = 1;

@@ -1,4 +1,4 @@
-/* Options by rows: the common ones here, each method's own beside its functions. */
+/* Options by rows. The common rows stand here; a method's own rows stand beside its functions. */
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -28,7 +28,7 @@ enum { n_common = sizeof common / sizeof common[0] };
 
 /* -------------------------------------------------------------------------------------- walks over rows ---- */
 
-/* Whether a method before this one has the row, too. */
+/* Whether a method before this one also has the row. */
 static bool is_repeated(const prism_option_row *row, prism_method method)
 {
     for (int32_t m = 0; m < (int32_t)method; m++)
@@ -38,7 +38,7 @@ static bool is_repeated(const prism_option_row *row, prism_method method)
     return false;
 }
 
-/* Row i of all, each once: the common ones, then the methods' in their order. NULL past the last. */
+/* Returns row i of all rows, each once: the common rows, then the methods' in their order. NULL past the last. */
 static const prism_option_row *row_at(int32_t i)
 {
     if (i < 0 || i < n_common)
@@ -128,7 +128,7 @@ int32_t prism_method_uses(prism_method method, const char *name)
     return 0;
 }
 
-/* The place of a name among the row's, or a number; NaN: neither. */
+/* Returns the place of text among the row's names, or its number; NaN: neither. */
 static double parse(const prism_option_row *row, const char *text)
 {
     if (row->kind == PRISM_OPTION_NAME) {
