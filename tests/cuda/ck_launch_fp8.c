@@ -181,7 +181,7 @@ static cudaError_t run_fp8(const prism_cu_attend *a, cudaStream_t stream)
 static launch *fp8_new(const launch_spec *spec, rng *r)
 {
     launch *l = launch_new(spec, r);
-    l->a.image = launch_memory(l, prism_fp8_image_bytes(&l->a.shape), 127);
+    l->a.fp8_image = launch_memory(l, prism_fp8_image_bytes(&l->a.shape), 127);
     return l;
 }
 

@@ -25,7 +25,7 @@ static moments moments_new(launch *l)
     m->variance = launch_memory(l, n / 8, 0xff), m->value = launch_memory(l, n, 0xff);
     m->log_count = launch_memory(l, x.n_row * sizeof(float), 0xff), m->query_sum = launch_memory(l, n, 0xff);
     m->n_query = launch_memory(l, x.n_row * sizeof(int32_t), 0xff);
-    m->image = launch_memory(l, (size_t)prism_moments_image_bytes(s), 0x7f);
+    m->moments_image = launch_memory(l, (size_t)prism_moments_image_bytes(s), 0x7f);
     m->o = l->a.o, m->init_o = l->a.o.data, m->init_lse = l->a.lse, m->row_ptr = l->a.row_ptr, m->index = l->a.index;
     m->lse_stride_seq = l->a.lse_stride_seq, m->lse_stride_token = l->a.lse_stride_token;
     m->lse_stride_head = l->a.lse_stride_head, m->lse_row_start = l->a.lse_row_start;

@@ -1,5 +1,5 @@
 /* Launch functions that make and read plans: lists from masks and from bitmaps, too little room, the full plan, masks,
- * counts, the order of work. What pool and select choose is judged through the API (ck_select.c). */
+ * counts, the order of rows. What pool and select choose is judged through the API (ck_select.c). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +38,7 @@ static plan plan_new(launch *l)
     e->count = launch_memory(l, n * sizeof(int32_t), 0xff);
     e->row_ptr = launch_memory(l, (n + 1) * sizeof(int64_t), 0xff);
     e->index = launch_memory(l, p.mask_bytes * sizeof(int32_t), 0xff);
-    e->work = launch_memory(l, n * sizeof(int32_t), 0xff);
+    e->order = launch_memory(l, n * sizeof(int32_t), 0xff);
     e->full = launch_memory(l, sizeof(int32_t), 0xff);
     return p;
 }
@@ -50,20 +50,20 @@ static bool fine(const plan *p, cudaError_t error, const char *what)
 }
 
 /* Rows of each KV head, each once, longest first. */
-static void check_work(const plan *p, const char *what)
+static void check_order(const plan *p, const char *what)
 {
     const prism_cu_select *e = &p->e;
     const int n_group = e->shape.n_seq * e->shape.n_kv_head, per = p->n_row / n_group;
     bool ok = true;
     uint8_t *seen = calloc((size_t)p->n_row + 1, 1);
     for (int i = 0; i < p->n_row && ok; i++) {
-        const int32_t row = e->work[i];
+        const int32_t row = e->order[i];
         ok = row >= 0 && row < p->n_row && row / per == i / per && !seen[row] &&
-             (i % per == 0 || e->count[row] <= e->count[e->work[i - 1]]);
+             (i % per == 0 || e->count[row] <= e->count[e->order[i - 1]]);
         if (ok)
             seen[row] = 1;
     }
-    ck_ok(ok, "%s: %s: order of work", p->l->name, what);
+    ck_ok(ok, "%s: %s: order of rows", p->l->name, what);
     free(seen);
 }
 
@@ -85,7 +85,7 @@ static void check_lists(const plan *p, const char *what)
         n_wrong += e->index[i] != -1;
     ck_ok(n_wrong == 0, "%s: %s: %lld entries are wrong", p->l->name, what, (long long)n_wrong);
     ck_ok(*e->full == (n > e->capacity), "%s: %s: full is %d", p->l->name, what, *e->full);
-    check_work(p, what);
+    check_order(p, what);
 }
 
 static void check_mask(const plan *p, bool causal, const char *what)
@@ -163,7 +163,7 @@ static void check_plan(const launch_spec *spec, rng *r)
     if (fine(&p, prism_plan_full_cuda(&p.e, NULL), "full plan")) {
         p.e.index = NULL, p.e.full = NULL;
         check_mask(&p, true, "full plan");
-        check_work(&p, "full plan");
+        check_order(&p, "full plan");
     }
     launch_free(l);
 }

@@ -98,26 +98,26 @@ static void make_plan(launch *l, rng *r)
 }
 
 /* Longest rows of each KV head first, in order of their numbers among equals. */
-static const int32_t *order_of_work(launch *l, const int64_t *row_ptr, int n_row)
+static const int32_t *order_of_rows(launch *l, const int64_t *row_ptr, int n_row)
 {
     const int per = n_row / (l->c->s.n_seq * l->c->s.n_kv_head);
-    int32_t *work = launch_memory(l, (size_t)n_row * sizeof *work, 0);
+    int32_t *order = launch_memory(l, (size_t)n_row * sizeof *order, 0);
     for (int first = 0; first < n_row; first += per)
         for (int i = first; i < first + per; i++) {
             int at = i;
             for (; at > first; at--) {
-                const int64_t before = row_ptr[work[at - 1] + 1] - row_ptr[work[at - 1]];
+                const int64_t before = row_ptr[order[at - 1] + 1] - row_ptr[order[at - 1]];
                 if (before >= row_ptr[i + 1] - row_ptr[i])
                     break;
-                work[at] = work[at - 1];
+                order[at] = order[at - 1];
             }
-            work[at] = i;
+            order[at] = i;
         }
-    return work;
+    return order;
 }
 
 void launch_lists(launch *l, uint8_t *const *mask, bool by_key, const int64_t **row_ptr, const int32_t **index,
-                  const int32_t **work)
+                  const int32_t **order)
 {
     const test_case *c = l->c;
     const prism_cu_shape dims = launch_shape(c);
@@ -143,8 +143,8 @@ void launch_lists(launch *l, uint8_t *const *mask, bool by_key, const int64_t **
     }
     *row_ptr = ptr;
     *index = list;
-    if (work)
-        *work = order_of_work(l, ptr, n_row);
+    if (order)
+        *order = order_of_rows(l, ptr, n_row);
 }
 
 /* What the call reads where the flag is set: lists that lead nowhere. */
@@ -228,7 +228,7 @@ launch *launch_new(const launch_spec *spec, rng *r)
     a->ticket = l->ticket = launch_memory(l, 2 * sizeof *l->ticket, 0);
     make_plan(l, r);
     if (spec->density > 0 || spec->empty > 0 || spec->keys > 0) {
-        launch_lists(l, l->mask, false, &a->row_ptr, &a->index, &a->work);
+        launch_lists(l, l->mask, false, &a->row_ptr, &a->index, &a->order);
         if (spec->keys > 0)
             launch_lists(l, l->keys, true, &a->key_ptr, &a->key_index, NULL);
         if (spec->full != FLAG_NONE)

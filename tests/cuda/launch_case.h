@@ -43,10 +43,10 @@ void *launch_memory(launch *l, size_t bytes, int byte);
 prism_cu_view launch_view(const placed *p, int n_head, int d, int n_token);
 prism_cu_shape launch_shape(const test_case *c);
 
-/* Row pointers, indices and, if work is not NULL, the order of work (longest rows of each KV head first) of the masks of
+/* Row pointers, indices and, if order is not NULL, the order of rows (longest rows of each KV head first) of the masks of
  * all sequences. width: columns of a row of sequence s. */
 void launch_lists(launch *l, uint8_t *const *mask, bool by_key, const int64_t **row_ptr, const int32_t **index,
-                  const int32_t **work);
+                  const int32_t **order);
 
 launch *launch_new(const launch_spec *spec, rng *r);
 void launch_free(launch *l);
