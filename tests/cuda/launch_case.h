@@ -67,8 +67,9 @@ void launch_answer_free(launch_answer *a);
 /* ||got - want|| / ||want|| over n elements, those left out that are not finite in either. */
 double launch_distance(const double *got, const double *want, long n);
 
-/* True if both are NaN, both the same infinity or both finite, element by element. */
-bool launch_same_kind(const double *got, const double *want, long n);
+/* True if both are NaN, both the same infinity or both finite, element by element. weights_underflow: NaN may stand for an
+ * infinity, because weights below 2^-25 are 0 in float16 and 0 x Inf is NaN. */
+bool launch_same_kind(const double *got, const double *want, long n, bool weights_underflow);
 
 /* 10 * major + minor of the GPU: 90 on an H100 or H200. */
 int launch_compute(void);
