@@ -1,21 +1,14 @@
 /* One attention call, method by method, in turns. */
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
-#include "bench.h"
-#include "cudnn.h"
-#include "device.h"
+#include "bench_device.h"
+#include "turns.h"
 
 #include <prism_attn/prism_cuda.h>
 
-/* Of a method or the peer while it is measured. */
-typedef struct turns {
-    double *call; /* [reps], seconds */
-    int32_t n;
-    double spent;
-    bool warmed, warm, done;
-} turns;
+enum { CALL, SELECT, POOL, ATTEND };
+enum { BEGIN, PLANNED, END, N_MARK };
 
 /* A method while it is measured. */
 typedef struct runner {
@@ -24,24 +17,20 @@ typedef struct runner {
     prism_bands bands;
     const char *kernel; /* of the last attention */
     prism_plan *plan;   /* the method's own */
-    const prism_plan *attended;
-    double *pool, *select, *attend; /* [reps] */
-    turns turns;
+    prism_plan *attended;
 } runner;
 
 /* What all methods share. */
 typedef struct setting {
     prism_ctx *ctx;
-    const bench_attention_spec *spec;
+    const bench_spec *spec;
     lm_backend *device; /* memory and time where ctx computes */
     prism_call call;
     prism_plan *imposed; /* NULL: every method attends over its own plan */
     void *workspace;
     size_t workspace_bytes;
-    double *samples;
     runner *runners;
-    bench_cudnn *peer; /* NULL: it is not timed */
-    turns peer_turns;
+    bench_times *times;
 } setting;
 
 static bool fail(prism_ctx *ctx, const runner *r, prism_status status, lm_error *err)
@@ -58,21 +47,15 @@ static bool fail(prism_ctx *ctx, const runner *r, prism_status status, lm_error 
 static bool start_runner(setting *s, const bench_tensors *t, int32_t i, lm_error *err)
 {
     runner *r = &s->runners[i];
-    const size_t reps = (size_t)s->spec->limits.reps;
     r->method = &s->spec->methods[i];
     r->options = r->method->options;
-    if (!r->options.bands) {
-        if (!bench_tensors_bands(t, r->options.block_size, &r->bands, err))
-            return false;
-        r->options.bands = &r->bands;
-    }
-    double *samples = s->samples + (size_t)i * 4 * reps;
-    r->pool = samples;
-    r->select = samples + reps;
-    r->attend = samples + 2 * reps;
-    r->turns.call = samples + 3 * reps;
+    prism_status status = prism_bands_auto(&r->bands, &t->rope, r->options.block_size);
+    if (status)
+        return lm_fail(err, LM_ERROR_USAGE, "heads of %d dimensions cannot be split into bands: %s", t->d_head,
+                       prism_status_name(status));
+    r->options.bands = &r->bands;
     size_t bytes;
-    prism_status status = prism_workspace_bytes(s->ctx, &r->options, &s->call, &bytes);
+    status = prism_workspace_bytes(s->ctx, &r->options, &s->call, &bytes);
     if (!status)
         status = prism_plan_create(s->ctx, &s->call, r->options.block_size, 0, &r->plan);
     if (status)
@@ -85,7 +68,7 @@ static bool start_runner(setting *s, const bench_tensors *t, int32_t i, lm_error
 
 static bool impose(setting *s, lm_error *err)
 {
-    const bench_attention_spec *spec = s->spec;
+    const bench_spec *spec = s->spec;
     const int32_t block_size = spec->methods[0].options.block_size;
     if (!spec->density)
         return true;
@@ -97,40 +80,24 @@ static bool impose(setting *s, lm_error *err)
     return bench_impose_density(s->ctx, &s->call, block_size, spec->density, spec->seed, s->imposed, err);
 }
 
-/* The methods are measured whether there is a peer or not. */
-static void start_peer(setting *s)
-{
-    bench_peer_result *const result = s->spec->peer;
-    s->peer_turns.call = s->samples + (size_t)s->spec->n_method * 4 * (size_t)s->spec->limits.reps;
-    *result = (bench_peer_result){0};
-    if (!bench_cudnn_create(s->device, &s->call, &s->peer, &result->problem))
-        return;
-    bench_peer_version(result->version, sizeof result->version, NULL);
-    result->workspace_bytes = bench_cudnn_workspace_bytes(s->peer);
-}
-
 static bool start(setting *s, const bench_tensors *t, lm_error *err)
 {
-    const bench_attention_spec *spec = s->spec;
-    if (spec->n_method < 1 || spec->limits.reps < 1 || spec->n_token < 1 || spec->n_token > t->n_token)
-        return lm_fail(err, LM_ERROR_USAGE, "no methods, no repetitions, or %d tokens where there are %d",
-                       spec->n_token, t->n_token);
+    const bench_spec *spec = s->spec;
+    if (spec->n_method < 1 || spec->n_token > t->n_token)
+        return lm_fail(err, LM_ERROR_USAGE, "no methods, or %d tokens where there are %d", spec->n_token, t->n_token);
     s->runners = calloc((size_t)spec->n_method, sizeof *s->runners);
-    s->samples = malloc(((size_t)spec->n_method * 4 + 1) * (size_t)spec->limits.reps * sizeof *s->samples);
-    if (!s->runners || !s->samples)
-        return lm_fail(err, LM_ERROR_MEMORY, "no memory for the samples");
-    if (!bench_device_open(s->ctx, t->dtype, &s->device, err) || !s->device->ops->reserve_marks(s->device, 3, err) ||
+    s->times = calloc((size_t)spec->n_method, sizeof *s->times);
+    if (!s->runners || !s->times)
+        return lm_fail(err, LM_ERROR_MEMORY, "no memory for the times");
+    if (!bench_device_open(s->ctx, t->dtype, &s->device, err) ||
+        !s->device->ops->reserve_marks(s->device, N_MARK, err) ||
         !bench_device_call(s->device, t, spec->n_token, &s->call, err) || !impose(s, err))
         return false;
     for (int32_t i = 0; i < spec->n_method; i++)
         if (!start_runner(s, t, i, err))
             return false;
     s->workspace = s->device->ops->allocate(s->device, s->workspace_bytes + 64);
-    if (!s->workspace)
-        return lm_fail(err, LM_ERROR_MEMORY, "no memory for %zu bytes of workspace", s->workspace_bytes);
-    if (spec->peer)
-        start_peer(s);
-    return true;
+    return s->workspace || lm_fail(err, LM_ERROR_MEMORY, "no memory for %zu bytes of workspace", s->workspace_bytes);
 }
 
 static void finish(setting *s)
@@ -138,9 +105,8 @@ static void finish(setting *s)
     for (int32_t i = 0; s->runners && i < s->spec->n_method; i++)
         prism_plan_destroy(s->runners[i].plan);
     prism_plan_destroy(s->imposed);
-    bench_cudnn_destroy(s->peer);
     free(s->runners);
-    free(s->samples);
+    free(s->times);
     if (s->device)
         s->device->ops->release(s->device, s->workspace);
     bench_device_close(s->device, s->ctx);
@@ -148,19 +114,20 @@ static void finish(setting *s)
 
 /* ------------------------------------------------------------------------------------------ measurement ---- */
 
-static bool read_view(const prism_plan *plan, prism_plan_view *view)
+static bool read_view(prism_ctx *ctx, prism_plan *plan, prism_plan_view *view)
 {
     *view = (prism_plan_view){.struct_size = sizeof *view};
-    return !prism_plan_read(plan, view);
+    return !prism_plan_fetch(ctx, plan) && !prism_plan_read(plan, view);
 }
 
-/* Of the last selection. A GPU is asked by a call of its own: there the clock would stand between the stages. */
+/* Seconds that pooling took in the last selection. A GPU is asked by a call of its own, for a clock would stand between
+ * the stages. */
 static prism_status pool_seconds(const setting *s, const runner *r, double *out)
 {
     prism_plan_view view;
     prism_stats stats = {.struct_size = sizeof stats};
     if (s->device->on_host) {
-        const bool ok = read_view(r->plan, &view);
+        const bool ok = read_view(s->ctx, r->plan, &view);
         *out = view.pool_seconds;
         return ok ? PRISM_OK : PRISM_ERROR_INVALID;
     }
@@ -170,85 +137,26 @@ static prism_status pool_seconds(const setting *s, const runner *r, double *out)
     return status;
 }
 
-/* Whether a run that took so long counts, and is not a warm-up. */
-static bool take_turn(turns *t, const bench_limits *limits, double seconds)
+static bool run_once(void *user, int32_t i, double seconds[BENCH_N_PART], lm_error *err)
 {
-    const bool warms_up = !t->warmed;
-    t->warmed = true;
-    if (warms_up && seconds <= limits->seconds)
-        return false;
-    t->warm = !warms_up;
-    t->call[t->n++] = seconds;
-    t->spent += seconds;
-    t->done = warms_up || t->n == limits->reps || t->spent >= limits->seconds;
-    return true;
-}
-
-static bool run_peer(setting *s, lm_error *err)
-{
+    const setting *s = user;
+    runner *r = &s->runners[i];
     const lm_backend_ops *device = s->device->ops;
-    if (!device->reserve_marks(s->device, 2, err))
-        return false;
-    const int32_t begin = device->mark(s->device);
-    const bool started = bench_cudnn_run(s->peer, err);
-    const int32_t end = device->mark(s->device);
-    if (!started || !device->finish(s->device, err))
-        return false;
-    take_turn(&s->peer_turns, &s->spec->limits, device->seconds(s->device, begin, end));
-    return true;
-}
-
-static bool run_once(const setting *s, runner *r, lm_error *err)
-{
-    const lm_backend_ops *device = s->device->ops;
-    if (!device->reserve_marks(s->device, 3, err))
-        return false;
-    const int32_t begin = device->mark(s->device);
+    device->mark(s->device, BEGIN);
     prism_status status = prism_plan_build(s->ctx, &r->options, &s->call, r->plan, s->workspace, s->workspace_bytes);
-    const int32_t planned = device->mark(s->device);
+    device->mark(s->device, PLANNED);
     if (!status)
         status = prism_attend(s->ctx, &s->call, r->attended, s->workspace, s->workspace_bytes);
-    const int32_t end = device->mark(s->device);
+    device->mark(s->device, END);
     if (!device->finish(s->device, err))
         return false;
     r->kernel = prism_cuda_attend_kernel(s->ctx);
     if (!status)
-        status = pool_seconds(s, r, &r->pool[r->turns.n]);
-    if (status)
-        return fail(s->ctx, r, status, err);
-    const double select = device->seconds(s->device, begin, planned), call = device->seconds(s->device, begin, end);
-    if (take_turn(&r->turns, &s->spec->limits, call)) {
-        r->select[r->turns.n - 1] = select;
-        r->attend[r->turns.n - 1] = call - select;
-    }
-    return true;
-}
-
-static void show(const setting *s, const char *what, int32_t round)
-{
-    const bench_attention_spec *spec = s->spec;
-    if (spec->progress)
-        spec->progress(spec->user, what, spec->n_token, round, spec->limits.reps + 1);
-}
-
-static bool run_rounds(setting *s, lm_error *err)
-{
-    for (int32_t round = 0; round <= s->spec->limits.reps; round++) {
-        for (int32_t i = 0; i < s->spec->n_method; i++) {
-            runner *r = &s->runners[i];
-            if (r->turns.done)
-                continue;
-            show(s, r->method->label, round);
-            if (!run_once(s, r, err))
-                return false;
-        }
-        if (!s->peer || s->peer_turns.done)
-            continue;
-        show(s, "cudnn", round);
-        if (!run_peer(s, err))
-            return false;
-    }
-    return true;
+        status = pool_seconds(s, r, &seconds[POOL]);
+    seconds[SELECT] = device->seconds(s->device, BEGIN, PLANNED);
+    seconds[CALL] = device->seconds(s->device, BEGIN, END);
+    seconds[ATTEND] = seconds[CALL] - seconds[SELECT];
+    return !status || fail(s->ctx, r, status, err);
 }
 
 /* Resident memory that one selection adds, on a workspace and a plan that nobody has touched. The library allocates
@@ -278,10 +186,12 @@ static int64_t select_peak(const setting *s, const runner *r)
 
 /* ---------------------------------------------------------------------------------------------- results ---- */
 
-static bool summarize(const setting *s, const runner *r, bench_attention_result *out, lm_error *err)
+static bool summarize(const setting *s, int32_t i, bench_attention_result *out, lm_error *err)
 {
+    const runner *r = &s->runners[i];
+    const bench_time *time = s->times[i].part;
     prism_plan_view own, attended;
-    if (!read_view(r->plan, &own) || !read_view(r->attended, &attended))
+    if (!read_view(s->ctx, r->plan, &own) || !read_view(s->ctx, r->attended, &attended))
         return lm_fail(err, LM_ERROR_RUN, "%s: its plan cannot be read", r->method->label);
     const int32_t block_size = r->options.block_size;
     *out = (bench_attention_result){
@@ -289,10 +199,10 @@ static bool summarize(const setting *s, const runner *r, bench_attention_result 
         .kernel = r->kernel,
         .n_token = s->spec->n_token,
         .path = attended.path,
-        .pool = bench_summarize(r->pool, r->turns.n, r->turns.warm),
-        .select = bench_summarize(r->select, r->turns.n, r->turns.warm),
-        .attend = bench_summarize(r->attend, r->turns.n, r->turns.warm),
-        .call = bench_summarize(r->turns.call, r->turns.n, r->turns.warm),
+        .pool = time[POOL],
+        .select = time[SELECT],
+        .attend = time[ATTEND],
+        .call = time[CALL],
         .density = attended.density,
         .density_of_method = own.density,
         .n_listed = attended.n_selected + attended.n_key_selected,
@@ -309,33 +219,16 @@ static bool summarize(const setting *s, const runner *r, bench_attention_result 
            fail(s->ctx, r, status, err);
 }
 
-static void compare(const setting *s, bench_attention_result *results)
-{
-    const bench_attention_result *dense = NULL;
-    for (int32_t i = 0; i < s->spec->n_method; i++)
-        if (!dense && s->runners[i].options.method == PRISM_METHOD_DENSE)
-            dense = &results[i];
-    for (int32_t i = 0; dense && i < s->spec->n_method; i++)
-        results[i].speedup = dense->call.median / results[i].call.median;
-    if (!s->peer)
-        return;
-    bench_peer_result *const peer = s->spec->peer;
-    peer->call = bench_summarize(s->peer_turns.call, s->peer_turns.n, s->peer_turns.warm);
-    peer->flop = results[0].dense_flop;
-    peer->speedup = dense ? dense->call.median / peer->call.median : 0;
-    for (int32_t i = 0; i < s->spec->n_method; i++)
-        results[i].speedup_over_peer = peer->call.median / results[i].call.median;
-}
-
-bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_attention_spec *spec,
-                     bench_attention_result *results, lm_error *err)
+bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_spec *spec, bench_attention_result *results,
+                     lm_error *err)
 {
     setting s = {.ctx = ctx, .spec = spec};
-    bool ok = start(&s, t, err) && run_rounds(&s, err);
+    bool ok = start(&s, t, err) && bench_take_turns(spec, run_once, &s, s.times, err);
     for (int32_t i = 0; ok && i < spec->n_method; i++)
-        ok = summarize(&s, &s.runners[i], &results[i], err);
-    if (ok)
-        compare(&s, results);
+        ok = summarize(&s, i, &results[i], err);
+    const int32_t dense = bench_first_dense(spec);
+    for (int32_t i = 0; ok && dense >= 0 && i < spec->n_method; i++)
+        results[i].speedup = results[dense].call.median / results[i].call.median;
     finish(&s);
     return ok;
 }

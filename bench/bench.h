@@ -43,6 +43,22 @@ typedef struct bench_time {
 /* what: the method's label; n_token: of how many tokens; done: rounds finished of at most total. */
 typedef void bench_progress(void *user, const char *what, int32_t n_token, int32_t done, int32_t total);
 
+/* Methods side by side: for bench_attention() and bench_prefill(). */
+typedef struct bench_spec {
+    const bench_method *methods;
+    int32_t n_method, n_token;
+    bench_limits limits;
+    bench_progress *progress; /* NULL: not wanted */
+    void *user;
+    /* bench_attention() */
+    double density; /* above 0: every method but dense attends over the same random plan of this density */
+    uint64_t seed;  /* of that plan */
+    bool measures_memory;
+    /* bench_prefill() */
+    const int32_t *tokens; /* [n_token] */
+    int32_t chunk;
+} bench_spec;
+
 /* ---------------------------------------------------------------------------------------------- tensors ---- */
 
 /* Q, K, V of one layer and room for O, [n_token][heads][d_head] each. */
@@ -58,49 +74,21 @@ typedef struct bench_shape {
     prism_dtype dtype;
 } bench_shape;
 
-/* Uniform noise of variance 1, equal for equal seeds whatever the threads; rotary frequencies of base 1e6.
- * The caller owns *out: bench_tensors_free(), also after a failure. */
+/* Makes uniform noise of variance 1, with rotary frequencies of base 1e6. Equal seeds give equal noise for any number
+ * of threads. The caller owns *out: bench_tensors_free(), also after a failure. */
 bool bench_tensors_random(const bench_shape *shape, uint64_t seed, int32_t n_thread, bench_tensors *out, lm_error *err);
 
-/* What `layer` of the model makes of these tokens under full attention, rounded to dtype (on a GPU, f16 or bf16, the
- * type that the model then runs in). A causal model's first n rows
- * are what it makes of the first n tokens alone, so shorter prompts are prefixes. */
+/* Captures Q, K and V of one layer while the model reads the tokens under full attention, and rounds them to dtype. On
+ * a GPU dtype is f16 or bf16, and the model runs in it. The first n rows of a causal model depend on the first n tokens
+ * alone, so a shorter prompt is a prefix of a longer one. The caller owns *out, also after a failure. */
 bool bench_tensors_capture(const lm_model *model, prism_ctx *ctx, const int32_t *tokens, int32_t n_token, int32_t layer,
                            prism_dtype dtype, lm_progress *progress, void *user, bench_tensors *out, lm_error *err);
 void bench_tensors_free(bench_tensors *t); /* {0} is allowed */
 
-/* The first n_token tokens. */
+/* Returns the call of the first n_token tokens. */
 prism_call bench_tensors_call(const bench_tensors *t, int32_t n_token);
-/* The bands that a model of this head size would use. */
-bool bench_tensors_bands(const bench_tensors *t, int32_t block_size, prism_bands *out, lm_error *err);
-
-/* float32 to dtype, to nearest even. */
-void bench_store(void *dst, prism_dtype dtype, const float *src, int64_t n);
 
 /* -------------------------------------------------------------------------------------------- attention ---- */
-
-/* Full attention by cuDNN, where the tensors are on a GPU: a measure, not a method of this library. */
-typedef struct bench_peer_result {
-    lm_error problem; /* why it was not timed; of kind LM_OK where it was */
-    char version[32]; /* "9.19.0" */
-    bench_time call;  /* it takes turns with the methods */
-    double flop;      /* as a dense method's attend_flop, at the first method's block size */
-    double speedup;   /* over the first dense method; 0 where there is none */
-    size_t workspace_bytes;
-} bench_peer_result;
-
-typedef struct bench_attention_spec {
-    const bench_method *methods;
-    int32_t n_method;
-    int32_t n_token;
-    double density; /* above 0: every method but dense attends over the same random plan of this density */
-    uint64_t seed;  /* of that plan */
-    bench_limits limits;
-    bool measures_memory;
-    bench_peer_result *peer;  /* NULL: not wanted */
-    bench_progress *progress; /* NULL: not wanted */
-    void *user;
-} bench_attention_spec;
 
 typedef struct bench_attention_result {
     const char *label;
@@ -111,24 +99,19 @@ typedef struct bench_attention_result {
     double density;                        /* of the plan that was attended over */
     double density_of_method;              /* of the plan that the method chose: the same unless density was imposed */
     double select_flop, correct_flop, attend_flop, dense_flop; /* a correction is a part of attend's time */
-    double speedup;           /* of the median call over the first dense method's; 0 where there is none */
-    double speedup_over_peer; /* over the peer's; 0 where it was not timed */
-    int64_t n_listed;         /* blocks and single keys of the attended plan */
+    double speedup;   /* of the median call over the first dense method's; 0 where there is none */
+    int64_t n_listed; /* blocks and single keys of the attended plan */
     size_t workspace_bytes, attend_workspace_bytes; /* of the whole call; of attention alone */
-    int64_t
-        select_peak_bytes; /* resident memory that selection added: workspace and plan; -1: not measured, as on a GPU */
+    int64_t select_peak_bytes; /* resident memory that selection added, workspace and plan; -1 on a GPU */
 } bench_attention_result;
 
-/* results: [n_method] */
-bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_attention_spec *spec,
-                     bench_attention_result *results, lm_error *err);
+/* Runs one attention call by each method and fills results[n_method]. */
+bool bench_attention(prism_ctx *ctx, const bench_tensors *t, const bench_spec *spec, bench_attention_result *results,
+                     lm_error *err);
 
-/* Version of the peer that would be timed on a GPU, "9.19.0". RUN: it is not installed. */
-bool bench_peer_version(char *text, size_t n, lm_error *err);
-
-/* Fills a plan with random rows, equal for equal seeds: the first and the own block of every row, and as many others
- * as bring each head's total to density * causal blocks, within a block where two blocks a row do not already exceed
- * it. */
+/* Fills a plan with random rows, equal for equal seeds. Every row lists its first and its own block. Random
+ * other blocks bring the total of each head to density * causal blocks, within one block, unless two blocks a row
+ * exceed that. */
 bool bench_impose_density(prism_ctx *ctx, const prism_call *call, int32_t block_size, double density, uint64_t seed,
                           prism_plan *plan, lm_error *err);
 
@@ -143,13 +126,12 @@ typedef struct bench_peaks {
         const char *name; /* "avx512" */
         const char *what; /* "f32 multiply-add" */
         double flops;
-    } tiers[8]; /* every tier that this machine runs */
+    } tiers[2 * PRISM_N_ISA]; /* every tier that this machine runs */
     int32_t n_tier;
 } bench_peaks;
 
-/* Every thread's best of many short runs, summed; `seconds` in all. Without all threads to itself for at least
- * moments, a machine looks slower than it is. A GPU: the best of a dozen large products of dtype, f16 or bf16, by
- * cuBLAS, and of copies within its memory. */
+/* Measures each peak for `seconds`, on the threads of ctx (peak_loops.h). On a GPU: the best of a dozen large products
+ * of dtype, f16 or bf16, by cuBLAS, and of copies within its memory. */
 bool bench_measure_peaks(prism_ctx *ctx, prism_dtype dtype, double seconds, bench_peaks *out, lm_error *err);
 
 enum { BENCH_POOL, BENCH_SELECT, BENCH_ATTEND, BENCH_N_STAGE };
@@ -163,22 +145,12 @@ typedef struct bench_stage {
     double share; /* least time that the peaks allow / seconds */
 } bench_stage;
 
-/* Of one result of bench_attention(), by the options it was measured with. A correction is in attend. A stage that the
- * method lacks has no operations. */
+/* Sets the stages of one result of bench_attention() against the peaks. options: of that result's method. A correction
+ * counts in attend. A stage that the method lacks has no operations. */
 void bench_stages(const bench_tensors *t, const bench_attention_result *r, const prism_options *options,
                   const bench_peaks *peaks, bench_stage stages[BENCH_N_STAGE]);
 
 /* ---------------------------------------------------------------------------------------------- prefill ---- */
-
-typedef struct bench_prefill_spec {
-    const bench_method *methods;
-    int32_t n_method;
-    const int32_t *tokens; /* n_token of them */
-    int32_t n_token, chunk;
-    bench_limits limits;
-    bench_progress *progress;
-    void *user;
-} bench_prefill_spec;
 
 typedef struct bench_prefill_result {
     const char *label;
@@ -190,20 +162,20 @@ typedef struct bench_prefill_result {
     int64_t peak_bytes;                /* of the process during the run; on a GPU what the session took there */
 } bench_prefill_result;
 
-bool bench_prefill(const lm_model *model, prism_ctx *ctx, const bench_prefill_spec *spec, bench_prefill_result *results,
+/* Runs the prompt through the model by each method and fills results[n_method]. */
+bool bench_prefill(const lm_model *model, prism_ctx *ctx, const bench_spec *spec, bench_prefill_result *results,
                    lm_error *err);
 
 /* ----------------------------------------------------------------------------------------------- shared ---- */
 
-/* Operations of attention over what a plan lists, as the library counts them: 4 d for each query and each key of a
- * listed block, whole blocks. view NULL: over every causal block. One sequence; q_start as in the call. */
+/* Counts the operations of attention over a plan as the library does: 4 d for each query and each key of a listed
+ * block, whole blocks. view NULL: every causal block is listed. The call has one sequence. */
 double bench_attend_flop(const prism_call *call, int32_t block_size, const prism_plan_view *view);
 
-/* Sorts the samples. */
+/* Returns median and range; sorts the samples. */
 bench_time bench_summarize(double *samples, int32_t n, bool warm);
-double bench_now(void);
 
-/* Resident memory now, and at its highest since the last reset; -1 where the system does not tell. */
+/* Return resident memory now, and its peak since the last reset; -1 if the system does not tell. */
 int64_t bench_resident_bytes(void);
 int64_t bench_peak_bytes(void);
 bool bench_reset_peak(void); /* false: the peak is since the start */

@@ -1,32 +1,8 @@
-/* Clocks, medians, memory, and the count of attention's operations. */
+/* Memory of the process, and the count of attention's operations. */
 #include <malloc.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #include "bench.h"
-
-double bench_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-bench_time bench_summarize(double *samples, int32_t n, bool warm)
-{
-    if (n < 1)
-        return (bench_time){0};
-    qsort(samples, (size_t)n, sizeof *samples, by_value);
-    const double median = n % 2 ? samples[n / 2] : (samples[n / 2 - 1] + samples[n / 2]) / 2;
-    return (bench_time){.median = median, .min = samples[0], .max = samples[n - 1], .n = n, .warm = warm};
-}
 
 /* ----------------------------------------------------------------------------------------------- memory ---- */
 

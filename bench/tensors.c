@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "lm/tensor.h"
 
 static const char no_memory[] = "no memory for Q, K, V and O of %d tokens";
 
@@ -47,59 +48,10 @@ prism_call bench_tensors_call(const bench_tensors *t, int32_t n_token)
     return call;
 }
 
-bool bench_tensors_bands(const bench_tensors *t, int32_t block_size, prism_bands *out, lm_error *err)
+static void store(void *dst, prism_dtype dtype, int64_t at, const float *src, int64_t n)
 {
-    const prism_status status =
-        t->d_head == 128 ? prism_bands_split(out, &t->rope, 64, 96) : prism_bands_auto(out, &t->rope, block_size);
-    return !status || lm_fail(err, LM_ERROR_USAGE, "heads of %d dimensions cannot be split into bands: %s", t->d_head,
-                              prism_status_name(status));
-}
-
-/* -------------------------------------------------------------------------------------------- rounding ---- */
-
-static uint32_t bits_of(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-static uint16_t to_bf16(float x)
-{
-    const uint32_t u = bits_of(x);
-    if ((u & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-static uint16_t to_f16(float x)
-{
-    const uint32_t u = bits_of(x), magnitude = u & 0x7fffffff, sign = u >> 16 & 0x8000;
-    if (magnitude > 0x7f800000)
-        return (uint16_t)(sign | 0x7e00);
-    if (magnitude >= 0x477ff000) /* rounds to 2^16 */
-        return (uint16_t)(sign | 0x7c00);
-    if (magnitude >= 0x38800000) { /* normal: rebias the exponent, round 13 bits away */
-        const uint32_t v = magnitude - (112u << 23);
-        return (uint16_t)(sign | (v + 0xfff + (v >> 13 & 1)) >> 13);
-    }
-    if (magnitude < 0x33000000) /* below half of the smallest subnormal */
-        return (uint16_t)sign;
-    const uint32_t shift = 126 - (magnitude >> 23), m = (magnitude & 0x7fffff) | 0x800000;
-    const uint32_t half = 1u << (shift - 1), whole = m >> shift;
-    const uint32_t rest = m & ((1u << shift) - 1);
-    return (uint16_t)(sign | (whole + (rest > half || (rest == half && (whole & 1)))));
-}
-
-void bench_store(void *dst, prism_dtype dtype, const float *src, int64_t n)
-{
-    if (dtype == PRISM_F32) {
-        memcpy(dst, src, (size_t)n * sizeof *src);
-        return;
-    }
-    uint16_t *out = dst;
-    for (int64_t i = 0; i < n; i++)
-        out[i] = dtype == PRISM_BF16 ? to_bf16(src[i]) : to_f16(src[i]);
+    static const lm_dtype types[] = {[PRISM_F32] = LM_F32, [PRISM_F16] = LM_F16, [PRISM_BF16] = LM_BF16};
+    lm_from_float(types[dtype], src, (char *)dst + (size_t)at * prism_dtype_bytes(dtype), n);
 }
 
 /* ------------------------------------------------------------------------------------------------ noise ---- */
@@ -123,7 +75,7 @@ static void fill(void *data, prism_dtype dtype, int64_t n_row, int64_t width, ui
             for (int64_t i = j; i < j + 4 && i < width; i++)
                 row[i] = ((float)(bits >> (16 * (i - j)) & 0xffff) - 32767.5f) * unit;
         }
-        bench_store((char *)data + (size_t)(r * width) * prism_dtype_bytes(dtype), dtype, row, width);
+        store(data, dtype, r * width, row, width);
     }
 }
 
@@ -163,8 +115,8 @@ static void copy_rows(void *dst, prism_dtype dtype, const prism_tensor *src, int
         return;
     }
     for (int64_t i = 0; i < (int64_t)n_token * n_head; i++)
-        bench_store((char *)dst + (size_t)(i * d) * prism_dtype_bytes(dtype), dtype,
-                    (const float *)src->data + i / n_head * src->stride_token + i % n_head * src->stride_head, d);
+        store(dst, dtype, i * d,
+              (const float *)src->data + i / n_head * src->stride_token + i % n_head * src->stride_head, d);
 }
 
 /* The session's tensors are contiguous. On the CPU they are float32: Q always, K and V because its cache was asked for

@@ -6,27 +6,6 @@
 #include "cli.h"
 #include "lm/safetensors.h"
 
-static const char help[] =
-    "usage: prism attend --in X.safetensors [--out Y.safetensors] [options]\n\n"
-    "Causal attention over post-RoPE tensors q [head][n_q][d], k and v [kv head][n_kv][d] of X, any float type; the\n"
-    "n_q queries are the last of the n_kv positions. Y gets mask, u8 [head][query block][key block], and out, f32\n"
-    "[head][n_q][d]. Density and seconds are printed.\n\n"
-    "  --in FILE              safetensors file with q, k, v\n"
-    "  --out FILE             write mask and out to FILE\n"
-    "  --high-dims N          dimensions of the high-frequency band, with\n"
-    "  --low-dims N           dimensions of the low-frequency band (d = 128: 64 and 96; else chosen from the "
-    "frequencies)\n"
-    "  --rope-base R          base of the rotary frequencies (1e6)\n"
-    "  --rope-dims N          rotated dimensions, from the first (all)\n"
-    "  --rope-layout L        half-split (default) or interleaved pairs\n"
-    "  --q-start P            position of the first query (n_kv - n_q)\n" CLI_METHOD_HELP "\n"
-    "Short inputs are not sent the dense way here (min_tokens is 0), and calibration is global, as in the paper, "
-    "unless\n"
-    "options say otherwise.\n"
-    "example: prism attend --in qkv.safetensors --out result.safetensors --top-p 0.9\n";
-
-enum { OPT_IN = OPT_OWN, OPT_OUT, OPT_HIGH, OPT_LOW, OPT_BASE, OPT_ROPE_DIMS, OPT_LAYOUT, OPT_Q_START };
-
 typedef struct attend_args {
     cli_method_args method;
     const char *in, *out;
@@ -128,10 +107,8 @@ static bool choose_bands(const attend_args *args, int32_t d, int32_t block_size,
     const int32_t n_rotated = args->n_rotated >= 0 ? args->n_rotated : d / 2 * 2;
     if (prism_rope_init(&rope, d) || (n_rotated && prism_rope_add(&rope, args->layout, 0, n_rotated, args->base)))
         return false;
-    if (args->n_high >= 0)
-        return !prism_bands_split(bands, &rope, args->n_high, args->n_low);
-    const bool paper = d == 128 && n_rotated == d && args->base == 1e6;
-    return !(paper ? prism_bands_split(bands, &rope, 64, 96) : prism_bands_auto(bands, &rope, block_size));
+    return !(args->n_high >= 0 ? prism_bands_split(bands, &rope, args->n_high, args->n_low)
+                               : prism_bands_auto(bands, &rope, block_size));
 }
 
 static int attend(const attend_args *args, prism_ctx *ctx, attend_job *j)
@@ -272,79 +249,50 @@ static int attend_file(const attend_args *args)
 
 /* --------------------------------------------------------------------------------------------- arguments ---- */
 
-static int parse_layout(attend_args *args, const char *text)
-{
-    if (strcmp(text, "half-split") && strcmp(text, "interleaved"))
-        return cli_fail(EXIT_USAGE, "--rope-layout '%s': half-split or interleaved", text);
-    args->layout = text[0] == 'h' ? PRISM_ROPE_HALF_SPLIT : PRISM_ROPE_INTERLEAVED;
-    return EXIT_DONE;
-}
+#define AT(field) .offset = offsetof(attend_args, field)
 
-static int parse_base(attend_args *args, const char *text)
-{
-    char *end;
-    args->base = strtod(text, &end);
-    if (end == text || *end || !(args->base > 1) || !isfinite(args->base))
-        return cli_fail(EXIT_USAGE, "--rope-base '%s': a number above 1 is wanted", text);
-    return EXIT_DONE;
-}
+static const char *const layouts[] = {[PRISM_ROPE_HALF_SPLIT] = "half-split", [PRISM_ROPE_INTERLEAVED] = "interleaved"};
 
-static int parse_count(const char *name, int32_t max, int32_t *out)
-{
-    return cli_parse_int(name, optarg, 0, max, out) ? EXIT_DONE : EXIT_USAGE;
-}
+static const cli_option rows[] = {
+    {"in", "FILE", "safetensors file with q, k, v", CLI_TEXT, AT(in)},
+    {"out", "FILE", "write mask and out to FILE", CLI_TEXT, AT(out)},
+    {"high-dims", "N", "dimensions of the high-frequency band, with", CLI_INT, AT(n_high), .max = PRISM_MAX_D_HEAD},
+    {"low-dims", "N", "dimensions of the low-frequency band (chosen from the frequencies)", CLI_INT, AT(n_low),
+     .max = PRISM_MAX_D_HEAD},
+    {"rope-base", "R", "base of the rotary frequencies (1e6)", CLI_NUMBER, AT(base), .min = 1.000001,
+     .max = 1e300},
+    {"rope-dims", "N", "rotated dimensions, from the first (all)", CLI_INT, AT(n_rotated), .max = PRISM_MAX_D_HEAD},
+    {"rope-layout", "L", "half-split (default) or interleaved pairs", CLI_CHOICE, AT(layout), .choices = layouts,
+     .max = 2},
+    {"q-start", "P", "position of the first query (n_kv - n_q)", CLI_INT, AT(q_start), .max = INT32_MAX},
+};
 
-static int parse_option(attend_args *args, int o, char *const *argv)
-{
-    switch (o) {
-    case OPT_IN: args->in = optarg; return EXIT_DONE;
-    case OPT_OUT: args->out = optarg; return EXIT_DONE;
-    case OPT_HIGH: return parse_count("--high-dims", PRISM_MAX_D_HEAD, &args->n_high);
-    case OPT_LOW: return parse_count("--low-dims", PRISM_MAX_D_HEAD, &args->n_low);
-    case OPT_ROPE_DIMS: return parse_count("--rope-dims", PRISM_MAX_D_HEAD, &args->n_rotated);
-    case OPT_Q_START: return parse_count("--q-start", INT32_MAX, &args->q_start);
-    case OPT_BASE: return parse_base(args, optarg);
-    case OPT_LAYOUT: return parse_layout(args, optarg);
-    default: break;
-    }
-    const int code = cli_method_arg(&args->method, o, optarg);
-    return code >= 0 ? code : cli_bad_option(argv, "attend");
-}
+static const cli_command command = {
+    .name = "attend",
+    .intro = "usage: prism attend --in X.safetensors [--out Y.safetensors] [options]\n\n"
+             "Causal attention over post-RoPE tensors q [head][n_q][d], k and v [kv head][n_kv][d] of X, any float\n"
+             "type; the n_q queries are the last of the n_kv positions. Y gets mask, u8 [head][query block][key\n"
+             "block], and out, f32 [head][n_q][d]. Density and seconds are printed.\n\n",
+    .end = "\nThe paper's setting is -o min_tokens=0 --calibration global.\n"
+           "example: prism attend --in qkv.safetensors --out result.safetensors --top-p 0.9\n",
+    .own = rows,
+    .n_own = sizeof rows / sizeof *rows,
+};
 
 int cli_attend(int argc, char **argv)
 {
-    static const struct option options[] = {{"in", required_argument, NULL, OPT_IN},
-                                            {"out", required_argument, NULL, OPT_OUT},
-                                            {"high-dims", required_argument, NULL, OPT_HIGH},
-                                            {"low-dims", required_argument, NULL, OPT_LOW},
-                                            {"rope-base", required_argument, NULL, OPT_BASE},
-                                            {"rope-dims", required_argument, NULL, OPT_ROPE_DIMS},
-                                            {"rope-layout", required_argument, NULL, OPT_LAYOUT},
-                                            {"q-start", required_argument, NULL, OPT_Q_START},
-                                            CLI_METHOD_OPTIONS};
     attend_args args = {.n_high = -1, .n_low = -1, .n_rotated = -1, .q_start = -1, .base = 1e6};
+    bool helped = false;
     cli_method_args_init(&args.method);
-    args.method.options.min_tokens = 0;
-    args.method.options.calibration = PRISM_CALIBRATION_GLOBAL; /* whole tensors, to hold against other programs */
-    opterr = 0;
-    for (int o; (o = getopt_long(argc, argv, ":o:h", options, NULL)) != -1;) {
-        if (o == 'h') {
-            fputs(help, stdout);
-            return EXIT_DONE;
-        }
-        const int code = parse_option(&args, o, argv);
-        if (code)
-            return code;
-    }
-    if (optind < argc)
-        return cli_fail(EXIT_USAGE, "unexpected argument '%s': 'prism attend --help' tells more", argv[optind]);
+    int code = cli_parse(&command, argc, argv, &args, &args.method, &helped);
+    if (code || helped)
+        return code;
     if (!args.in)
         return cli_fail(EXIT_USAGE, "no input: give a safetensors file with --in");
     if ((args.n_high < 0) != (args.n_low < 0))
         return cli_fail(EXIT_USAGE, "--high-dims and --low-dims go together");
-    const int named = cli_check_named(&args.method, 1U << args.method.options.method);
-    if (named)
-        return named;
-    const int code = cli_check_output(args.out, (const char *const[]){args.in, NULL});
+    code = cli_check_named(&args.method, 1U << args.method.options.method);
+    if (!code)
+        code = cli_check_output(args.out, (const char *const[]){args.in, NULL});
     return code ? code : attend_file(&args);
 }

@@ -1,8 +1,7 @@
 /* prism bench: length after length. */
-#include "bench.h"
+#include "bench_command.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 /* A line redrawn on a terminal; elsewhere a line for each method and length. */
@@ -19,58 +18,41 @@ static void show_progress(void *user, const char *what, int32_t n_token, int32_t
     s->shown = what;
 }
 
-static void clear_progress(void)
+static void report(bench_state *s, const void *results, const bench_peaks *peaks)
 {
-    if (isatty(STDERR_FILENO))
-        fputs("\r\033[K", stderr);
+    switch (s->args->what) {
+    case BENCH_ATTENTION: bench_report_attention(s, results); break;
+    case BENCH_STAGES: bench_report_stages(s, results, peaks); break;
+    default: bench_report_prefill(s, results); break;
+    }
 }
 
-static bool run_attention(bench_state *s, int32_t n_token, const bench_peaks *peaks, lm_error *err)
+static bool run(bench_state *s, int32_t n_token, const bench_peaks *peaks, lm_error *err)
 {
     const bench_args *a = s->args;
-    bench_peer_result peer;
-    const bench_attention_spec spec = {
+    const bool prefill = a->what == BENCH_PREFILL;
+    const bench_spec spec = {
         .methods = s->methods,
         .n_method = s->parsed.n,
         .n_token = n_token,
-        .density = a->density < 0 ? (s->model ? 0 : 0.1) : a->density,
-        .seed = (uint64_t)a->seed,
         .limits = a->limits,
+        .progress = show_progress,
+        .user = s,
+        .density = s->density,
+        .seed = (uint64_t)a->seed,
         .measures_memory = a->what == BENCH_ATTENTION,
-        .peer = a->what == BENCH_ATTENTION && a->base.device.kind == PRISM_DEVICE_CUDA ? &peer : NULL,
-        .progress = show_progress,
-        .user = s,
-    };
-    bench_attention_result *results = calloc((size_t)s->parsed.n, sizeof *results);
-    const bool ok = results ? bench_attention(s->ctx, &s->tensors, &spec, results, err)
-                            : lm_fail(err, LM_ERROR_MEMORY, "out of memory for the results");
-    clear_progress();
-    if (ok && a->what == BENCH_STAGES)
-        bench_report_stages(s, results, peaks);
-    else if (ok)
-        bench_report_attention(s, results, spec.peer);
-    free(results);
-    return ok;
-}
-
-static bool run_prefill(bench_state *s, int32_t n_token, lm_error *err)
-{
-    const bench_prefill_spec spec = {
-        .methods = s->methods,
-        .n_method = s->parsed.n,
         .tokens = s->tokens.ids,
-        .n_token = n_token,
-        .chunk = s->args->chunk,
-        .limits = s->args->limits,
-        .progress = show_progress,
-        .user = s,
+        .chunk = a->chunk,
     };
-    bench_prefill_result *results = calloc((size_t)s->parsed.n, sizeof *results);
-    const bool ok = results ? bench_prefill(s->model, s->ctx, &spec, results, err)
-                            : lm_fail(err, LM_ERROR_MEMORY, "out of memory for the results");
-    clear_progress();
+    void *results =
+        calloc((size_t)s->parsed.n, prefill ? sizeof(bench_prefill_result) : sizeof(bench_attention_result));
+    const bool ok = !results  ? lm_fail(err, LM_ERROR_MEMORY, "out of memory for the results")
+                    : prefill ? bench_prefill(s->model, s->ctx, &spec, results, err)
+                              : bench_attention(s->ctx, &s->tensors, &spec, results, err);
+    if (isatty(STDERR_FILENO)) /* the progress line goes */
+        fputs("\r\033[K", stderr);
     if (ok)
-        bench_report_prefill(s, results);
+        report(s, results, peaks);
     free(results);
     return ok;
 }
@@ -81,14 +63,12 @@ static int run_lengths(bench_state *s)
     bench_peaks peaks = {0};
     if (s->args->what == BENCH_STAGES) {
         fprintf(stderr, "peaks of this machine\n");
-        if (!bench_measure_peaks(s->ctx, s->args->dtype, 2, &peaks, &err))
+        if (!bench_measure_peaks(s->ctx, s->args->dtype, 0.3, &peaks, &err))
             return cli_fail_lm(&err);
         bench_report_peaks(s, &peaks);
     }
     for (int32_t i = 0; i < s->n_length; i++) {
-        const bool ok = s->args->what == BENCH_PREFILL ? run_prefill(s, s->length[i], &err)
-                                                       : run_attention(s, s->length[i], &peaks, &err);
-        if (!ok)
+        if (!run(s, s->length[i], &peaks, &err))
             return cli_fail_lm(&err);
         const int code = bench_write_files(s);
         if (code)

@@ -1,5 +1,5 @@
 /* prism bench: help and options. */
-#include "bench.h"
+#include "bench_command.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,117 +16,12 @@ static const char help_all[] =
     "  prism bench stages -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --lengths 8K\n"
     "  prism bench prefill -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --lengths 4K,8K,16K\n";
 
-#define SOURCE_HELP                                                                                                    \
-    "Q, K and V are those of a layer of a model that reads a real prompt:\n"                                           \
-    "  -m, --model MODEL      a GGUF file, or a Hugging Face directory\n"                                              \
-    "  -f, --file FILE        the prompt is the content of FILE; - is stdin\n"                                         \
-    "  --ruler-json FILE      the prompt is a record of FILE; --key KEY: which (the first)\n"                          \
-    "  --layer L              whose Q, K and V, from 0 (the middle layer)\n"                                           \
-    "or, without a model, noise of this shape:\n"                                                                      \
-    "  --heads H              query heads (32); --kv-heads G: of keys and values (8); --d D: dimensions (128)\n"       \
-    "  --seed S               of the noise and of imposed plans (1)\n"                                                 \
-    "either way:\n"                                                                                                    \
-    "  --dtype T              f32, f16 or bf16 (bf16)\n"                                                               \
-    "  --density D            attend over random plans of this density, with first and own block, in the place of "    \
-    "the\n"                                                                                                            \
-    "                         methods' own (0: their own. Noise: 0.1; a model: 0). Selection is run and timed all "    \
-    "the\n"                                                                                                            \
-    "                         same. Noise says nothing about what a method would keep\n"
+const char *const bench_names[BENCH_N_WHAT] = {"attention", "stages", "prefill"};
+const char *const bench_dtype_names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16", [PRISM_BF16] = "bf16"};
 
-#define LENGTH_HELP                                                                                                    \
-    "  --lengths N,N,...      tokens, 8192 or 8K (noise: 4K,8K,16K; a prompt: all of it). A prompt must be that "      \
-    "long:\n"                                                                                                          \
-    "                         shorter lengths are its beginning, nothing is ever repeated to make it longer\n"         \
-    "  --methods M,M,...      prism info lists them; options by colon: dense,prism,prism:top_p=0.9 (dense,prism)\n"    \
-    "                         --top-p, --block-size, --calibration and -o hold where an item says nothing else\n"      \
-    "  --reps R               repetitions at most, after one run to warm up (5); the median counts. Methods take "     \
-    "turns\n"                                                                                                          \
-    "  --seconds S            a method stops repeating after S seconds (10). A warm-up that takes longer than S is "   \
-    "the\n"                                                                                                            \
-    "                         measurement: the table then marks it 'cold'\n"                                           \
-    "  --threads T            threads (all processors)\n"                                                              \
-    "  --json                 one JSON object on stdout instead of tables; seconds, bytes, operations\n"               \
-    "  --csv FILE             the same rows as a CSV file\n"
-
-#define PLOT_HELP                                                                                                      \
-    "  --plot FILE            draw against length: FILE is .png, .svg or .pdf; its data go to the same name with "     \
-    ".json\n"                                                                                                          \
-    "                         and stay. Wants python3 with matplotlib\n"                                               \
-    "  --tools DIR            where plot_bench.py is (../share/prism_attn and ../tools beside the program)\n"
-
-static const char help_attention[] =
-    "usage: prism bench attention [-m MODEL (-f FILE | --ruler-json FILE)] [options]\n\n"
-    "One attention call by several methods. Columns: selection, attention and both in milliseconds; speed-up of the\n"
-    "whole call over dense; density of the attended plan, listed blocks over causal ones; work, operations of "
-    "selection\n"
-    "and attention over those of full attention; GFLOP/s of attention on what is listed; workspace that selection "
-    "wants\n"
-    "beyond attention's; resident memory that selection adds, workspace and plan. On a GPU cuDNN's full attention "
-    "takes\n"
-    "turns with them as a peer, where it is installed.\n\n" SOURCE_HELP LENGTH_HELP PLOT_HELP
-    "  -h, --help             this text\n\n"
-    "example: prism bench attention -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --layer 3 \\\n"
-    "             --lengths 4K,8K,16K --methods dense,prism,minference,flexprefill,xattention --plot bench.png\n";
-
-static const char help_stages[] =
-    "usage: prism bench stages [-m MODEL (-f FILE | --ruler-json FILE)] [options]\n\n"
-    "The stages of one attention call: time, operations, bytes (every operand and result once), and the share of the\n"
-    "roofline: the least time that the peaks allow over the time taken. The peaks are measured in the same run, on "
-    "the\n"
-    "same threads: multiply-adds in registers with the instructions of the kernel tier in use, for bf16 tensors its "
-    "dot\n"
-    "products of bf16 where it has them, and reads of memory. PRISM_ISA=c, avx2, avx512, avx512bf16, amx, neon or\n"
-    "neonbf16 in the environment caps the tier.\n\n" SOURCE_HELP LENGTH_HELP "  -h, --help             this text\n\n"
-    "example: prism bench stages --lengths 8K --dtype f32 --heads 8 --kv-heads 2 --methods dense,prism\n";
-
-static const char help_prefill[] =
-    "usage: prism bench prefill -m MODEL (-f FILE | --ruler-json FILE) [options]\n\n"
-    "A long text through the whole model by several methods.\n\n"
-    "  -m, --model MODEL      a GGUF file, or a Hugging Face directory\n"
-    "  -f, --file FILE        the text is the content of FILE; - is stdin\n"
-    "  --ruler-json FILE      the text is a record of FILE; --key KEY: which (the first)\n"
-    "  --chunk N              prefill in steps of at most N tokens\n" LENGTH_HELP PLOT_HELP
-    "  -h, --help             this text\n\n"
-    "example: prism bench prefill -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --lengths 8K,16K\n";
-
-static const char *const commands[] = {"attention", "stages", "prefill"};
-static const char *const helps[] = {help_attention, help_stages, help_prefill};
-
-enum {
-    OPT_METHODS = OPT_OWN,
-    OPT_LENGTHS,
-    OPT_RULER,
-    OPT_KEY,
-    OPT_LAYER,
-    OPT_HEADS,
-    OPT_KV_HEADS,
-    OPT_D,
-    OPT_SEED,
-    OPT_DTYPE,
-    OPT_DENSITY,
-    OPT_REPS,
-    OPT_SECONDS,
-    OPT_CSV,
-    OPT_PLOT,
-    OPT_TOOLS,
-    OPT_CHUNK
-};
-
-/* ------------------------------------------------------------------------------------------------ values ---- */
-
-static int parse_number(const char *name, const char *text, double min, double max, double *out)
+static int parse_lengths(void *args, const char *text)
 {
-    char *end;
-    errno = 0;
-    const double value = strtod(text, &end);
-    if (end == text || *end || errno || !(value >= min && value <= max))
-        return cli_fail(EXIT_USAGE, "%s '%s': a number from %g to %g is wanted", name, text, min, max);
-    *out = value;
-    return EXIT_DONE;
-}
-
-static int parse_lengths(const char *text, bench_args *out)
-{
+    bench_args *out = args;
     out->n_length = 0;
     for (const char *at = text;; at++) {
         char *end;
@@ -147,112 +42,131 @@ static int parse_lengths(const char *text, bench_args *out)
     }
 }
 
-static int parse_dtype(const char *text, prism_dtype *out)
-{
-    static const char *const names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16", [PRISM_BF16] = "bf16"};
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(text, names[i])) {
-            *out = (prism_dtype)i;
-            return EXIT_DONE;
-        }
-    return cli_fail(EXIT_USAGE, "--dtype '%s': f32, f16 or bf16", text);
-}
+/* ----------------------------------------------------------------------------------------------- options ---- */
 
-static int whole(const char *name, int32_t min, int32_t max, int32_t *out)
-{
-    return cli_parse_int(name, optarg, min, max, out) ? EXIT_DONE : EXIT_USAGE;
-}
+#define AT(field) .offset = offsetof(bench_args, field)
 
-static int parse_option(bench_args *a, int o, char *const *argv)
-{
-    switch (o) {
-    case 'm': a->model = optarg; return EXIT_DONE;
-    case 'f': a->file = optarg; return EXIT_DONE;
-    case OPT_RULER: a->ruler = optarg; return EXIT_DONE;
-    case OPT_KEY: a->key = optarg; return EXIT_DONE;
-    case OPT_METHOD: /* one method is a list of one */
-    case OPT_METHODS: a->methods = optarg; return EXIT_DONE;
-    case OPT_LENGTHS: return parse_lengths(optarg, a);
-    case OPT_LAYER: return whole("--layer", 0, INT32_MAX, &a->layer);
-    case OPT_HEADS: return whole("--heads", 1, 1024, &a->n_head);
-    case OPT_KV_HEADS: return whole("--kv-heads", 1, 1024, &a->n_kv_head);
-    case OPT_D: return whole("--d", 2, PRISM_MAX_D_HEAD, &a->d_head);
-    case OPT_SEED: return whole("--seed", 0, INT32_MAX, &a->seed);
-    case OPT_CHUNK: return whole("--chunk", 1, INT32_MAX, &a->chunk);
-    case OPT_REPS: return whole("--reps", 1, 1000, &a->limits.reps);
-    case OPT_DTYPE: return parse_dtype(optarg, &a->dtype);
-    case OPT_DENSITY: return parse_number("--density", optarg, 0, 1, &a->density);
-    case OPT_SECONDS: return parse_number("--seconds", optarg, 0, 1e6, &a->limits.seconds);
-    case OPT_CSV: a->csv = optarg; return EXIT_DONE;
-    case OPT_PLOT: a->plot = optarg; return EXIT_DONE;
-    case OPT_TOOLS: a->tools = optarg; return EXIT_DONE;
-    default: break;
+#define PROMPT_ROWS                                                                                                    \
+    {"model", "MODEL", "a GGUF file, or a Hugging Face directory", CLI_TEXT, 'm', AT(model)},                          \
+        {"file", "FILE", "the prompt is the content of FILE; - is stdin", CLI_TEXT, 'f', AT(file)},                    \
+        {"ruler-json", "FILE", "the prompt is a record of FILE", CLI_TEXT, AT(ruler)},                                 \
+    {                                                                                                                  \
+        "key", "KEY", "which record (the first)", CLI_TEXT, AT(key)                                                    \
     }
-    const int code = cli_method_arg(&a->base, o, optarg);
-    return code >= 0 ? code : cli_bad_option(argv, "bench");
-}
+
+#define TENSOR_ROWS                                                                                                    \
+    PROMPT_ROWS, {"layer", "L",       "the layer whose Q, K and V are measured on, from 0 (the middle one)",           \
+                  CLI_INT, AT(layer), .max = INT32_MAX},                                                               \
+        {"heads", "H", "query heads of noise, without a model (32)", CLI_INT, AT(n_head), .min = 1, .max = 1024},      \
+        {"kv-heads", "G", "heads of its keys and values (8)", CLI_INT, AT(n_kv_head), .min = 1, .max = 1024},          \
+        {"d", "D", "its dimensions (128)", CLI_INT, AT(d_head), .min = 2, .max = PRISM_MAX_D_HEAD},                    \
+        {"seed", "S", "of noise and of imposed plans (1)", CLI_INT, AT(seed), .max = INT32_MAX},                       \
+        {"dtype", "T", "f32, f16 or bf16 (bf16)", CLI_CHOICE, AT(dtype), .choices = bench_dtype_names, .max = 3},      \
+        {"density",                                                                                                    \
+         "D",                                                                                                          \
+         "attend over random plans of this density, with first and own block, instead of\n"                            \
+         "the methods' own (0: their own. Noise: 0.1; a model: 0). Selection is run and\n"                             \
+         "timed all the same. Noise says nothing about what a method would keep",                                      \
+         CLI_NUMBER,                                                                                                   \
+         AT(density),                                                                                                  \
+         .max = 1}
+
+#define PLOT_ROWS                                                                                                      \
+    {"plot", "FILE",                                                                                                   \
+     "draw against length: FILE is .png, .svg or .pdf; its data go to the same name with\n"                            \
+     ".json and stay. Needs python3 with matplotlib",                                                                  \
+     CLI_TEXT, AT(plot)},                                                                                              \
+    {                                                                                                                  \
+        "tools", "DIR", "where plot_bench.py is (../share/prism_attn and ../tools beside the program)", CLI_TEXT,      \
+            AT(tools)                                                                                                  \
+    }
+
+static const cli_option attention_rows[] = {TENSOR_ROWS, PLOT_ROWS};
+static const cli_option stages_rows[] = {TENSOR_ROWS};
+static const cli_option prefill_rows[] = {
+    PROMPT_ROWS,
+    {"chunk", "N", "prefill in steps of at most N tokens", CLI_INT, AT(chunk), .min = 1, .max = INT32_MAX},
+    PLOT_ROWS};
+
+static const cli_option shared_rows[] = {
+    {"lengths", "N,N,...",
+     "tokens, 8192 or 8K (noise: 4K,8K,16K; a prompt: all of it). The prompt must be that\n"
+     "long: shorter lengths are its beginning, nothing is repeated to make it longer",
+     CLI_OTHER, .parse = parse_lengths},
+    {"methods", "M,M,...",
+     "methods, options by colon: dense,prism,prism:top_p=0.9 (dense and the default). The\n"
+     "options below hold unless an item sets them",
+     CLI_TEXT, AT(methods)},
+    {"method", "M", "a list of one", CLI_TEXT, AT(methods)},
+    {"reps", "R", "repetitions at most, after one run to warm up (5); the median counts. Methods take\nturns", CLI_INT,
+     AT(limits.reps), .min = 1, .max = 1000},
+    {"seconds", "S",
+     "a method stops repeating after S seconds (10). A warm-up that takes longer than S is\n"
+     "the measurement: the table then marks it 'cold'",
+     CLI_NUMBER, AT(limits.seconds), .max = 1e6},
+    {"csv", "FILE", "the same rows as a CSV file", CLI_TEXT, AT(csv)},
+};
+
+#define ROWS(list)                                                                                                     \
+    .own = list##_rows, .n_own = sizeof list##_rows / sizeof *list##_rows, .shared = shared_rows,                      \
+    .n_shared = sizeof shared_rows / sizeof *shared_rows
+
+static const cli_command commands[BENCH_N_WHAT] = {
+    [BENCH_ATTENTION] =
+        {.name = "bench attention",
+         .intro = "usage: prism bench attention [-m MODEL (-f FILE | --ruler-json FILE)] [options]\n\n"
+                  "One attention call by several methods, on Q, K and V of a layer of a model that reads a prompt, or\n"
+                  "on noise. Columns: selection, attention and both in milliseconds; speed-up of the call over dense;\n"
+                  "density of the attended plan, listed blocks over causal ones; work, operations of selection and\n"
+                  "attention over those of full attention; GFLOP/s of attention on what is listed; workspace that\n"
+                  "selection needs beyond attention's; resident memory that selection adds, workspace and plan.\n\n",
+         .end = "\nexample: prism bench attention -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt \\\n"
+                "             --layer 3 --lengths 4K,8K,16K --methods dense,prism,minference --plot bench.png\n",
+         ROWS(attention)},
+    [BENCH_STAGES] =
+        {.name = "bench stages",
+         .intro = "usage: prism bench stages [-m MODEL (-f FILE | --ruler-json FILE)] [options]\n\n"
+                  "The stages of one attention call: time, operations, bytes (every operand and result once), and the\n"
+                  "share of the roofline: the least time that the peaks allow over the time taken. The peaks are\n"
+                  "measured in the same run, on the same threads: multiply-adds in registers with the instructions of\n"
+                  "the kernel tier in use, for bf16 tensors its dot products of bf16 where it has them, and reads of\n"
+                  "memory. PRISM_ISA in the environment caps the tier: 'prism info --help' lists them.\n\n",
+         .end = "\nexample: prism bench stages --lengths 8K --dtype f32 --heads 8 --kv-heads 2 --methods dense,prism\n",
+         ROWS(stages)},
+    [BENCH_PREFILL] =
+        {.name = "bench prefill",
+         .intro = "usage: prism bench prefill -m MODEL (-f FILE | --ruler-json FILE) [options]\n\n"
+                  "A long text through the whole model by several methods.\n\n",
+         .end = "\nexample: prism bench prefill -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt \\\n"
+                "             --lengths 8K,16K\n",
+         ROWS(prefill)},
+};
 
 /* ----------------------------------------------------------------------------------------------- checks ---- */
 
-static int check(const bench_args *a, int argc, char *const *argv)
+static int check(const bench_args *a)
 {
-    const char *const command = commands[a->what];
-    if (optind < argc)
-        return cli_fail(EXIT_USAGE, "unexpected argument '%s': 'prism bench %s --help' tells more", argv[optind],
-                        command);
+    char path[4096];
+    const bool has_prompt = a->file || a->ruler;
     if (a->file && a->ruler)
         return cli_fail(EXIT_USAGE, "give the prompt by one of -f, --ruler-json");
-    const bool has_prompt = a->file || a->ruler;
     if (a->what == BENCH_PREFILL && (!a->model || !has_prompt))
         return cli_fail(EXIT_USAGE, "prefill wants a model (-m) and a text (-f or --ruler-json)");
     if (has_prompt != !!a->model)
         return cli_fail(EXIT_USAGE, "a model (-m) and its prompt (-f or --ruler-json) go together");
     if (a->model && (a->n_head || a->n_kv_head || a->d_head))
         return cli_fail(EXIT_USAGE, "--heads, --kv-heads and --d are of noise; a model has its own");
-    if (a->layer >= 0 && (!a->model || a->what == BENCH_PREFILL))
-        return cli_fail(EXIT_USAGE, "--layer says whose Q, K and V are captured: of attention and stages, with -m");
-    if (a->what == BENCH_PREFILL && a->density > 0)
-        return cli_fail(EXIT_USAGE, "--density: a whole model runs by its method's own plans");
-    if (a->what != BENCH_PREFILL && a->chunk)
-        return cli_fail(EXIT_USAGE, "--chunk is of prefill");
-    if (a->what == BENCH_STAGES && a->plot)
-        return cli_fail(EXIT_USAGE, "--plot draws attention and prefill; stages are a table");
-    char path[4096];
+    if (a->layer >= 0 && !a->model)
+        return cli_fail(EXIT_USAGE, "--layer is of a model: give it with -m");
     if (a->plot && !bench_data_path(a->plot, path, sizeof path))
         return cli_fail(EXIT_USAGE, "--plot '%s': a name that ends in .png, .svg or .pdf is wanted", a->plot);
     return EXIT_DONE;
 }
 
-static const struct option options[] = {{"model", required_argument, NULL, 'm'},
-                                        {"file", required_argument, NULL, 'f'},
-                                        {"ruler-json", required_argument, NULL, OPT_RULER},
-                                        {"key", required_argument, NULL, OPT_KEY},
-                                        {"methods", required_argument, NULL, OPT_METHODS},
-                                        {"lengths", required_argument, NULL, OPT_LENGTHS},
-                                        {"layer", required_argument, NULL, OPT_LAYER},
-                                        {"heads", required_argument, NULL, OPT_HEADS},
-                                        {"kv-heads", required_argument, NULL, OPT_KV_HEADS},
-                                        {"d", required_argument, NULL, OPT_D},
-                                        {"seed", required_argument, NULL, OPT_SEED},
-                                        {"dtype", required_argument, NULL, OPT_DTYPE},
-                                        {"density", required_argument, NULL, OPT_DENSITY},
-                                        {"reps", required_argument, NULL, OPT_REPS},
-                                        {"seconds", required_argument, NULL, OPT_SECONDS},
-                                        {"csv", required_argument, NULL, OPT_CSV},
-                                        {"plot", required_argument, NULL, OPT_PLOT},
-                                        {"tools", required_argument, NULL, OPT_TOOLS},
-                                        {"chunk", required_argument, NULL, OPT_CHUNK},
-                                        CLI_METHOD_OPTIONS};
-
-static bool is_help(const char *text)
-{
-    return !strcmp(text, "--help") || !strcmp(text, "-h") || !strcmp(text, "help");
-}
-
 static int find_command(const char *name, bench_what *what)
 {
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(name, commands[i])) {
+    for (int i = 0; i < BENCH_N_WHAT; i++)
+        if (!strcmp(name, bench_names[i])) {
             *what = (bench_what)i;
             return EXIT_DONE;
         }
@@ -261,7 +175,7 @@ static int find_command(const char *name, bench_what *what)
 
 int bench_parse(int argc, char **argv, bench_args *out, bool *help)
 {
-    *help = argc > 1 && is_help(argv[1]);
+    *help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"));
     if (argc < 2 || *help) {
         fputs(help_all, *help ? stdout : stderr);
         return *help ? EXIT_DONE : EXIT_USAGE;
@@ -270,18 +184,10 @@ int bench_parse(int argc, char **argv, bench_args *out, bool *help)
     out->limits = (bench_limits){.reps = 5, .seconds = 10};
     cli_method_args_init(&out->base);
     int code = find_command(argv[1], &out->what);
-    opterr = 0;
-    argc--, argv++;
-    for (int o; !code && (o = getopt_long(argc, argv, ":m:f:o:h", options, NULL)) != -1;) {
-        if (o == 'h') {
-            *help = true;
-            fputs(helps[out->what], stdout);
-            return EXIT_DONE;
-        }
-        code = parse_option(out, o, argv);
-    }
     if (!code)
-        code = check(out, argc, argv);
+        code = cli_parse(&commands[out->what], argc - 1, argv + 1, out, &out->base, help);
+    if (!code && !*help)
+        code = check(out);
     out->n_head = out->n_head ? out->n_head : 32;
     out->n_kv_head = out->n_kv_head ? out->n_kv_head : 8;
     out->d_head = out->d_head ? out->d_head : 128;

@@ -1,5 +1,5 @@
 /* prism bench: CSV, the data of a picture, the picture. */
-#include "bench.h"
+#include "bench_command.h"
 
 #include <libgen.h>
 #include <stdlib.h>
@@ -39,32 +39,10 @@ static bool put_value(lm_writer *w, const cJSON *value, lm_error *err)
     return ok;
 }
 
-/* A peer's line has what rows and peers both have under one name; nothing where it was not timed. */
-static bool put_peer(lm_writer *w, const cJSON *first_row, const cJSON *peer, lm_error *err)
-{
-    const cJSON *version = cJSON_GetObjectItemCaseSensitive(peer, "version"), *column;
-    char name[128];
-    if (!version)
-        return true;
-    snprintf(name, sizeof name, "peer: %s %s", cJSON_GetObjectItemCaseSensitive(peer, "peer")->valuestring,
-             version->valuestring);
-    bool ok = true;
-    cJSON_ArrayForEach(column, first_row)
-    {
-        const cJSON *value = cJSON_GetObjectItemCaseSensitive(peer, column->string);
-        if (!strcmp(column->string, "method"))
-            ok = ok && put_cell(w, name, err);
-        else if (value)
-            ok = ok && put_value(w, value, err);
-        ok = ok && put_text(w, column->next ? "," : "\n", err);
-    }
-    return ok;
-}
-
-/* A line of names, then a line for each row: all rows have the same members in the same order. Then the peers. */
+/* A line of names, then a line for each row: all rows have the same members in the same order. */
 static bool put_csv(lm_writer *w, const cJSON *report, lm_error *err)
 {
-    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(report, "results"), *row, *peer, *value;
+    const cJSON *rows = cJSON_GetObjectItemCaseSensitive(report, "results"), *row, *value;
     bool ok = true;
     for (value = rows->child ? rows->child->child : NULL; ok && value; value = value->next)
         ok = put_cell(w, value->string, err) && put_text(w, value->next ? "," : "\n", err);
@@ -72,10 +50,6 @@ static bool put_csv(lm_writer *w, const cJSON *report, lm_error *err)
     {
         for (value = row->child; ok && value; value = value->next)
             ok = put_value(w, value, err) && put_text(w, value->next ? "," : "\n", err);
-    }
-    cJSON_ArrayForEach(peer, cJSON_GetObjectItemCaseSensitive(report, "peers"))
-    {
-        ok = ok && put_peer(w, rows->child, peer, err);
     }
     return ok;
 }

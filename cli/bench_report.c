@@ -1,20 +1,10 @@
 /* prism bench: tables and JSON. Rows are flat, so that a row of JSON is a line of CSV. */
-#include "bench.h"
+#include "bench_command.h"
 
 #include <prism_attn/prism_cuda.h>
 
+#include <math.h>
 #include <string.h>
-
-static const char *const dtype_names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16", [PRISM_BF16] = "bf16"};
-
-static const char *path_name(prism_path path)
-{
-    static const char *const names[] = {[PRISM_PATH_SPARSE] = "sparse",
-                                        [PRISM_PATH_DENSE] = "dense",
-                                        [PRISM_PATH_DENSE_SHORT] = "dense_short",
-                                        [PRISM_PATH_DENSE_OVERFLOW] = "dense_overflow"};
-    return names[path];
-}
 
 static const char *base_name(const char *path)
 {
@@ -22,46 +12,7 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* ------------------------------------------------------------------------------------------------- tables ---- */
-
-enum { name_width = 26, cell_width = 12 };
-
-static void print_name(const char *name)
-{
-    printf("  %-*s", name_width, name);
-}
-
-static void print_heads(const char *first, const char *const *heads, int n)
-{
-    print_name(first);
-    for (int i = 0; i < n; i++)
-        printf("%*s", cell_width, heads[i]);
-    putchar('\n');
-}
-
-/* "-" for what was not measured. */
-static void print_cell(const char *format, double value, bool known)
-{
-    char text[32];
-    snprintf(text, sizeof text, format, value);
-    printf("%*s", cell_width, known ? text : "-");
-}
-
-/* Of what there is nothing to measure. */
-static void print_blanks(int n)
-{
-    while (n-- > 0)
-        printf("%*s", cell_width, "-");
-}
-
-static void print_title(const bench_state *s, int32_t n_token)
-{
-    if (s->rows->child)
-        putchar('\n');
-    printf("%d tokens\n", n_token);
-}
-
-/* --------------------------------------------------------------------------------------------------- json ---- */
+/* ------------------------------------------------------------------------------------------------- report ---- */
 
 static void cpu_name(char *name, size_t n)
 {
@@ -125,7 +76,7 @@ static void add_source(cJSON *o, const bench_state *s)
     cJSON_AddNumberToObject(source, "heads", s->tensors.n_head);
     cJSON_AddNumberToObject(source, "kv_heads", s->tensors.n_kv_head);
     cJSON_AddNumberToObject(source, "d", s->tensors.d_head);
-    cJSON_AddStringToObject(source, "dtype", dtype_names[s->tensors.dtype]);
+    cJSON_AddStringToObject(source, "dtype", bench_dtype_names[s->tensors.dtype]);
 }
 
 /* One line that says under a picture what was measured. */
@@ -139,7 +90,7 @@ static void add_subtitle(cJSON *o, const bench_state *s, const prism_info *info,
         n += snprintf(text + n, sizeof text - (size_t)n, "; %s", base_name(s->args->model));
     else
         n += snprintf(text + n, sizeof text - (size_t)n, "; %d heads of %d, %d KV heads, %s", t->n_head, t->d_head,
-                      t->n_kv_head, dtype_names[t->dtype]);
+                      t->n_kv_head, bench_dtype_names[t->dtype]);
     if (s->args->what != BENCH_PREFILL && n < (int)sizeof text) {
         if (s->model)
             snprintf(text + n, sizeof text - (size_t)n, "; layer %d of %s", s->layer, base_name(s->args->model));
@@ -151,62 +102,111 @@ static void add_subtitle(cJSON *o, const bench_state *s, const prism_info *info,
 
 cJSON *bench_report_create(const bench_state *s)
 {
-    static const char *const names[] = {"attention", "stages", "prefill"};
     char cpu[128];
     prism_info info = {.struct_size = sizeof info};
     prism_get_info(s->ctx, &info);
     cpu_name(cpu, sizeof cpu);
     cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "bench", names[s->args->what]);
+    cJSON_AddStringToObject(o, "bench", bench_names[s->args->what]);
     add_subtitle(o, s, &info, cpu);
     add_machine(o, &info, cpu);
     add_source(o, s);
-    if (s->args->what != BENCH_PREFILL) {
-        const double density = s->args->density < 0 ? (s->model ? 0 : 0.1) : s->args->density;
-        cJSON_AddItemToObject(o, "density_imposed", density > 0 ? cJSON_CreateNumber(density) : cJSON_CreateNull());
-    }
+    if (s->args->what != BENCH_PREFILL)
+        cJSON_AddItemToObject(o, "density_imposed",
+                              s->density > 0 ? cJSON_CreateNumber(s->density) : cJSON_CreateNull());
     cJSON_AddNumberToObject(o, "repetitions_at_most", s->args->limits.reps);
     cJSON_AddNumberToObject(o, "seconds_at_most", s->args->limits.seconds);
     return cJSON_AddArrayToObject(o, "results") ? o : (cJSON_Delete(o), NULL);
 }
 
-static void add_number_if(cJSON *o, const char *name, double value, bool known)
+/* ------------------------------------------------------------------------------------------------- rows ---- */
+
+enum { name_width = 26, cell_width = 12 };
+
+/* A member of a row: in the report under its key, in the table under its head. */
+typedef struct cell {
+    const char *key;
+    double value;              /* NAN: not measured. null in the report, "-" in the table */
+    const char *head, *format; /* head NULL: only in the report */
+    double scale;              /* of the value in the table */
+    const char *text;          /* in the place of the value */
+} cell;
+
+static cell shown(const char *key, double value, const char *head, const char *format, double scale)
 {
-    cJSON_AddItemToObject(o, name, known ? cJSON_CreateNumber(value) : cJSON_CreateNull());
+    return (cell){key, value, head, format, scale, NULL};
 }
 
-static cJSON *add_row(const bench_state *s, const char *method, int32_t n_token)
+static cell kept(const char *key, double value)
+{
+    return (cell){.key = key, .value = value};
+}
+
+static cell worded(const char *key, const char *text, const char *head)
+{
+    return (cell){.key = key, .text = text, .head = head};
+}
+
+static double if_positive(double x)
+{
+    return x > 0 ? x : NAN;
+}
+
+static void add_cell(cJSON *row, const cell *c)
+{
+    if (c->text)
+        cJSON_AddStringToObject(row, c->key, c->text);
+    else if (isnan(c->value))
+        cJSON_AddNullToObject(row, c->key);
+    else
+        cJSON_AddNumberToObject(row, c->key, c->value);
+}
+
+/* The row's last members in the report; kernel "": on the CPU. */
+static void add_end(cJSON *row, const bench_time *whole, const char *kernel)
+{
+    cJSON_AddNumberToObject(row, "repetitions", whole->n);
+    cJSON_AddBoolToObject(row, "warm", whole->warm);
+    if (kernel[0])
+        cJSON_AddStringToObject(row, "kernel", kernel);
+}
+
+static cJSON *add_row(const bench_state *s, const char *method, int32_t n_token, const cell *cells, int n)
 {
     cJSON *row = cJSON_CreateObject();
     cJSON_AddStringToObject(row, "method", method);
     cJSON_AddNumberToObject(row, "tokens", n_token);
+    for (int i = 0; i < n; i++)
+        add_cell(row, &cells[i]);
     cJSON_AddItemToArray(s->rows, row);
     return row;
 }
 
-static void add_times(cJSON *row, const bench_time *whole)
+static void print_heads(const bench_state *s, int32_t n_token, const char *name, const cell *cells, int n)
 {
-    cJSON_AddNumberToObject(row, "repetitions", whole->n);
-    cJSON_AddBoolToObject(row, "warm", whole->warm);
+    printf("%s%d tokens\n  %-*s", s->rows->child ? "\n" : "", n_token, name_width, name);
+    for (int i = 0; i < n; i++)
+        if (cells[i].head)
+            printf("%*s", cell_width, cells[i].head);
+    putchar('\n');
+}
+
+static void print_row(const char *name, const cell *cells, int n, const char *note)
+{
+    printf("  %-*s", name_width, name);
+    for (int i = 0; i < n; i++) {
+        const cell *c = &cells[i];
+        char text[32] = "-";
+        if (!c->head)
+            continue;
+        if (!c->text && !isnan(c->value))
+            snprintf(text, sizeof text, c->format, c->value * c->scale);
+        printf("%*s", cell_width, c->text ? c->text : text);
+    }
+    puts(note);
 }
 
 /* ---------------------------------------------------------------------------------------------- attention ---- */
-
-static double work_share(const bench_attention_result *r)
-{
-    return (r->select_flop + r->correct_flop + r->attend_flop) / r->dense_flop;
-}
-
-static double extra_workspace(const bench_attention_result *r)
-{
-    return (double)(r->workspace_bytes - r->attend_workspace_bytes);
-}
-
-static void add_kernel(cJSON *row, const bench_attention_result *r)
-{
-    if (r->kernel[0])
-        cJSON_AddStringToObject(row, "kernel", r->kernel);
-}
 
 static void print_kernel(const bench_attention_result *r)
 {
@@ -214,112 +214,52 @@ static void print_kernel(const bench_attention_result *r)
         printf("  %s: attention on the GPU by kernel %s\n", r->label, cli_kernel_text(r->kernel));
 }
 
-static void add_attention(const bench_state *s, const bench_attention_result *r)
+static void report_attention(bench_state *s, const bench_attention_result *r, bool first)
 {
-    cJSON *row = add_row(s, r->label, r->n_token);
-    cJSON_AddNumberToObject(row, "select_seconds", r->select.median);
-    cJSON_AddNumberToObject(row, "pool_seconds", r->pool.median);
-    cJSON_AddNumberToObject(row, "attend_seconds", r->attend.median);
-    cJSON_AddNumberToObject(row, "call_seconds", r->call.median);
-    cJSON_AddNumberToObject(row, "call_seconds_min", r->call.min);
-    cJSON_AddNumberToObject(row, "call_seconds_max", r->call.max);
-    add_times(row, &r->call);
-    add_number_if(row, "speedup", r->speedup, r->speedup > 0);
-    add_number_if(row, "speedup_over_cudnn", r->speedup_over_peer, r->speedup_over_peer > 0);
-    cJSON_AddNumberToObject(row, "density", r->density);
-    cJSON_AddNumberToObject(row, "density_of_method", r->density_of_method);
-    cJSON_AddNumberToObject(row, "select_flop", r->select_flop);
-    cJSON_AddNumberToObject(row, "correct_flop", r->correct_flop);
-    cJSON_AddNumberToObject(row, "attend_flop", r->attend_flop);
-    cJSON_AddNumberToObject(row, "dense_flop", r->dense_flop);
-    cJSON_AddNumberToObject(row, "work", work_share(r));
-    cJSON_AddNumberToObject(row, "attend_gflops", r->attend_flop / r->attend.median * 1e-9);
-    cJSON_AddNumberToObject(row, "workspace_bytes", (double)r->workspace_bytes);
-    cJSON_AddNumberToObject(row, "select_workspace_bytes", extra_workspace(r));
-    add_number_if(row, "select_peak_bytes", (double)r->select_peak_bytes, r->select_peak_bytes >= 0);
-    cJSON_AddStringToObject(row, "path", path_name(r->path));
-    add_kernel(row, r);
+    static const char *const paths[] = {[PRISM_PATH_SPARSE] = "sparse",
+                                        [PRISM_PATH_DENSE] = "dense",
+                                        [PRISM_PATH_DENSE_SHORT] = "dense_short",
+                                        [PRISM_PATH_DENSE_OVERFLOW] = "dense_overflow"};
+    const double work = (r->select_flop + r->correct_flop + r->attend_flop) / r->dense_flop;
+    const double added = (double)(r->workspace_bytes - r->attend_workspace_bytes);
+    const double peak = r->select_peak_bytes >= 0 ? (double)r->select_peak_bytes : NAN;
+    const cell cells[] = {
+        shown("select_seconds", r->select.median, "select ms", "%.3f", 1e3),
+        kept("pool_seconds", r->pool.median),
+        shown("attend_seconds", r->attend.median, "attend ms", "%.3f", 1e3),
+        shown("call_seconds", r->call.median, "call ms", "%.3f", 1e3),
+        kept("call_seconds_min", r->call.min),
+        kept("call_seconds_max", r->call.max),
+        shown("speedup", if_positive(r->speedup), "speed-up", "%.2fx", 1),
+        shown("density", r->density, "density", "%.3f", 1),
+        kept("density_of_method", r->density_of_method),
+        kept("select_flop", r->select_flop),
+        kept("correct_flop", r->correct_flop),
+        kept("attend_flop", r->attend_flop),
+        kept("dense_flop", r->dense_flop),
+        shown("work", work, "work", "%.3f", 1),
+        shown("attend_gflops", r->attend_flop / r->attend.median * 1e-9, "GFLOP/s", "%.1f", 1),
+        kept("workspace_bytes", (double)r->workspace_bytes),
+        shown("select_workspace_bytes", added, "+workspace", "%.2f", 0x1p-20),
+        shown("select_peak_bytes", peak, "memory MiB", "%.2f", 0x1p-20),
+        worded("path", paths[r->path], NULL),
+    };
+    enum { n = sizeof cells / sizeof *cells };
+    char note[64];
+    snprintf(note, sizeof note, "%s%s", r->call.warm ? "" : "  cold",
+             r->path == PRISM_PATH_DENSE_SHORT ? "  short: dense" : "");
+    if (first && !s->args->base.json)
+        print_heads(s, r->n_token, "method", cells, n);
+    if (!s->args->base.json)
+        print_row(r->label, cells, n, note);
+    add_end(add_row(s, r->label, r->n_token, cells, n), &r->call, r->kernel);
 }
 
-static void add_peer(bench_state *s, const bench_peer_result *peer, int32_t n_token)
+void bench_report_attention(bench_state *s, const bench_attention_result *results)
 {
-    cJSON *list = cJSON_GetObjectItemCaseSensitive(s->report, "peers"), *o = cJSON_CreateObject();
-    if (!list)
-        list = cJSON_AddArrayToObject(s->report, "peers");
-    cJSON_AddItemToArray(list, o);
-    cJSON_AddStringToObject(o, "peer", "cudnn");
-    cJSON_AddNumberToObject(o, "tokens", n_token);
-    if (peer->problem.kind) {
-        cJSON_AddStringToObject(o, "problem", peer->problem.text);
-        return;
-    }
-    cJSON_AddStringToObject(o, "version", peer->version);
-    cJSON_AddNumberToObject(o, "call_seconds", peer->call.median);
-    cJSON_AddNumberToObject(o, "call_seconds_min", peer->call.min);
-    cJSON_AddNumberToObject(o, "call_seconds_max", peer->call.max);
-    add_times(o, &peer->call);
-    add_number_if(o, "speedup", peer->speedup, peer->speedup > 0);
-    cJSON_AddNumberToObject(o, "flop", peer->flop);
-    cJSON_AddNumberToObject(o, "gflops", peer->flop / peer->call.median * 1e-9);
-    cJSON_AddNumberToObject(o, "workspace_bytes", (double)peer->workspace_bytes);
-}
-
-static void print_peer(const bench_peer_result *peer)
-{
-    char name[64];
-    if (peer->problem.kind) {
-        printf("  peer: %s\n", peer->problem.text);
-        return;
-    }
-    snprintf(name, sizeof name, "peer: cudnn %s", peer->version);
-    print_name(name);
-    print_blanks(1);
-    print_cell("%.3f", peer->call.median * 1e3, true);
-    print_cell("%.3f", peer->call.median * 1e3, true);
-    print_cell("%.2fx", peer->speedup, peer->speedup > 0);
-    print_blanks(2);
-    print_cell("%.1f", peer->flop / peer->call.median * 1e-9, true);
-    print_blanks(2);
-    print_cell("%.2fx", 1, true);
-    puts(peer->call.warm ? "" : "  cold");
-}
-
-static void print_attention(const bench_attention_result *r)
-{
-    print_name(r->label);
-    print_cell("%.3f", r->select.median * 1e3, true);
-    print_cell("%.3f", r->attend.median * 1e3, true);
-    print_cell("%.3f", r->call.median * 1e3, true);
-    print_cell("%.2fx", r->speedup, r->speedup > 0);
-    print_cell("%.3f", r->density, true);
-    print_cell("%.3f", work_share(r), true);
-    print_cell("%.1f", r->attend_flop / r->attend.median * 1e-9, true);
-    print_cell("%.2f", extra_workspace(r) / 0x1p20, true);
-    print_cell("%.2f", (double)r->select_peak_bytes / 0x1p20, r->select_peak_bytes >= 0);
-    if (r->speedup_over_peer > 0)
-        print_cell("%.2fx", r->speedup_over_peer, true);
-    printf("%s%s\n", r->call.warm ? "" : "  cold", r->path == PRISM_PATH_DENSE_SHORT ? "  short: dense" : "");
-}
-
-void bench_report_attention(bench_state *s, const bench_attention_result *results, const bench_peer_result *peer)
-{
-    static const char *const heads[] = {"select ms", "attend ms", "call ms",    "speed-up",   "density",
-                                        "work",      "GFLOP/s",   "+workspace", "memory MiB", "over cudnn"};
-    const bool shown = !s->args->base.json, compares = peer && !peer->problem.kind;
-    if (shown) {
-        print_title(s, results->n_token);
-        print_heads("method", heads, compares ? 10 : 9);
-    }
-    for (int32_t i = 0; i < s->parsed.n; i++) {
-        add_attention(s, &results[i]);
-        if (shown)
-            print_attention(&results[i]);
-    }
-    if (peer)
-        add_peer(s, peer, results->n_token);
-    if (peer && shown)
-        print_peer(peer);
-    for (int32_t i = 0; shown && i < s->parsed.n; i++)
+    for (int32_t i = 0; i < s->parsed.n; i++)
+        report_attention(s, &results[i], i == 0);
+    for (int32_t i = 0; !s->args->base.json && i < s->parsed.n; i++)
         print_kernel(&results[i]);
     fflush(stdout);
 }
@@ -358,57 +298,48 @@ void bench_report_peaks(bench_state *s, const bench_peaks *peaks)
     fflush(stdout);
 }
 
-static void add_stage(const bench_state *s, const bench_attention_result *r, const bench_stage *stage)
+/* opens: the stage is the first of its method; first: the method is also the first of its table. */
+static void report_stage(bench_state *s, const bench_attention_result *r, const bench_stage *g, bool opens, bool first)
 {
-    cJSON *row = add_row(s, r->label, r->n_token);
-    cJSON_AddStringToObject(row, "stage", stage->name);
-    cJSON_AddNumberToObject(row, "seconds", stage->seconds);
-    cJSON_AddNumberToObject(row, "share_of_call", stage->seconds / r->call.median);
-    cJSON_AddNumberToObject(row, "flop", stage->flop);
-    cJSON_AddNumberToObject(row, "bytes", stage->bytes);
-    cJSON_AddNumberToObject(row, "gflops", stage->flop / stage->seconds * 1e-9);
-    cJSON_AddNumberToObject(row, "gbytes_s", stage->bytes / stage->seconds * 1e-9);
-    cJSON_AddStringToObject(row, "bound", stage->bound_by_memory ? "memory" : "compute");
-    cJSON_AddNumberToObject(row, "share_of_roofline", stage->share);
-    cJSON_AddNumberToObject(row, "density", r->density);
-    cJSON_AddNumberToObject(row, "call_seconds", r->call.median);
-    add_times(row, &r->call);
-    add_kernel(row, r);
+    char name[name_width];
+    const double share = g->seconds / r->call.median;
+    const cell cells[] = {
+        worded("stage", g->name, NULL),
+        shown("seconds", g->seconds, "ms", "%.3f", 1e3),
+        shown("share_of_call", share, "of the call", "%.1f %%", 100),
+        shown("flop", g->flop, "GFLOP", "%.4g", 1e-9),
+        shown("bytes", g->bytes, "MB", "%.4g", 1e-6),
+        shown("gflops", g->flop / g->seconds * 1e-9, "GFLOP/s", "%.3g", 1),
+        shown("gbytes_s", g->bytes / g->seconds * 1e-9, "GB/s", "%.3g", 1),
+        worded("bound", g->bound_by_memory ? "memory" : "compute", "bound"),
+        shown("share_of_roofline", g->share, "of roofline", "%.1f %%", 100),
+        kept("density", r->density),
+        kept("call_seconds", r->call.median),
+    };
+    enum { n = sizeof cells / sizeof *cells };
+    snprintf(name, sizeof name, "  %s", g->name);
+    if (first && !s->args->base.json)
+        print_heads(s, r->n_token, "method, stage", cells, n);
+    if (opens && !s->args->base.json)
+        printf("  %s, density %.3f%s\n", r->label, r->density, r->call.warm ? "" : ", cold");
+    if (!s->args->base.json)
+        print_row(name, cells, n, "");
+    add_end(add_row(s, r->label, r->n_token, cells, n), &r->call, r->kernel);
 }
 
 void bench_report_stages(bench_state *s, const bench_attention_result *results, const bench_peaks *peaks)
 {
-    static const char *const heads[] = {"ms", "of the call", "GFLOP", "MB", "GFLOP/s", "GB/s", "bound", "of roofline"};
-    const bool shown = !s->args->base.json;
-    if (shown) {
-        print_title(s, results->n_token);
-        print_heads("method, stage", heads, sizeof heads / sizeof *heads);
-    }
     for (int32_t i = 0; i < s->parsed.n; i++) {
         const bench_attention_result *r = &results[i];
         bench_stage stages[BENCH_N_STAGE];
         bench_stages(&s->tensors, r, &s->methods[i].options, peaks, stages);
-        if (shown)
-            printf("  %s, density %.3f%s\n", r->label, r->density, r->call.warm ? "" : ", cold");
-        for (int k = 0; k < BENCH_N_STAGE; k++) {
-            const bench_stage *g = &stages[k];
-            if (g->flop <= 0) /* the method lacks it */
-                continue;
-            add_stage(s, r, g);
-            if (!shown)
-                continue;
-            printf("    %-*s", name_width - 2, g->name);
-            print_cell("%.3f", g->seconds * 1e3, true);
-            print_cell("%.1f %%", 100 * g->seconds / r->call.median, true);
-            print_cell("%.4g", g->flop * 1e-9, true);
-            print_cell("%.4g", g->bytes * 1e-6, true);
-            print_cell("%.3g", g->flop / g->seconds * 1e-9, true);
-            print_cell("%.3g", g->bytes / g->seconds * 1e-9, true);
-            printf("%*s", cell_width, g->bound_by_memory ? "memory" : "compute");
-            print_cell("%.1f %%", 100 * g->share, true);
-            putchar('\n');
-        }
-        if (shown)
+        bool opens = true;
+        for (int k = 0; k < BENCH_N_STAGE; k++)
+            if (stages[k].flop > 0) { /* the method has that stage */
+                report_stage(s, r, &stages[k], opens, opens && i == 0);
+                opens = false;
+            }
+        if (!s->args->base.json)
             print_kernel(r);
     }
     fflush(stdout);
@@ -416,52 +347,32 @@ void bench_report_stages(bench_state *s, const bench_attention_result *results, 
 
 /* ------------------------------------------------------------------------------------------------ prefill ---- */
 
-static void add_prefill(const bench_state *s, const bench_prefill_result *r)
-{
-    cJSON *row = add_row(s, r->label, r->n_token);
-    cJSON_AddNumberToObject(row, "prefill_seconds", r->prefill.median);
-    cJSON_AddNumberToObject(row, "prefill_seconds_min", r->prefill.min);
-    cJSON_AddNumberToObject(row, "prefill_seconds_max", r->prefill.max);
-    add_times(row, &r->prefill);
-    cJSON_AddNumberToObject(row, "tokens_per_second", r->n_token / r->prefill.median);
-    cJSON_AddNumberToObject(row, "select_seconds", r->select.median);
-    cJSON_AddNumberToObject(row, "attend_seconds", r->attend.median);
-    cJSON_AddNumberToObject(row, "linear_seconds", r->linear.median);
-    add_number_if(row, "speedup", r->speedup, r->speedup > 0);
-    add_number_if(row, "attention_speedup", r->attention_speedup, r->attention_speedup > 0);
-    cJSON_AddNumberToObject(row, "density", r->density);
-    cJSON_AddNumberToObject(row, "work_flop", r->work_flop);
-    cJSON_AddNumberToObject(row, "dense_flop", r->dense_flop);
-    cJSON_AddNumberToObject(row, "work", r->work_flop / r->dense_flop);
-    add_number_if(row, "peak_bytes", (double)r->peak_bytes, r->peak_bytes >= 0);
-}
-
 void bench_report_prefill(bench_state *s, const bench_prefill_result *results)
 {
-    static const char *const heads[] = {"prefill s", "tokens/s",  "select s", "attend s", "linear s",
-                                        "speed-up",  "attention", "density",  "work",     "peak MiB"};
-    const bool shown = !s->args->base.json;
-    if (shown) {
-        print_title(s, results->n_token);
-        print_heads("method", heads, sizeof heads / sizeof *heads);
-    }
     for (int32_t i = 0; i < s->parsed.n; i++) {
         const bench_prefill_result *r = &results[i];
-        add_prefill(s, r);
-        if (!shown)
-            continue;
-        print_name(r->label);
-        print_cell("%.3f", r->prefill.median, true);
-        print_cell("%.0f", r->n_token / r->prefill.median, true);
-        print_cell("%.4f", r->select.median, true);
-        print_cell("%.3f", r->attend.median, true);
-        print_cell("%.3f", r->linear.median, true);
-        print_cell("%.2fx", r->speedup, r->speedup > 0);
-        print_cell("%.2fx", r->attention_speedup, r->attention_speedup > 0);
-        print_cell("%.3f", r->density, true);
-        print_cell("%.3f", r->work_flop / r->dense_flop, true);
-        print_cell("%.0f", (double)r->peak_bytes / 0x1p20, r->peak_bytes >= 0);
-        puts(r->prefill.warm ? "" : "  cold");
+        const cell cells[] = {
+            shown("prefill_seconds", r->prefill.median, "prefill s", "%.3f", 1),
+            kept("prefill_seconds_min", r->prefill.min),
+            kept("prefill_seconds_max", r->prefill.max),
+            shown("tokens_per_second", r->n_token / r->prefill.median, "tokens/s", "%.0f", 1),
+            shown("select_seconds", r->select.median, "select s", "%.4f", 1),
+            shown("attend_seconds", r->attend.median, "attend s", "%.3f", 1),
+            shown("linear_seconds", r->linear.median, "linear s", "%.3f", 1),
+            shown("speedup", if_positive(r->speedup), "speed-up", "%.2fx", 1),
+            shown("attention_speedup", if_positive(r->attention_speedup), "attention", "%.2fx", 1),
+            shown("density", r->density, "density", "%.3f", 1),
+            kept("work_flop", r->work_flop),
+            kept("dense_flop", r->dense_flop),
+            shown("work", r->work_flop / r->dense_flop, "work", "%.3f", 1),
+            shown("peak_bytes", r->peak_bytes >= 0 ? (double)r->peak_bytes : NAN, "peak MiB", "%.0f", 0x1p-20),
+        };
+        enum { n = sizeof cells / sizeof *cells };
+        if (i == 0 && !s->args->base.json)
+            print_heads(s, r->n_token, "method", cells, n);
+        if (!s->args->base.json)
+            print_row(r->label, cells, n, r->prefill.warm ? "" : "  cold");
+        add_end(add_row(s, r->label, r->n_token, cells, n), &r->prefill, "");
     }
     fflush(stdout);
 }

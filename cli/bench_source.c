@@ -1,5 +1,5 @@
 /* prism bench: what is measured on. */
-#include "bench.h"
+#include "bench_command.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -88,11 +88,22 @@ static int load_tensors(bench_state *s)
     return ok ? EXIT_DONE : cli_fail_lm(&err);
 }
 
+/* Writes the methods measured where none are named: "dense,prism". Returns text. */
+static const char *usual_methods(char *text, size_t n)
+{
+    prism_options options;
+    prism_options_init(&options);
+    snprintf(text, n, "dense,%s", prism_method_name(options.method));
+    return text;
+}
+
 static int load_methods(bench_state *s)
 {
     const bench_args *a = s->args;
     lm_error err;
-    if (!eval_methods_parse(a->methods ? a->methods : "dense,prism", &a->base.options, &s->parsed, &err))
+    char usual[64];
+    if (!eval_methods_parse(a->methods ? a->methods : usual_methods(usual, sizeof usual), &a->base.options,
+                            &s->parsed, &err))
         return cli_fail_lm(&err);
     s->methods = calloc((size_t)s->parsed.n, sizeof *s->methods);
     if (!s->methods)
@@ -108,6 +119,7 @@ static int load_methods(bench_state *s)
 int bench_load(bench_state *s)
 {
     const cli_method_args *base = &s->args->base;
+    s->density = s->args->density >= 0 ? s->args->density : s->args->model ? 0 : 0.1;
     int code = load_methods(s);
     if (!code)
         code = cli_create_context(&base->device, base->n_thread, &s->ctx);

@@ -13,16 +13,14 @@
 
 enum { EXIT_DONE = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_INPUT = 3 };
 
-/* What a reader is shown of a name from prism_cuda_attend_kernel(). */
-const char *cli_kernel_text(const char *kernel);
-
 /* ------------------------------------------------------------------------------------------------ errors ---- */
 
 /* Prints "prism: ..." to stderr and returns the exit code, so that a command can end with return cli_fail(...). */
 __attribute__((format(printf, 2, 3))) int cli_fail(int exit_code, const char *format, ...);
 int cli_fail_lm(const lm_error *err);
-/* A failed call of the library; what: whose fault it is otherwise, e.g. EXIT_INPUT for shapes read from a file. */
-int cli_fail_prism(const prism_ctx *ctx, prism_status status, int what);
+/* Prints the sentence of a failed call of the library. exit_code: for invalid or unsupported arguments; any other
+ * failure is EXIT_RUN. */
+int cli_fail_prism(const prism_ctx *ctx, prism_status status, int exit_code);
 /* After getopt_long() returned '?' or ':'. */
 int cli_bad_option(char *const *argv, const char *command);
 
@@ -35,15 +33,13 @@ typedef struct cli_device {
     prism_device kind;
     int32_t ordinal;
 } cli_device;
-bool cli_parse_device(const char *text, cli_device *out); /* prints a message and returns false for anything else */
-/* A context on that device; n_thread 0: all processors. EXIT_DONE, or the exit code after a message. */
+/* Creates a context on that device; n_thread 0: all processors. Returns EXIT_DONE, or the exit code after a message. */
 int cli_create_context(const cli_device *device, int32_t n_thread, prism_ctx **out);
 
 /* Options that every command with a method takes. */
 typedef struct cli_method_args {
     prism_options options;
-    bool names_method;                       /* it was given */
-    char named[CLI_MAX_NAMED][CLI_MAX_NAME]; /* other options of the library that were */
+    char named[CLI_MAX_NAMED][CLI_MAX_NAME]; /* the library's options that were given, method aside */
     int n_named;
     int32_t n_thread;
     cli_device device;
@@ -73,33 +69,53 @@ enum {
         NULL, 0, NULL, 0                                                                                               \
     }
 
-#define CLI_DEVICE_HELP                                                                                                \
-    "  --device D             cpu (default), cuda, or cuda:N for GPU number N; 'prism info' says whether there is "    \
-    "one\n"                                                                                                            \
-    "  --threads T            threads of the CPU (all processors)\n"
-
-#define CLI_METHOD_HELP                                                                                                \
-    "  --method M             moments (default of prism run), prism (of prism attend), dense = full attention,\n"      \
-    "                         meanpool, minference, flexprefill, xattention, flashprefill\n"                           \
-    "  --top-p P              prism, meanpool: keep blocks that hold this mass, in either band (0.95); 1 is dense\n"   \
-    "  --block-size B         64 or 128 (128)\n"                                                                       \
-    "  --calibration C        causal (plans do not depend on chunks) or global (the paper)\n"                          \
-    "  --correct C            what pruned blocks contribute: none, mean, moments (moments with that method, else "     \
-    "none)\n"                                                                                                          \
-    "  -o, --option NAME=V    any other option of the library: top_p_high, top_p_low, keep_sink, keep_own, "           \
-    "min_tokens,\n"                                                                                                    \
-    "                         and a method's own (docs/methods.md), e.g. moments_error=0.03\n" CLI_DEVICE_HELP         \
-    "  --json                 one JSON object on stdout, for machines\n"                                               \
-    "  -h, --help             this text\n"
-
+/* Sets the library's defaults, on the CPU. */
 void cli_method_args_init(cli_method_args *args);
 /* Handles one of CLI_METHOD_OPTIONS. Returns EXIT_DONE, or the exit code after a message; -1: not one of them. */
 int cli_method_arg(cli_method_args *args, int option, const char *value);
-/* Once all arguments are read: EXIT_USAGE with a message if an option was given that none of the methods goes by.
- * methods: bit m for method m. */
+/* Returns EXIT_USAGE, with a message, if an option was given that no method of the call uses. methods: bit m for method
+ * m. Call it once all arguments are read. */
 int cli_check_named(const cli_method_args *args, unsigned methods);
-/* A whole number in [min, max]; prints a message and returns false otherwise. */
+/* Reads a whole number in [min, max]; prints a message and returns false for anything else. */
 bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max, int32_t *out);
+/* Reads a number in [min, max] likewise. */
+bool cli_parse_number(const char *name, const char *text, double min, double max, double *out);
+
+/* One option of a command. getopt, parsing and the help text read the same row. */
+typedef enum cli_kind {
+    CLI_TEXT,   /* const char * */
+    CLI_FLAG,   /* bool; takes no value */
+    CLI_INT,    /* int32_t in [min, max] */
+    CLI_NUMBER, /* double in [min, max] */
+    CLI_CHOICE, /* an enum: which of choices[0 .. max - 1] */
+    CLI_OTHER   /* parse() sets what it likes */
+} cli_kind;
+typedef struct cli_option {
+    const char *name, *value, *help; /* "text", "FILE"; help: lines by newline */
+    cli_kind kind;
+    char letter;   /* 0: it has none */
+    size_t offset; /* of the field in the command's arguments */
+    double min, max;
+    const char *const *choices;
+    int (*parse)(void *args, const char *value); /* returns EXIT_DONE, or the exit code after a message */
+} cli_option;
+
+typedef struct cli_command {
+    const char *name;         /* "run", "eval ppl" */
+    const char *intro, *end;  /* of the help text; end may be NULL */
+    const cli_option *own;    /* [n_own] */
+    const cli_option *shared; /* [n_shared] of several commands */
+    int n_own, n_shared;
+    int (*word)(void *args, const char *text); /* for an argument that is no option; NULL: none is allowed */
+} cli_command;
+
+/* Parses a command's arguments into args. method: takes CLI_METHOD_OPTIONS; NULL: the command has none of them. Returns
+ * EXIT_DONE, or the exit code after a message. *helped: the help was asked for and printed. */
+int cli_parse(const cli_command *command, int argc, char **argv, void *args, cli_method_args *method, bool *helped);
+
+/* Parses --device: an option's parse() for a cli_device. */
+bool cli_parse_device(const char *text, cli_device *out);
+extern const char cli_device_help[], cli_threads_help[];
 
 /* -------------------------------------------------------------------------------------- files and output ---- */
 
@@ -128,10 +144,12 @@ void cli_table_row(const char *name, const char *const *cells, int n_cell);
 /* A bar of `width` characters, value in 0 .. 1, into text. */
 const char *cli_bar(double value, int width, char *text, size_t n);
 
-double cli_now(void);
 /* Peak resident memory since the last reset, bytes; 0 if unknown. Where the system cannot reset, since the start. */
 void cli_reset_peak(void);
 int64_t cli_peak_bytes(void);
+
+/* Returns what a reader is shown for a name from prism_cuda_attend_kernel(). */
+const char *cli_kernel_text(const char *kernel);
 
 /* Prints and frees the object; EXIT_RUN if it could not be built. */
 int cli_print_json(cJSON *object);

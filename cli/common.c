@@ -1,17 +1,13 @@
-/* Errors, arguments, files, clocks. */
+/* Errors, files, memory. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
-#include "eval/methods.h"
-
-#include <prism_attn/prism_cuda.h>
 
 int cli_fail(int exit_code, const char *format, ...)
 {
@@ -38,130 +34,17 @@ int cli_fail_lm(const lm_error *err)
     return cli_fail(exit_codes[err->kind], "%s", err->text);
 }
 
-int cli_fail_prism(const prism_ctx *ctx, prism_status status, int what)
+int cli_fail_prism(const prism_ctx *ctx, prism_status status, int exit_code)
 {
     const bool arguments = status == PRISM_ERROR_INVALID || status == PRISM_ERROR_UNSUPPORTED;
     const char *text = prism_last_error(ctx);
-    return cli_fail(arguments ? what : EXIT_RUN, "%s", text[0] ? text : prism_status_name(status));
+    return cli_fail(arguments ? exit_code : EXIT_RUN, "%s", text[0] ? text : prism_status_name(status));
 }
 
 int cli_bad_option(char *const *argv, const char *command)
 {
     return cli_fail(EXIT_USAGE, "'%s' is unknown or lacks its value: 'prism %s --help' lists the options",
                     argv[optind - 1], command);
-}
-
-/* --------------------------------------------------------------------------------------------- arguments ---- */
-
-bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max, int32_t *out)
-{
-    char *end;
-    errno = 0;
-    const long long value = strtoll(text, &end, 10);
-    if (end == text || *end || errno || value < min || value > max) {
-        cli_fail(EXIT_USAGE, "%s '%s': a whole number from %d to %d is wanted", name, text, min, max);
-        return false;
-    }
-    *out = (int32_t)value;
-    return true;
-}
-
-bool cli_parse_device(const char *text, cli_device *out)
-{
-    const bool numbered = !strncmp(text, "cuda:", 5);
-    *out = (cli_device){strcmp(text, "cpu") ? PRISM_DEVICE_CUDA : PRISM_DEVICE_CPU, 0};
-    if (numbered)
-        return cli_parse_int("--device cuda:", text + 5, 0, 1023, &out->ordinal);
-    if (!strcmp(text, "cpu") || !strcmp(text, "cuda"))
-        return true;
-    cli_fail(EXIT_USAGE, "--device '%s': cpu, cuda or cuda:N", text);
-    return false;
-}
-
-int cli_create_context(const cli_device *device, int32_t n_thread, prism_ctx **out)
-{
-    prism_config config;
-    prism_config_init(&config);
-    config.n_thread = n_thread;
-    config.device = device->kind;
-    config.ordinal = device->ordinal;
-    const prism_status status = prism_create(&config, out);
-    if (!status)
-        return EXIT_DONE;
-    prism_cuda_info info = {.struct_size = sizeof info};
-    if (device->kind == PRISM_DEVICE_CUDA && prism_cuda_describe(device->ordinal, &info))
-        return cli_fail(EXIT_RUN, "--device cuda: %s", info.problem);
-    return cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
-}
-
-void cli_method_args_init(cli_method_args *args)
-{
-    memset(args, 0, sizeof *args);
-    prism_options_init(&args->options);
-}
-
-static void remember(cli_method_args *args, const char *name)
-{
-    for (int i = 0; i < args->n_named; i++)
-        if (!strcmp(args->named[i], name))
-            return;
-    if (args->n_named < CLI_MAX_NAMED) /* more than the library has */
-        snprintf(args->named[args->n_named++], CLI_MAX_NAME, "%s", name);
-}
-
-static int set_option(cli_method_args *args, const char *name, const char *value)
-{
-    if (!prism_options_set(&args->options, name, value)) {
-        if (!strcmp(name, "method"))
-            args->names_method = true;
-        else
-            remember(args, name);
-        return EXIT_DONE;
-    }
-    if (!strcmp(name, "method"))
-        return cli_fail(EXIT_USAGE, "no method '%s': 'prism info' lists them", value);
-    return cli_fail(EXIT_USAGE, "option %s=%s: no such option, or its value is out of range (docs/methods.md)", name,
-                    value);
-}
-
-static int set_named_option(cli_method_args *args, const char *assignment)
-{
-    char name[CLI_MAX_NAME];
-    const char *equals = strchr(assignment, '=');
-    if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof name)
-        return cli_fail(EXIT_USAGE, "--option '%s': NAME=VALUE is wanted", assignment);
-    memcpy(name, assignment, (size_t)(equals - assignment));
-    name[equals - assignment] = '\0';
-    return set_option(args, name, equals + 1);
-}
-
-int cli_check_named(const cli_method_args *args, unsigned methods)
-{
-    for (int i = 0; i < args->n_named; i++) {
-        bool used = false;
-        for (int32_t m = 0; m < prism_method_count(); m++)
-            used |= methods >> m & 1 && prism_method_uses((prism_method)m, args->named[i]);
-        if (!used)
-            return cli_fail(EXIT_USAGE, "%s is an option of these methods only: %s", args->named[i],
-                            eval_methods_using(args->named[i]).text);
-    }
-    return EXIT_DONE;
-}
-
-int cli_method_arg(cli_method_args *args, int option, const char *value)
-{
-    switch (option) {
-    case OPT_METHOD: return set_option(args, "method", value);
-    case OPT_TOP_P: return set_option(args, "top_p", value);
-    case OPT_BLOCK_SIZE: return set_option(args, "block_size", value);
-    case OPT_CALIBRATION: return set_option(args, "calibration", value);
-    case OPT_CORRECT: return set_option(args, "correct", value);
-    case 'o': return set_named_option(args, value);
-    case OPT_THREADS: return cli_parse_int("--threads", value, 1, 1024, &args->n_thread) ? EXIT_DONE : EXIT_USAGE;
-    case OPT_DEVICE: return cli_parse_device(value, &args->device) ? EXIT_DONE : EXIT_USAGE;
-    case OPT_JSON: args->json = true; return EXIT_DONE;
-    default: return -1;
-    }
 }
 
 /* ------------------------------------------------------------------------------------------------- files ---- */
@@ -240,14 +123,7 @@ bool cli_has_ending(const char *path, const char *const *endings)
     return false;
 }
 
-/* ------------------------------------------------------------------------------------- clocks and memory ---- */
-
-double cli_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+/* ------------------------------------------------------------------------------------------------ memory ---- */
 
 void cli_reset_peak(void)
 {

@@ -1,75 +1,53 @@
 /* prism convert */
-#include <string.h>
-
 #include "cli.h"
 #include "lm/convert.h"
 
-static const char help[] =
-    "usage: prism convert -m DIRECTORY -o FILE.gguf [options]\n\n"
-    "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of the Qwen3 or Llama 3 family into "
-    "one\n"
-    "GGUF file, tokenizer included, that this command and llama.cpp open.\n\n"
-    "  -m, --model DIRECTORY  the model\n"
-    "  -o, --out FILE         the file to write; it appears complete or not at all\n"
-    "  --type T               of the matrices: q8_0 (default), f16, bf16 or f32; norms and biases are always f32\n"
-    "  --name NAME            general.name (the directory's)\n"
-    "  --license TEXT         general.license\n"
-    "  --description TEXT     general.description\n";
+typedef struct convert_args {
+    const char *model, *out;
+    int32_t type;
+    lm_convert_options options;
+} convert_args;
 
-enum { OPT_TYPE = OPT_OWN, OPT_NAME, OPT_LICENSE, OPT_DESCRIPTION };
+#define AT(field) .offset = offsetof(convert_args, field)
 
-static bool find_type(const char *name, lm_dtype *type)
-{
-    static const struct {
-        const char *name;
-        lm_dtype type;
-    } types[] = {{"q8_0", LM_Q8_0}, {"f16", LM_F16}, {"bf16", LM_BF16}, {"f32", LM_F32}};
-    for (int i = 0; i < 4; i++)
-        if (!strcmp(name, types[i].name)) {
-            *type = types[i].type;
-            return true;
-        }
-    return false;
-}
+static const char *const type_names[] = {"q8_0", "f16", "bf16", "f32"};
+static const lm_dtype types[] = {LM_Q8_0, LM_F16, LM_BF16, LM_F32};
+
+static const cli_option rows[] = {
+    {"model", "DIRECTORY", "the model", CLI_TEXT, 'm', AT(model)},
+    {"out", "FILE", "the file to write; it appears complete or not at all", CLI_TEXT, 'o', AT(out)},
+    {"type", "T", "of the matrices: q8_0 (default), f16, bf16 or f32; norms and biases are always f32", CLI_CHOICE,
+     AT(type), .choices = type_names, .max = 4},
+    {"name", "NAME", "general.name (the directory's)", CLI_TEXT, AT(options.name)},
+    {"license", "TEXT", "general.license", CLI_TEXT, AT(options.license)},
+    {"description", "TEXT", "general.description", CLI_TEXT, AT(options.description)},
+};
+
+static const cli_command command = {
+    .name = "convert",
+    .intro = "usage: prism convert -m DIRECTORY -o FILE.gguf [options]\n\n"
+             "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of the Qwen3 or Llama 3 family\n"
+             "into one GGUF file, tokenizer included, that this command and llama.cpp open.\n\n",
+    .own = rows,
+    .n_own = sizeof rows / sizeof *rows,
+};
 
 int cli_convert(int argc, char **argv)
 {
-    static const struct option options[] = {{"model", required_argument, NULL, 'm'},
-                                            {"out", required_argument, NULL, 'o'},
-                                            {"type", required_argument, NULL, OPT_TYPE},
-                                            {"name", required_argument, NULL, OPT_NAME},
-                                            {"license", required_argument, NULL, OPT_LICENSE},
-                                            {"description", required_argument, NULL, OPT_DESCRIPTION},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    const char *model = NULL, *out = NULL;
-    lm_convert_options convert = {.type = LM_Q8_0};
-    opterr = 0;
-    for (int o; (o = getopt_long(argc, argv, ":m:o:h", options, NULL)) != -1;) {
-        switch (o) {
-        case 'm': model = optarg; break;
-        case 'o': out = optarg; break;
-        case OPT_NAME: convert.name = optarg; break;
-        case OPT_LICENSE: convert.license = optarg; break;
-        case OPT_DESCRIPTION: convert.description = optarg; break;
-        case OPT_TYPE:
-            if (!find_type(optarg, &convert.type))
-                return cli_fail(EXIT_USAGE, "--type '%s': q8_0, f16, bf16 or f32", optarg);
-            break;
-        case 'h': fputs(help, stdout); return EXIT_DONE;
-        default: return cli_bad_option(argv, "convert");
-        }
-    }
-    if (optind < argc)
-        return cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
-    if (!model || !out)
-        return cli_fail(EXIT_USAGE, "give the model's directory with -m and the file to write with -o");
     static const char *const gguf[] = {".gguf", NULL}, *const none[] = {NULL};
-    if (!cli_has_ending(out, gguf)) /* and so no part of the model itself */
-        return cli_fail(EXIT_USAGE, "-o '%s': a name that ends in .gguf is wanted", out);
-    const int code = cli_check_output(out, none);
+    convert_args args = {0};
+    bool helped = false;
+    int code = cli_parse(&command, argc, argv, &args, NULL, &helped);
+    if (code || helped)
+        return code;
+    if (!args.model || !args.out)
+        return cli_fail(EXIT_USAGE, "give the model's directory with -m and the file to write with -o");
+    if (!cli_has_ending(args.out, gguf)) /* and so no part of the model itself */
+        return cli_fail(EXIT_USAGE, "-o '%s': a name that ends in .gguf is wanted", args.out);
+    code = cli_check_output(args.out, none);
     if (code)
         return code;
     lm_error err;
-    return lm_convert(model, out, &convert, &err) ? EXIT_DONE : cli_fail_lm(&err);
+    args.options.type = types[args.type];
+    return lm_convert(args.model, args.out, &args.options, &err) ? EXIT_DONE : cli_fail_lm(&err);
 }

@@ -10,313 +10,218 @@ static const char help_top[] =
     "  ppl        rolling perplexity of long texts: how well each next token is foretold\n"
     "  needle     sentences hidden in a long text and asked for: a grid of depths and lengths\n"
     "  ruler      the 13 tasks of RULER, made for any length\n"
-    "  longbench  the 21 tasks of LongBench, from its files\n"
     "  recall     attention mass that the plans keep, against the best possible plan\n\n"
     "'prism eval TASK --help' tells more. To begin with:\n"
     "  prism eval ppl -m models/prism-testbed-32m-q8_0.gguf --max-tokens 16384\n";
 
-static const char help_common[] =
-    "  -m, --model MODEL      a GGUF file, or a Hugging Face directory (Qwen3 or Llama 3 family)\n"
-    "  --methods LIST         methods by comma, options of a method by colon (dense,prism):\n"
-    "                         --methods dense,prism:top_p=0.9,prism:calibration=global,meanpool\n"
-    "  --ctx N[,N...]         context lengths in tokens; K counts 1024: 8K,32K\n"
-    "  --results FILE         keep every finished sample in FILE (JSON Lines); the same command, run again after it "
-    "was\n"
-    "                         stopped, goes on where it was. More methods, lengths and samples may be added later;\n"
-    "                         a FILE of another model or other settings is refused\n"
-    "  --chunk N              prefill in steps of at most N tokens (whole prompt)\n" CLI_DEVICE_HELP
-    "  --plan-on-cpu          with --device cuda: the CPU makes the plans of methods that the GPU has no kernels for\n"
-    "  --json                 one JSON object on stdout, for machines\n"
-    "  -h, --help             this text\n";
-
-static const char *const help_family[EVAL_N_FAMILY] = {
-    [EVAL_PPL] =
-        "usage: prism eval ppl -m MODEL [options] [TEXT...]\n\n"
-        "Rolling perplexity of text files (the bundled novel): windows of the context length, each token foretold\n"
-        "once. word: exp of the mean loss per word, as lm-eval reports it; token and byte likewise.\n\n"
-        "  --text FILE            a text; again for more, or as plain arguments\n"
-        "  --max-tokens N         use the first N tokens of each text only\n"
-        "  --by-position          perplexity by position in the window too\n"
-        "  --plot FILE            draw that as FILE (.svg or .png), by python3 with matplotlib\n",
-    [EVAL_NEEDLE] =
-        "usage: prism eval needle -m MODEL [options]\n\n"
-        "Hides sentences with magic words, numbers or UUIDs in a long text and asks for one of them. The wording is\n"
-        "that of RULER's needle tasks, as the bundled model was trained on it.\n\n"
-        "  --haystack LIST        book, needle, noise (book)\n"
-        "  --text FILE            text of the book haystack (the bundled novel)\n"
-        "  --depths LIST          where the needle stands, 0 start to 1 end (0,0.25,0.5,0.75,1)\n"
-        "  --keys N               needles woven in (4)\n"
-        "  --key-type T           word (default), number or uuid\n"
-        "  --value-type T         number (default), word or uuid\n"
-        "  --samples N            prompts for each cell of the grid (4)\n"
-        "  --seed S               of the first prompt (1)\n"
-        "  --plot FILE            draw the grid as a heat map, FILE .svg or .png, by python3 with matplotlib\n",
-    [EVAL_RULER] = "usage: prism eval ruler -m MODEL [options]\n\n"
-                   "RULER's tasks, generated for each context length with the model's own tokenizer.\n\n"
-                   "  --tasks LIST           names, or all, niah, qa, synthetic (synthetic: all but qa)\n"
-                   "  --samples N            per task (100)\n"
-                   "  --seed S               (42)\n"
-                   "  --text FILE            haystack text (the bundled novel)\n"
-                   "  --folder DIR           a folder of essays (.txt) as haystack\n"
-                   "  --squad FILE           SQuAD 2.0 development set, for qa_squad\n"
-                   "  --hotpot FILE          HotpotQA development set with distractors, for qa_hotpot\n"
-                   "  --no-chat              plain text, although the model has a chat template\n",
-    [EVAL_LONGBENCH] =
-        "usage: prism eval longbench -m MODEL --folder DIR [options]\n\n"
-        "LongBench's tasks, from DIR/<task>.jsonl in LongBench's own format.\n\n"
-        "  --folder DIR           where the files are\n"
-        "  --tasks LIST           names or categories, or all\n"
-        "  --samples N            the first N of each task (all)\n"
-        "  --truncation T         of longer prompts: middle (default, as LongBench) or left (as lm-eval)\n"
-        "  --no-chat              plain text, although the model has a chat template\n",
-    [EVAL_RECALL] =
-        "usage: prism eval recall -m MODEL [options] [TEXT]\n\n"
-        "Attention mass that each method's plan keeps, per layer and head, on q, k, v of full attention; the error of\n"
-        "its output; its density; and the density of the oracle, the fewest blocks with the same mass.\n\n"
-        "  --text FILE            the prompt is the first N tokens (--ctx) of FILE (the bundled novel)\n"
-        "  --ruler-json FILE      the prompt is the first record of FILE, as for 'prism run'; cut to --ctx\n"
-        "  --rows N               query blocks examined in each head, evenly spaced; 0: all (8)\n"
-        "  --plot FILE            draw layers by heads as FILE (.svg or .png), by python3 with matplotlib\n",
-};
-
-const char *const eval_family_names[EVAL_N_FAMILY] = {"ppl", "needle", "ruler", "longbench", "recall"};
-
-enum {
-    OPT_METHODS = OPT_OWN,
-    OPT_CTX,
-    OPT_RESULTS,
-    OPT_CHUNK,
-    OPT_PLAN_ON_CPU,
-    OPT_TEXT,
-    OPT_MAX_TOKENS,
-    OPT_BY_POSITION,
-    OPT_PLOT,
-    OPT_HAYSTACK,
-    OPT_DEPTHS,
-    OPT_KEYS,
-    OPT_KEY_TYPE,
-    OPT_VALUE_TYPE,
-    OPT_SAMPLES,
-    OPT_SEED,
-    OPT_TASKS,
-    OPT_FOLDER,
-    OPT_SQUAD,
-    OPT_HOTPOT,
-    OPT_NO_CHAT,
-    OPT_TRUNCATION,
-    OPT_RULER_JSON,
-    OPT_ROWS
-};
-
-/* Which families take an option; those not listed are common. */
-enum { P = 1 << EVAL_PPL, N = 1 << EVAL_NEEDLE, R = 1 << EVAL_RULER, L = 1 << EVAL_LONGBENCH, C = 1 << EVAL_RECALL };
-static const struct {
-    int option, families;
-} taken_by[] = {
-    {OPT_TEXT, P | N | R | C},
-    {OPT_MAX_TOKENS, P},
-    {OPT_BY_POSITION, P},
-    {OPT_PLOT, P | N | C},
-    {OPT_HAYSTACK, N},
-    {OPT_DEPTHS, N},
-    {OPT_KEYS, N},
-    {OPT_KEY_TYPE, N},
-    {OPT_VALUE_TYPE, N},
-    {OPT_SAMPLES, N | R | L},
-    {OPT_SEED, N | R},
-    {OPT_TASKS, R | L},
-    {OPT_FOLDER, R | L},
-    {OPT_SQUAD, R},
-    {OPT_HOTPOT, R},
-    {OPT_NO_CHAT, N | R | L},
-    {OPT_TRUNCATION, L},
-    {OPT_RULER_JSON, C},
-    {OPT_ROWS, C},
-    {OPT_CHUNK, P | N | R | L},
-    {OPT_PLAN_ON_CPU, P | N | R | L},
-};
+const char *const eval_family_names[EVAL_N_FAMILY] = {"ppl", "needle", "ruler", "recall"};
 
 /* ----------------------------------------------------------------------------------------------- values ---- */
 
-static int usage(bool ok)
+/* Reads the numbers of a list by comma, at most n; K behind a number counts 1024 if lengths. -1: something else. */
+static int32_t read_list(const char *text, double min, double max, bool lengths, double *out, int32_t n)
 {
-    return ok ? EXIT_DONE : EXIT_USAGE;
-}
-
-/* "8192,32K" */
-static bool parse_lengths(const char *text, eval_args *a)
-{
-    a->n_ctx = 0;
+    int32_t count = 0;
     for (const char *at = text;; at++) {
         char *end;
-        long long n = strtoll(at, &end, 10);
+        double value = strtod(at, &end);
         const bool number = end != at;
-        if (*end == 'K' || *end == 'k') {
-            n *= 1024;
+        if (lengths && number && (*end == 'K' || *end == 'k')) {
+            value *= 1024;
             end++;
         }
-        if (!number || n < 64 || n > 1 << 24 || (*end && *end != ',') || a->n_ctx == EVAL_MAX_CTX) {
-            cli_fail(EXIT_USAGE, "--ctx '%s': up to %d lengths from 64 to 16384K are wanted, e.g. 8K,32K", text,
-                     EVAL_MAX_CTX);
-            return false;
-        }
-        a->ctx[a->n_ctx++] = (int32_t)n;
+        if (!number || !(value >= min && value <= max) || (*end && *end != ',') || count == n)
+            return -1;
+        out[count++] = value;
         at = end;
         if (!*at)
-            return true;
+            return count;
     }
 }
 
-static bool parse_depths(const char *text, eval_args *a)
+static int parse_lengths(void *args, const char *text)
 {
-    a->n_depth = 0;
-    for (const char *at = text;; at++) {
-        char *end;
-        const double depth = strtod(at, &end);
-        if (end == at || !(depth >= 0 && depth <= 1) || (*end && *end != ',') || a->n_depth == EVAL_MAX_DEPTH) {
-            cli_fail(EXIT_USAGE, "--depths '%s': up to %d numbers from 0 to 1 are wanted", text, EVAL_MAX_DEPTH);
-            return false;
-        }
-        a->depths[a->n_depth++] = depth;
-        at = end;
-        if (!*at)
-            return true;
-    }
+    eval_args *a = args;
+    double values[EVAL_MAX_CTX];
+    a->n_ctx = read_list(text, 64, 1 << 24, true, values, EVAL_MAX_CTX);
+    if (a->n_ctx < 0)
+        return cli_fail(EXIT_USAGE, "--ctx '%s': up to %d lengths from 64 to 16384K are wanted, e.g. 8K,32K", text,
+                        EVAL_MAX_CTX);
+    for (int32_t i = 0; i < a->n_ctx; i++)
+        a->ctx[i] = (int32_t)values[i];
+    return EXIT_DONE;
 }
 
-static bool parse_haystacks(const char *text, eval_args *a)
+static int parse_depths(void *args, const char *text)
 {
+    eval_args *a = args;
+    a->n_depth = read_list(text, 0, 1, false, a->depths, EVAL_MAX_DEPTH);
+    return a->n_depth > 0 ? EXIT_DONE
+                          : cli_fail(EXIT_USAGE, "--depths '%s': up to %d numbers from 0 to 1 are wanted", text,
+                                     EVAL_MAX_DEPTH);
+}
+
+static int parse_haystacks(void *args, const char *text)
+{
+    eval_args *a = args;
     a->n_haystack = 0;
     for (const char *at = text;; at++) {
         const size_t n = strcspn(at, ",");
-        if (a->n_haystack == 3 || !eval_haystack_find(at, n, &a->haystacks[a->n_haystack])) {
-            cli_fail(EXIT_USAGE, "--haystack '%s': book, needle and noise, each once, by comma", text);
-            return false;
-        }
-        a->n_haystack++;
+        int h = 0;
+        while (h < 3 && (strlen(eval_haystack_names[h]) != n || memcmp(eval_haystack_names[h], at, n) != 0))
+            h++;
+        if (h == 3 || a->n_haystack == 3)
+            return cli_fail(EXIT_USAGE, "--haystack '%s': book, needle and noise, each once, by comma", text);
+        a->haystacks[a->n_haystack++] = (eval_haystack)h;
         at += n;
         if (!*at)
-            return true;
+            return EXIT_DONE;
     }
 }
 
-static bool parse_payload(const char *name, const char *text, eval_payload *out)
+static int add_text(void *args, const char *path)
 {
-    if (eval_payload_find(text, out))
-        return true;
-    cli_fail(EXIT_USAGE, "%s '%s': word, number or uuid", name, text);
-    return false;
-}
-
-static bool parse_truncation(const char *text, eval_truncation *out)
-{
-    *out = strcmp(text, "left") ? EVAL_TRUNCATE_MIDDLE : EVAL_TRUNCATE_LEFT;
-    if (!strcmp(text, "left") || !strcmp(text, "middle"))
-        return true;
-    cli_fail(EXIT_USAGE, "--truncation '%s': middle or left", text);
-    return false;
-}
-
-static bool add_text(const char *path, eval_args *a)
-{
-    if (a->n_text == EVAL_MAX_TEXT || (a->n_text && a->family != EVAL_PPL)) {
-        cli_fail(EXIT_USAGE, "'%s': too many texts", path);
-        return false;
-    }
+    eval_args *a = args;
+    if (a->n_text == EVAL_MAX_TEXT || (a->n_text && a->family != EVAL_PPL))
+        return cli_fail(EXIT_USAGE, "'%s': too many texts", path);
     a->texts[a->n_text++] = path;
-    return true;
+    return EXIT_DONE;
 }
 
-/* ---------------------------------------------------------------------------------------------- options ---- */
-
-static int parse_family_option(eval_args *a, int o)
-{
-    switch (o) {
-    case OPT_HAYSTACK: return usage(parse_haystacks(optarg, a));
-    case OPT_DEPTHS: return usage(parse_depths(optarg, a));
-    case OPT_KEYS: return usage(cli_parse_int("--keys", optarg, 1, 1 << 16, &a->n_key));
-    case OPT_KEY_TYPE: return usage(parse_payload("--key-type", optarg, &a->key));
-    case OPT_VALUE_TYPE: return usage(parse_payload("--value-type", optarg, &a->value));
-    case OPT_SAMPLES: return usage(cli_parse_int("--samples", optarg, 1, 1 << 20, &a->n_sample));
-    case OPT_SEED: return usage(cli_parse_int("--seed", optarg, 0, INT32_MAX, &a->seed));
-    case OPT_MAX_TOKENS: return usage(cli_parse_int("--max-tokens", optarg, 1, INT32_MAX, &a->max_tokens));
-    case OPT_ROWS: return usage(cli_parse_int("--rows", optarg, 0, INT32_MAX, &a->n_row));
-    case OPT_TRUNCATION: return usage(parse_truncation(optarg, &a->truncation));
-    case OPT_TASKS: a->tasks = optarg; return EXIT_DONE;
-    case OPT_FOLDER: a->folder = optarg; return EXIT_DONE;
-    case OPT_SQUAD: a->squad = optarg; return EXIT_DONE;
-    case OPT_HOTPOT: a->hotpot = optarg; return EXIT_DONE;
-    case OPT_NO_CHAT: a->no_chat = true; return EXIT_DONE;
-    case OPT_BY_POSITION: a->by_position = true; return EXIT_DONE;
-    default: a->ruler_json = optarg; return EXIT_DONE;
-    }
-}
-
-static int take_plot(const char *path, eval_args *a)
+static int take_plot(void *args, const char *path)
 {
     static const char *const endings[] = {".svg", ".png", ".pdf", NULL}, *const none[] = {NULL};
     if (!cli_has_ending(path, endings))
         return cli_fail(EXIT_USAGE, "--plot '%s': a name that ends in .svg, .png or .pdf is wanted", path);
-    a->plot = path;
+    ((eval_args *)args)->plot = path;
     return cli_check_output(path, none);
 }
 
-static int parse_option(eval_args *a, int o, const char *name)
+static int take_device(void *args, const char *text)
 {
-    for (size_t i = 0; i < sizeof taken_by / sizeof *taken_by; i++)
-        if (taken_by[i].option == o && !(taken_by[i].families & 1 << a->family))
-            return cli_fail(EXIT_USAGE, "--%s means nothing to eval %s: 'prism eval %s --help' lists its options", name,
-                            eval_family_names[a->family], eval_family_names[a->family]);
-    switch (o) {
-    case 'm': a->model = optarg; return EXIT_DONE;
-    case OPT_METHODS: a->methods = optarg; return EXIT_DONE;
-    case OPT_CTX: return usage(parse_lengths(optarg, a));
-    case OPT_RESULTS: a->results = optarg; return EXIT_DONE;
-    case OPT_PLOT: return take_plot(optarg, a);
-    case OPT_TEXT: return usage(add_text(optarg, a));
-    case OPT_CHUNK: return usage(cli_parse_int("--chunk", optarg, 1, INT32_MAX, &a->chunk));
-    case OPT_THREADS: return usage(cli_parse_int("--threads", optarg, 1, 1024, &a->n_thread));
-    case OPT_DEVICE: return usage(cli_parse_device(optarg, &a->device));
-    case OPT_PLAN_ON_CPU: a->plan_on_cpu = true; return EXIT_DONE;
-    case OPT_JSON: a->json = true; return EXIT_DONE;
-    default: return parse_family_option(a, o);
-    }
+    return cli_parse_device(text, &((eval_args *)args)->device) ? EXIT_DONE : EXIT_USAGE;
 }
 
-static void set_defaults(eval_args *a)
+/* ---------------------------------------------------------------------------------------------- options ---- */
+
+#define AT(field) .offset = offsetof(eval_args, field)
+#define COUNT .min = 1, .max = INT32_MAX
+#define ROWS(family) .own = family##_rows, .n_own = sizeof family##_rows / sizeof *family##_rows
+
+static const cli_option common_rows[] = {
+    {"model", "MODEL", "a GGUF file, or a Hugging Face directory (Qwen3 or Llama 3 family)", CLI_TEXT, 'm', AT(model)},
+    {"methods", "LIST",
+     "methods by comma, options of a method by colon (dense and the library's default):\n"
+     "--methods dense,prism:top_p=0.9,prism:calibration=global,meanpool",
+     CLI_TEXT, AT(methods)},
+    {"ctx", "N[,N...]", "context lengths in tokens; K counts 1024: 8K,32K", CLI_OTHER, .parse = parse_lengths},
+    {"results", "FILE",
+     "keep every finished sample in FILE (JSON Lines); the same command, run again after it was\n"
+     "stopped, goes on where it was. More methods, lengths and samples may be added later;\n"
+     "a FILE of another model or other settings is refused",
+     CLI_TEXT, AT(results)},
+    {"device", "D", cli_device_help, CLI_OTHER, .parse = take_device},
+    {"threads", "T", cli_threads_help, CLI_INT, AT(n_thread), .min = 1, .max = 1024},
+    {"json", NULL, "one JSON object on stdout, for machines", CLI_FLAG, AT(json)},
+    /* recall prefills by full attention in one step: the last two are not its */
+    {"chunk", "N", "prefill in steps of at most N tokens (whole prompt)", CLI_INT, AT(chunk), COUNT},
+    {"plan-on-cpu", NULL, "with --device cuda: the CPU makes the plans of methods that the GPU has no kernels for",
+     CLI_FLAG, AT(plan_on_cpu)},
+};
+enum { N_COMMON = sizeof common_rows / sizeof *common_rows };
+
+static const cli_option ppl_rows[] = {
+    {"text", "FILE", "a text; again for more, or as plain arguments", CLI_OTHER, .parse = add_text},
+    {"max-tokens", "N", "use the first N tokens of each text only", CLI_INT, AT(max_tokens), COUNT},
+    {"by-position", NULL, "perplexity by position in the window too", CLI_FLAG, AT(by_position)},
+    {"plot", "FILE", "draw that as FILE (.svg or .png), by python3 with matplotlib", CLI_OTHER, .parse = take_plot},
+};
+
+static const cli_option needle_rows[] = {
+    {"haystack", "LIST", "book, needle, noise (book)", CLI_OTHER, .parse = parse_haystacks},
+    {"text", "FILE", "text of the book haystack (the bundled novel)", CLI_OTHER, .parse = add_text},
+    {"depths", "LIST", "where the needle stands, 0 start to 1 end (0,0.25,0.5,0.75,1)", CLI_OTHER,
+     .parse = parse_depths},
+    {"keys", "N", "needles woven in (4)", CLI_INT, AT(n_key), .min = 1, .max = 1 << 16},
+    {"key-type", "T", "word (default), number or uuid", CLI_CHOICE, AT(key), .choices = eval_payload_names, .max = 3},
+    {"value-type", "T", "number (default), word or uuid", CLI_CHOICE, AT(value), .choices = eval_payload_names,
+     .max = 3},
+    {"samples", "N", "prompts for each cell of the grid (4)", CLI_INT, AT(n_sample), .min = 1, .max = 1 << 20},
+    {"seed", "S", "of the first prompt (1)", CLI_INT, AT(seed), .max = INT32_MAX},
+    {"no-chat", NULL, "plain text, although the model has a chat template", CLI_FLAG, AT(no_chat)},
+    {"plot", "FILE", "draw the grid as a heat map, FILE .svg or .png, by python3 with matplotlib", CLI_OTHER,
+     .parse = take_plot},
+};
+
+static const cli_option ruler_rows[] = {
+    {"tasks", "LIST", "names, or all, niah, qa, synthetic (synthetic: all but qa)", CLI_TEXT, AT(tasks)},
+    {"samples", "N", "per task (100)", CLI_INT, AT(n_sample), .min = 1, .max = 1 << 20},
+    {"seed", "S", "(42)", CLI_INT, AT(seed), .max = INT32_MAX},
+    {"text", "FILE", "haystack text (the bundled novel)", CLI_OTHER, .parse = add_text},
+    {"folder", "DIR", "a folder of essays (.txt) as haystack", CLI_TEXT, AT(folder)},
+    {"squad", "FILE", "SQuAD 2.0 development set, for qa_squad", CLI_TEXT, AT(squad)},
+    {"hotpot", "FILE", "HotpotQA development set with distractors, for qa_hotpot", CLI_TEXT, AT(hotpot)},
+    {"no-chat", NULL, "plain text, although the model has a chat template", CLI_FLAG, AT(no_chat)},
+};
+
+static const cli_option recall_rows[] = {
+    {"text", "FILE", "the prompt is the first N tokens (--ctx) of FILE (the bundled novel)", CLI_OTHER,
+     .parse = add_text},
+    {"ruler-json", "FILE", "the prompt is the first record of FILE, as for 'prism run'; cut to --ctx", CLI_TEXT,
+     AT(ruler_json)},
+    {"rows", "N", "query blocks examined in each head, evenly spaced; 0: all (8)", CLI_INT, AT(n_row),
+     .max = INT32_MAX},
+    {"plot", "FILE", "draw layers by heads as FILE (.svg or .png), by python3 with matplotlib", CLI_OTHER,
+     .parse = take_plot},
+};
+
+static const cli_command commands[EVAL_N_FAMILY] = {
+    [EVAL_PPL] = {.name = "eval ppl",
+                  .intro =
+                      "usage: prism eval ppl -m MODEL [options] [TEXT...]\n\n"
+                      "Rolling perplexity of text files (the bundled novel): windows of the context length, each token\n"
+                      "foretold once. word: exp of the mean loss per word, as lm-eval reports it; token and byte "
+                      "likewise.\n\n",
+                  ROWS(ppl), .shared = common_rows, .n_shared = N_COMMON, .word = add_text},
+    [EVAL_NEEDLE] = {.name = "eval needle",
+                     .intro = "usage: prism eval needle -m MODEL [options]\n\n"
+                              "Hides sentences with magic words, numbers or UUIDs in a long text and asks for one of\n"
+                              "them. The wording is that of RULER's needle tasks, as the bundled model was trained on "
+                              "it.\n\n",
+                     ROWS(needle), .shared = common_rows, .n_shared = N_COMMON},
+    [EVAL_RULER] = {.name = "eval ruler",
+                    .intro = "usage: prism eval ruler -m MODEL [options]\n\n"
+                             "RULER's tasks, generated for each context length with the model's own tokenizer.\n\n",
+                    ROWS(ruler), .shared = common_rows, .n_shared = N_COMMON},
+    [EVAL_RECALL] = {.name = "eval recall",
+                     .intro = "usage: prism eval recall -m MODEL [options] [TEXT]\n\n"
+                              "Attention mass that each method's plan keeps, per layer and head, on q, k, v of full\n"
+                              "attention; the error of its output; its density; and the density of the oracle, the\n"
+                              "fewest blocks with the same mass.\n\n",
+                     ROWS(recall), .shared = common_rows, .n_shared = N_COMMON - 2, .word = add_text},
+};
+
+static void set_defaults(eval_args *a, eval_family family)
 {
-    static const int32_t lengths[EVAL_N_FAMILY] = {8192, 8192, 8192, 32768, 8192};
-    static const double depths[] = {0, 0.25, 0.5, 0.75, 1};
-    const eval_family family = a->family;
     *a = (eval_args){.family = family,
-                     .methods = "dense,prism",
+                     .ctx = {8192},
                      .n_ctx = 1,
                      .n_row = 8,
                      .n_haystack = 1,
+                     .depths = {0, 0.25, 0.5, 0.75, 1},
                      .n_depth = 5,
                      .n_key = 4,
-                     .value = EVAL_PAYLOAD_NUMBER};
-    a->ctx[0] = lengths[family];
-    memcpy(a->depths, depths, sizeof depths);
-    a->n_sample = a->family == EVAL_NEEDLE ? 4 : 0;
-    a->seed = a->family == EVAL_NEEDLE ? 1 : 42;
+                     .value = EVAL_PAYLOAD_NUMBER,
+                     .n_sample = family == EVAL_NEEDLE ? 4 : 0,
+                     .seed = family == EVAL_NEEDLE ? 1 : 42};
 }
 
-static int check_args(eval_args *a, int argc, char **argv)
+static int check_args(const eval_args *a)
 {
-    for (; optind < argc; optind++) {
-        if (a->family != EVAL_PPL && a->family != EVAL_RECALL)
-            return cli_fail(EXIT_USAGE, "unexpected argument '%s': 'prism eval %s --help' tells more", argv[optind],
-                            eval_family_names[a->family]);
-        if (!add_text(argv[optind], a))
-            return EXIT_USAGE;
-    }
     if (!a->model)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
     if (a->ruler_json && a->n_text)
         return cli_fail(EXIT_USAGE, "give the prompt by one of --text and --ruler-json");
-    if (a->family == EVAL_LONGBENCH && !a->folder)
-        return cli_fail(EXIT_USAGE, "where are LongBench's files? Give their folder with --folder");
     if (a->family == EVAL_RECALL && a->n_ctx > 1)
         return cli_fail(EXIT_USAGE, "recall takes one length");
     return EXIT_DONE;
@@ -383,74 +288,23 @@ static int evaluate(const eval_args *args)
     return code;
 }
 
-static int parse_args(eval_args *args, int argc, char **argv, bool *helped)
-{
-    static const struct option options[] = {{"model", 1, NULL, 'm'},
-                                            {"methods", 1, NULL, OPT_METHODS},
-                                            {"ctx", 1, NULL, OPT_CTX},
-                                            {"results", 1, NULL, OPT_RESULTS},
-                                            {"chunk", 1, NULL, OPT_CHUNK},
-                                            {"text", 1, NULL, OPT_TEXT},
-                                            {"max-tokens", 1, NULL, OPT_MAX_TOKENS},
-                                            {"by-position", 0, NULL, OPT_BY_POSITION},
-                                            {"plot", 1, NULL, OPT_PLOT},
-                                            {"haystack", 1, NULL, OPT_HAYSTACK},
-                                            {"depths", 1, NULL, OPT_DEPTHS},
-                                            {"keys", 1, NULL, OPT_KEYS},
-                                            {"key-type", 1, NULL, OPT_KEY_TYPE},
-                                            {"value-type", 1, NULL, OPT_VALUE_TYPE},
-                                            {"samples", 1, NULL, OPT_SAMPLES},
-                                            {"seed", 1, NULL, OPT_SEED},
-                                            {"tasks", 1, NULL, OPT_TASKS},
-                                            {"folder", 1, NULL, OPT_FOLDER},
-                                            {"squad", 1, NULL, OPT_SQUAD},
-                                            {"hotpot", 1, NULL, OPT_HOTPOT},
-                                            {"no-chat", 0, NULL, OPT_NO_CHAT},
-                                            {"truncation", 1, NULL, OPT_TRUNCATION},
-                                            {"ruler-json", 1, NULL, OPT_RULER_JSON},
-                                            {"rows", 1, NULL, OPT_ROWS},
-                                            {"threads", 1, NULL, OPT_THREADS},
-                                            {"device", 1, NULL, OPT_DEVICE},
-                                            {"plan-on-cpu", 0, NULL, OPT_PLAN_ON_CPU},
-                                            {"json", 0, NULL, OPT_JSON},
-                                            {"help", 0, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    char command[32];
-    snprintf(command, sizeof command, "eval %s", eval_family_names[args->family]);
-    opterr = 0;
-    for (int o, which = 0; (o = getopt_long(argc, argv, ":m:h", options, &which)) != -1;) {
-        if (o == 'h') {
-            printf("%s\n%s", help_family[args->family], help_common);
-            *helped = true;
-            return EXIT_DONE;
-        }
-        if (o == '?' || o == ':')
-            return cli_bad_option(argv, command);
-        const int code = parse_option(args, o, options[which].name);
-        if (code)
-            return code;
-    }
-    return check_args(args, argc, argv);
-}
-
 int cli_eval(int argc, char **argv)
 {
-    if (argc > 1 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"))) {
-        fputs(help_top, stdout);
-        return EXIT_DONE;
+    if (argc < 2 || !strcmp(argv[1], "-h") || !strcmp(argv[1], "--help")) {
+        fputs(help_top, argc < 2 ? stderr : stdout);
+        return argc < 2 ? EXIT_USAGE : EXIT_DONE;
     }
-    if (argc < 2) {
-        fputs(help_top, stderr);
-        return EXIT_USAGE;
-    }
-    eval_args args = {.family = EVAL_N_FAMILY};
-    for (int i = 0; i < EVAL_N_FAMILY; i++)
-        if (!strcmp(argv[1], eval_family_names[i]))
-            args.family = (eval_family)i;
-    if (args.family == EVAL_N_FAMILY)
-        return cli_fail(EXIT_USAGE, "eval '%s': ppl, needle, ruler, longbench or recall is wanted", argv[1]);
-    set_defaults(&args);
+    int family = 0;
+    while (family < EVAL_N_FAMILY && strcmp(argv[1], eval_family_names[family]) != 0)
+        family++;
+    if (family == EVAL_N_FAMILY)
+        return cli_fail(EXIT_USAGE, "eval '%s': ppl, needle, ruler or recall is wanted", argv[1]);
+    eval_args args;
     bool helped = false;
-    const int code = parse_args(&args, argc - 1, argv + 1, &helped);
-    return code || helped ? code : evaluate(&args);
+    set_defaults(&args, (eval_family)family);
+    int code = cli_parse(&commands[family], argc - 1, argv + 1, &args, NULL, &helped);
+    if (code || helped)
+        return code;
+    code = check_args(&args);
+    return code ? code : evaluate(&args);
 }

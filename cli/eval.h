@@ -4,7 +4,6 @@
 
 #include "cli.h"
 
-#include "eval/longbench.h"
 #include "eval/needle_task.h"
 #include "eval/ppl.h"
 #include "eval/recall.h"
@@ -12,7 +11,7 @@
 
 enum { EVAL_MAX_CTX = 16, EVAL_MAX_TEXT = 64, EVAL_MAX_DEPTH = 64 };
 
-typedef enum eval_family { EVAL_PPL, EVAL_NEEDLE, EVAL_RULER, EVAL_LONGBENCH, EVAL_RECALL, EVAL_N_FAMILY } eval_family;
+typedef enum eval_family { EVAL_PPL, EVAL_NEEDLE, EVAL_RULER, EVAL_RECALL, EVAL_N_FAMILY } eval_family;
 
 typedef struct eval_args {
     eval_family family;
@@ -26,8 +25,7 @@ typedef struct eval_args {
     double depths[EVAL_MAX_DEPTH];
     int32_t n_haystack, n_depth, n_key;
     eval_payload key, value;
-    const char *folder, *squad, *hotpot; /* essays or LongBench files; QA files */
-    eval_truncation truncation;
+    const char *folder, *squad, *hotpot; /* ruler: essays; QA files */
 } eval_args;
 
 extern const char *const eval_family_names[EVAL_N_FAMILY];

@@ -2,6 +2,7 @@
 #include "eval.h"
 #include "prompt.h"
 
+#include "eval/corpus.h"
 #include "eval/identity.h"
 
 #include <inttypes.h>
@@ -113,13 +114,6 @@ static bool settings_ruler(eval_bench *b, cJSON *o, lm_error *err)
     return true;
 }
 
-static bool settings_longbench(eval_bench *b, cJSON *o, lm_error *err)
-{
-    (void)err;
-    cJSON_AddStringToObject(o, "truncation", b->args->truncation == EVAL_TRUNCATE_LEFT ? "left" : "middle");
-    return true;
-}
-
 static bool open_tasks(const eval_bench *b, int32_t n_ctx, eval_task **tasks, int32_t *n_task, lm_error *err)
 {
     const eval_args *a = b->args;
@@ -139,29 +133,18 @@ static bool open_tasks(const eval_bench *b, int32_t n_ctx, eval_task **tasks, in
                                        .n_book = b->n_book};
         return eval_needle_open(&o, b->model, tasks, n_task, err);
     }
-    if (a->family == EVAL_RULER) {
-        eval_ruler_options o;
-        eval_ruler_options_init(&o);
-        o.n_ctx = n_ctx;
-        o.n_reserve = b->n_reserve;
-        o.tasks = a->tasks ? a->tasks : o.tasks;
-        o.n_sample = a->n_sample ? a->n_sample : o.n_sample;
-        o.seed = (uint64_t)a->seed;
-        o.haystack = a->n_text ? a->texts[0] : NULL;
-        o.essays = a->folder;
-        o.squad = a->squad;
-        o.hotpot = a->hotpot;
-        return eval_ruler_open(&o, b->model, tasks, n_task, err);
-    }
-    eval_longbench_options o;
-    eval_longbench_options_init(&o);
-    o.folder = a->folder;
-    o.tasks = a->tasks ? a->tasks : o.tasks;
-    o.n_sample = a->n_sample;
+    eval_ruler_options o;
+    eval_ruler_options_init(&o);
     o.n_ctx = n_ctx;
     o.n_reserve = b->n_reserve;
-    o.truncation = a->truncation;
-    return eval_longbench_open(&o, b->model, tasks, n_task, err);
+    o.tasks = a->tasks ? a->tasks : o.tasks;
+    o.n_sample = a->n_sample ? a->n_sample : o.n_sample;
+    o.seed = (uint64_t)a->seed;
+    o.haystack = a->n_text ? a->texts[0] : NULL;
+    o.essays = a->folder;
+    o.squad = a->squad;
+    o.hotpot = a->hotpot;
+    return eval_ruler_open(&o, b->model, tasks, n_task, err);
 }
 
 static bool run_tasks(eval_bench *b, int32_t n_ctx, lm_error *err)
@@ -232,7 +215,7 @@ static bool run_recall(eval_bench *b, lm_error *err)
 cJSON *eval_settings(eval_bench *b, lm_error *err)
 {
     static bool (*const fill[EVAL_N_FAMILY])(eval_bench *, cJSON *, lm_error *) = {
-        settings_ppl, settings_needle, settings_ruler, settings_longbench, settings_recall};
+        settings_ppl, settings_needle, settings_ruler, settings_recall};
     cJSON *o = cJSON_CreateObject();
     if (!o)
         lm_error_set(err, LM_ERROR_MEMORY, "out of memory for the settings");

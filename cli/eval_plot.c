@@ -1,32 +1,12 @@
 /* prism eval --plot: hands the results to tools/plot_eval.py. */
 #include "eval.h"
 
-#include "lm/file.h"
+#include "eval/corpus.h"
 
-#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* Beside an installed program, beside a build folder in the sources, or under the working directory. */
-static bool find_script(char *path, size_t n)
-{
-    static const char *const places[] = {"../share/prism_attn/plot_eval.py", "../tools/plot_eval.py"};
-    char exe[4096];
-    const ssize_t length = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    if (length > 0) {
-        exe[length] = '\0';
-        const char *folder = dirname(exe);
-        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-            snprintf(path, n, "%s/%s", folder, places[i]);
-            if (lm_path_exists(path))
-                return true;
-        }
-    }
-    snprintf(path, n, "tools/plot_eval.py");
-    return lm_path_exists(path);
-}
 
 /* No shell: file names are arguments, whatever is in them. */
 static int run_script(const char *script, const char *json, const char *file)
@@ -53,21 +33,21 @@ static int run_script(const char *script, const char *json, const char *file)
 
 int eval_plot(const cJSON *json, const char *file)
 {
-    char script[4200], path[] = "/tmp/prism-eval-XXXXXX";
-    if (!find_script(script, sizeof script))
-        return cli_fail(EXIT_RUN, "the plot was not drawn: tools/plot_eval.py is not to be found");
-    char *text = json ? cJSON_PrintUnformatted(json) : NULL;
-    const int fd = text ? mkstemp(path) : -1;
-    if (fd < 0) {
+    char path[] = "/tmp/prism-eval-XXXXXX";
+    char *script = eval_bundled_file("plot_eval.py"), *text = cJSON_PrintUnformatted(json);
+    if (!script) {
         cJSON_free(text);
-        return cli_fail(EXIT_RUN, "the plot was not drawn: no room for its numbers in /tmp");
+        return cli_fail(EXIT_RUN, "the plot was not drawn: tools/plot_eval.py is not to be found");
     }
-    const size_t n = strlen(text);
-    const bool written = write(fd, text, n) == (ssize_t)n;
-    close(fd);
-    cJSON_free(text);
+    const int fd = text ? mkstemp(path) : -1;
+    const bool written = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
     const int code = written ? run_script(script, path, file)
                              : cli_fail(EXIT_RUN, "the plot was not drawn: no room for its numbers in /tmp");
-    unlink(path);
+    if (fd >= 0) {
+        close(fd);
+        unlink(path);
+    }
+    cJSON_free(text);
+    free(script);
     return code;
 }

@@ -14,7 +14,7 @@
 static void draw(eval_bar *bar, double share, const char *before, const char *after)
 {
     char text[128];
-    const double done = (double)bar->done + share, seconds = cli_now() - bar->start;
+    const double done = (double)bar->done + share, seconds = eval_seconds() - bar->start;
     const double left =
         done > (double)bar->first ? seconds / (done - (double)bar->first) * ((double)bar->total - done) : 0;
     fprintf(stderr, "%s%s %lld/%lld  %-44.44s", before, cli_bar(done / (double)bar->total, 24, text, sizeof text),
@@ -23,7 +23,7 @@ static void draw(eval_bar *bar, double share, const char *before, const char *af
         fprintf(stderr, "  %.0f s left", left);
     fprintf(stderr, "%s", after);
     fflush(stderr);
-    bar->last = cli_now();
+    bar->last = eval_seconds();
 }
 
 /* A line for each sample where there are few, for each tenth of them otherwise; on a terminal one line, redrawn. */
@@ -31,7 +31,7 @@ static void on_item(void *user, const char *method, const char *task, int64_t do
 {
     eval_bar *bar = user;
     if (bar->start == 0 || total != bar->total || done < bar->done) {
-        bar->start = cli_now();
+        bar->start = eval_seconds();
         bar->first = done;
         bar->tenth = -1;
     }
@@ -49,7 +49,7 @@ static void on_item(void *user, const char *method, const char *task, int64_t do
 static void on_tokens(void *user, int64_t done, int64_t total)
 {
     eval_bar *bar = user;
-    if (isatty(STDERR_FILENO) && cli_now() - bar->last > 0.2)
+    if (isatty(STDERR_FILENO) && eval_seconds() - bar->last > 0.2)
         draw(bar, (double)done / (double)total, "\r", "\033[K");
 }
 
@@ -208,14 +208,11 @@ static void print_tasks(const eval_bench *b, int32_t n_ctx)
     const char *tasks[MOST_TASKS];
     char text[64];
     const int32_t n_task = list_tasks(b, n_ctx, tasks);
-    const bool longbench = b->args->family == EVAL_LONGBENCH;
     printf("\n%s, %d tokens: scores in percent\n", eval_family_names[b->args->family], n_ctx);
     name_cell(b, "method");
     for (int32_t t = 0; t < n_task; t++)
         head_cell(short_name(tasks[t], text, sizeof text));
     head_cell("average");
-    if (longbench)
-        head_cell("categories");
     head_cell("density");
     head_cell("TFLOP");
     head_cell("seconds");
@@ -227,8 +224,6 @@ static void print_tasks(const eval_bench *b, int32_t n_ctx)
         for (int32_t t = 0; t < n_task; t++)
             number_cell(short_name(tasks[t], text, sizeof text), "%.1f", 100 * r.scores[t]);
         number_cell("", "%.1f", 100 * r.average);
-        if (longbench)
-            number_cell("categories", "%.1f", 100 * eval_longbench_category_average(tasks, r.scores, n_task));
         number_cell("", "%.3f", r.all.density);
         number_cell("", "%.3f", r.all.work_flop * 1e-12);
         number_cell("", "%.1f", r.all.seconds);
@@ -330,8 +325,6 @@ static void tasks_json(const eval_bench *b, int32_t n_ctx, const char *label, cJ
     for (int32_t t = 0; t < n_task; t++)
         add_number(tasks, names[t], r.scores[t]);
     add_number(o, "average", r.average);
-    if (b->args->family == EVAL_LONGBENCH)
-        add_number(o, "category_average", eval_longbench_category_average(names, r.scores, n_task));
     add_number(o, "samples", r.all.n);
     add_number(o, "density", r.all.density);
     add_number(o, "work_flop", r.all.work_flop);

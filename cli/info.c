@@ -1,9 +1,9 @@
 /* prism info */
+#include <string.h>
+
 #include "cli.h"
 
 #include <prism_attn/prism_cuda.h>
-
-#include "bench/bench.h"
 
 #if defined(__clang__)
 #define COMPILER __VERSION__ /* names itself */
@@ -11,18 +11,12 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-static const char help[] = "usage: prism info [--json]\n\n"
-                           "This machine as the library sees it: kernel tiers, the one in use (PRISM_ISA=c, avx2,\n"
-                           "avx512, avx512bf16, amx, neon or neonbf16 in the environment caps it), threads, whether\n"
-                           "a GPU can be used or why not, and how prism was built.\n";
-
 /* The first GPU, what runs on it, and why not. */
 typedef struct gpu {
     prism_cuda_info info;
     bool usable, runs_models;
     char runner[128]; /* "cuBLAS 13.1.0" */
     lm_error runner_error;
-    char peer[32]; /* version of cuDNN, "9.19.0"; "": prism bench goes without */
 } gpu;
 
 static gpu look_for_gpu(void)
@@ -30,8 +24,6 @@ static gpu look_for_gpu(void)
     gpu g = {.info = {.struct_size = sizeof g.info}};
     g.usable = prism_cuda_describe(0, &g.info) == PRISM_OK;
     g.runs_models = g.usable && lm_cuda_probe(g.runner, sizeof g.runner, &g.runner_error);
-    if (g.usable)
-        bench_peer_version(g.peer, sizeof g.peer, NULL);
     return g;
 }
 
@@ -49,7 +41,6 @@ static void print_gpu(const gpu *g)
            i->runtime_version / 1000, i->runtime_version % 1000 / 10);
     printf("  models on it  %s%s\n",
            g->runs_models ? "yes, with " : "no: ", g->runs_models ? g->runner : g->runner_error.text);
-    printf("  bench's peer  %s%s\n", g->peer[0] ? "cuDNN " : "none: cuDNN is not installed", g->peer);
 }
 
 static cJSON *gpu_to_json(const gpu *g)
@@ -70,7 +61,6 @@ static cJSON *gpu_to_json(const gpu *g)
     cJSON_AddNumberToObject(o, "runtime_version", i->runtime_version);
     cJSON_AddBoolToObject(o, "runs_models", g->runs_models);
     cJSON_AddStringToObject(o, "runner", g->runs_models ? g->runner : g->runner_error.text);
-    cJSON_AddItemToObject(o, "cudnn", g->peer[0] ? cJSON_CreateString(g->peer) : cJSON_CreateNull());
     return o;
 }
 
@@ -112,21 +102,25 @@ static int print_info_json(const prism_info *info)
 
 int cli_info(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"json", no_argument, NULL, OPT_JSON}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-    bool json = false;
-    opterr = 0;
-    for (int o; (o = getopt_long(argc, argv, ":h", options, NULL)) != -1;) {
-        if (o == 'h') {
-            fputs(help, stdout);
-            return EXIT_DONE;
-        }
-        if (o != OPT_JSON)
-            return cli_bad_option(argv, "info");
-        json = true;
+    static const cli_option rows[] = {{"json", NULL, "one JSON object on stdout, for machines", CLI_FLAG, .offset = 0}};
+    char tiers[256] = "\ntiers of this build:";
+    for (int isa = PRISM_ISA_C; isa < PRISM_N_ISA; isa++) {
+        const char *name = prism_isa_name((prism_isa)isa);
+        snprintf(tiers + strlen(tiers), sizeof tiers - strlen(tiers), name ? " %s" : "", name);
     }
-    if (optind < argc)
-        return cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
+    const cli_command command = {
+        .name = "info",
+        .intro = "usage: prism info [--json]\n\n"
+                 "This machine as the library sees it: kernel tiers, the one in use (PRISM_ISA=TIER in the environment\n"
+                 "caps it), threads, whether a GPU can be used or why not, and how prism was built.\n\n",
+        .end = strcat(tiers, "\n"),
+        .own = rows,
+        .n_own = 1,
+    };
+    bool json = false, helped = false;
+    const int parsed = cli_parse(&command, argc, argv, &json, NULL, &helped);
+    if (parsed || helped)
+        return parsed;
     prism_ctx *ctx;
     const prism_status status = prism_create(NULL, &ctx);
     if (status)

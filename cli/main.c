@@ -16,7 +16,7 @@ static const struct {
     {"convert", cli_convert, "a Hugging Face model directory to one GGUF file"},
     {"needle", cli_needle, "write needle-in-a-haystack prompts with gold answers"},
     {"bench", cli_bench, "measure methods: one attention call, its stages, a whole prefill"},
-    {"eval", cli_eval, "judge methods: perplexity, needles, RULER, LongBench, recall"},
+    {"eval", cli_eval, "judge methods: perplexity, needles, RULER, recall"},
 };
 enum { n_command = sizeof commands / sizeof commands[0] };
 

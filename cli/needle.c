@@ -1,43 +1,12 @@
 /* prism needle */
 #include "eval/needle.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "eval/text.h"
 #include "lm/file.h"
-
-static const char help[] = "usage: prism needle -m MODEL --text BOOK -o FILE.json [options]\n\n"
-                           "Writes needle-in-a-haystack prompts with gold answers, for 'prism run --ruler-json'. The "
-                           "model gives the tokenizer\n"
-                           "that lengths are counted with.\n\n"
-                           "  -m, --model MODEL      a GGUF file or a Hugging Face directory\n"
-                           "  --text BOOK            the haystack: a plain text file\n"
-                           "  -o, --out FILE         the JSON file to write\n"
-                           "  --tokens N             length of a prompt (8192)\n"
-                           "  --haystack H           book (default), needle or noise; the last two need no --text\n"
-                           "  --keys N               needles woven in (4)\n"
-                           "  --depth D              where the queried needle stands, 0 start to 1 end (0.5)\n"
-                           "  --key-type T           word (default), number or uuid\n"
-                           "  --value-type T         number (default), word or uuid\n"
-                           "  --seed S               of the first prompt; each further one takes the next seed (1)\n"
-                           "  --count N              prompts to write (1)\n"
-                           "  --offset BYTE          where in the book a prompt starts (anywhere)\n";
-
-enum {
-    OPT_TEXT = OPT_OWN,
-    OPT_TOKENS,
-    OPT_HAYSTACK,
-    OPT_KEYS,
-    OPT_DEPTH,
-    OPT_KEY,
-    OPT_VALUE,
-    OPT_SEED,
-    OPT_COUNT,
-    OPT_OFFSET
-};
 
 typedef struct needle_args {
     const char *model, *text, *out;
@@ -73,34 +42,14 @@ static bool write_file(const char *path, const lm_text *text, lm_error *err)
     return false;
 }
 
-/* What JSON can hold: UTF-8, as PCRE2 and other readers will insist. */
-static bool is_utf8(const char *text, size_t n, size_t *bad)
-{
-    for (size_t i = 0; i < n;) {
-        const uint8_t c = (uint8_t)text[i];
-        const int length = c < 0x80                ? 1
-                           : c >= 0xc2 && c < 0xe0 ? 2
-                           : c >= 0xe0 && c < 0xf0 ? 3
-                           : c >= 0xf0 && c < 0xf5 ? 4
-                                                   : 0;
-        bool ok = length && length <= (int)(n - i < 4 ? n - i : 4);
-        for (int k = 1; ok && k < length; k++)
-            ok = ((uint8_t)text[i + (size_t)k] & 0xc0) == 0x80;
-        *bad = i;
-        if (!ok)
-            return false;
-        i += (size_t)length;
-    }
-    return true;
-}
-
 static bool read_book(const char *path, char **book, size_t *n, lm_error *err)
 {
-    size_t bad;
     if (!cli_read_file(path, book, n, err))
         return false;
-    return is_utf8(*book, *n, &bad) ||
-           lm_fail(err, LM_ERROR_INPUT, "'%s' is not UTF-8: byte %zu belongs to no character", path, bad);
+    for (size_t i = 0, width; i < *n; i += width) /* JSON holds UTF-8 only */
+        if (eval_utf8_next(*book + i, *n - i, &width) == 0xFFFD && width == 1)
+            return lm_fail(err, LM_ERROR_INPUT, "'%s' is not UTF-8: byte %zu belongs to no character", path, i);
+    return true;
 }
 
 static int write_prompts(const needle_args *args)
@@ -124,102 +73,65 @@ static int write_prompts(const needle_args *args)
 
 /* --------------------------------------------------------------------------------------------- arguments ---- */
 
-static bool choose(const char *name, const char *text, const char *const words[3], int *out)
+static int parse_seed(void *args, const char *text)
 {
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(text, words[i])) {
-            *out = i;
-            return true;
-        }
-    cli_fail(EXIT_USAGE, "%s '%s': %s, %s or %s", name, text, words[0], words[1], words[2]);
-    return false;
+    double number;
+    if (!cli_parse_number("--seed", text, 0, 0x1p53, &number))
+        return EXIT_USAGE;
+    ((needle_args *)args)->spec.seed = (uint64_t)number;
+    return EXIT_DONE;
 }
 
-static bool parse_number(const char *name, const char *text, double max, double *out)
+static int parse_book_offset(void *args, const char *text)
 {
-    char *end;
-    *out = strtod(text, &end);
-    if (end != text && !*end && *out >= 0 && *out <= max)
-        return true;
-    cli_fail(EXIT_USAGE, "%s '%s': a number from 0 to %g is wanted", name, text, max);
-    return false;
+    double number;
+    if (!cli_parse_number("--offset", text, 0, 0x1p53, &number))
+        return EXIT_USAGE;
+    ((needle_args *)args)->spec.book_offset = (size_t)number;
+    return EXIT_DONE;
 }
 
-static bool parse_option(needle_args *a, int o)
-{
-    static const char *const haystacks[] = {"book", "needle", "noise"}, *const payloads[] = {"word", "number", "uuid"};
-    int choice = 0;
-    double number = 0;
-    bool ok = true;
-    switch (o) {
-    case 'm': a->model = optarg; break;
-    case 'o': a->out = optarg; break;
-    case OPT_TEXT: a->text = optarg; break;
-    case OPT_TOKENS: ok = cli_parse_int("--tokens", optarg, 64, 1 << 24, &a->spec.n_token); break;
-    case OPT_KEYS: ok = cli_parse_int("--keys", optarg, 1, 1 << 16, &a->spec.n_key); break;
-    case OPT_COUNT: ok = cli_parse_int("--count", optarg, 1, 1 << 16, &a->count); break;
-    case OPT_DEPTH: ok = parse_number("--depth", optarg, 1, &a->spec.depth); break;
-    case OPT_HAYSTACK:
-        ok = choose("--haystack", optarg, haystacks, &choice);
-        a->spec.haystack = (eval_haystack)choice;
-        break;
-    case OPT_KEY:
-        ok = choose("--key-type", optarg, payloads, &choice);
-        a->spec.key = (eval_payload)choice;
-        break;
-    case OPT_VALUE:
-        ok = choose("--value-type", optarg, payloads, &choice);
-        a->spec.value = (eval_payload)choice;
-        break;
-    case OPT_SEED:
-        ok = parse_number("--seed", optarg, 0x1p53, &number);
-        a->spec.seed = (uint64_t)number;
-        break;
-    case OPT_OFFSET:
-        ok = parse_number("--offset", optarg, 0x1p53, &number);
-        a->spec.book_offset = (size_t)number;
-        break;
-    default: break;
-    }
-    return ok;
-}
+#define AT(field) .offset = offsetof(needle_args, field)
+
+static const cli_option rows[] = {
+    {"model", "MODEL", "a GGUF file or a Hugging Face directory", CLI_TEXT, 'm', AT(model)},
+    {"text", "BOOK", "the haystack: a plain text file", CLI_TEXT, AT(text)},
+    {"out", "FILE", "the JSON file to write", CLI_TEXT, 'o', AT(out)},
+    {"tokens", "N", "length of a prompt (8192)", CLI_INT, AT(spec.n_token), .min = 64, .max = 1 << 24},
+    {"haystack", "H", "book (default), needle or noise; the last two need no --text", CLI_CHOICE, AT(spec.haystack),
+     .choices = eval_haystack_names, .max = 3},
+    {"keys", "N", "needles woven in (4)", CLI_INT, AT(spec.n_key), .min = 1, .max = 1 << 16},
+    {"depth", "D", "where the queried needle stands, 0 start to 1 end (0.5)", CLI_NUMBER, AT(spec.depth), .max = 1},
+    {"key-type", "T", "word (default), number or uuid", CLI_CHOICE, AT(spec.key), .choices = eval_payload_names,
+     .max = 3},
+    {"value-type", "T", "number (default), word or uuid", CLI_CHOICE, AT(spec.value), .choices = eval_payload_names,
+     .max = 3},
+    {"seed", "S", "of the first prompt; each further one takes the next seed (1)", CLI_OTHER, .parse = parse_seed},
+    {"count", "N", "prompts to write (1)", CLI_INT, AT(count), .min = 1, .max = 1 << 16},
+    {"offset", "BYTE", "where in the book a prompt starts (anywhere)", CLI_OTHER, .parse = parse_book_offset},
+};
+
+static const cli_command command = {
+    .name = "needle",
+    .intro = "usage: prism needle -m MODEL --text BOOK -o FILE.json [options]\n\n"
+             "Writes needle-in-a-haystack prompts with gold answers, for 'prism run --ruler-json'. The model gives the\n"
+             "tokenizer that lengths are counted with.\n\n",
+    .own = rows,
+    .n_own = sizeof rows / sizeof *rows,
+};
 
 int cli_needle(int argc, char **argv)
 {
-    static const struct option options[] = {{"model", required_argument, NULL, 'm'},
-                                            {"out", required_argument, NULL, 'o'},
-                                            {"text", required_argument, NULL, OPT_TEXT},
-                                            {"tokens", required_argument, NULL, OPT_TOKENS},
-                                            {"haystack", required_argument, NULL, OPT_HAYSTACK},
-                                            {"keys", required_argument, NULL, OPT_KEYS},
-                                            {"depth", required_argument, NULL, OPT_DEPTH},
-                                            {"key-type", required_argument, NULL, OPT_KEY},
-                                            {"value-type", required_argument, NULL, OPT_VALUE},
-                                            {"seed", required_argument, NULL, OPT_SEED},
-                                            {"count", required_argument, NULL, OPT_COUNT},
-                                            {"offset", required_argument, NULL, OPT_OFFSET},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
     needle_args args = {.count = 1};
+    bool helped = false;
     eval_needle_spec_init(&args.spec);
-    opterr = 0;
-    for (int o; (o = getopt_long(argc, argv, ":m:o:h", options, NULL)) != -1;) {
-        if (o == 'h') {
-            fputs(help, stdout);
-            return EXIT_DONE;
-        }
-        if (o == '?' || o == ':')
-            return cli_bad_option(argv, "needle");
-        if (!parse_option(&args, o))
-            return EXIT_USAGE;
-    }
-    if (optind < argc)
-        return cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
+    int code = cli_parse(&command, argc, argv, &args, NULL, &helped);
+    if (code || helped)
+        return code;
     if (!args.model || !args.out)
         return cli_fail(EXIT_USAGE, "give a model with -m and the file to write with -o");
     if (args.spec.haystack == EVAL_HAYSTACK_BOOK && !args.text)
         return cli_fail(EXIT_USAGE, "a book haystack needs --text");
-    const int code =
-        cli_check_output(args.out, (const char *const[]){args.model, args.text ? args.text : args.model, NULL});
+    code = cli_check_output(args.out, (const char *const[]){args.model, args.text ? args.text : args.model, NULL});
     return code ? code : write_prompts(&args);
 }

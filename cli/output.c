@@ -4,10 +4,11 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "eval/run.h"
 
 void cli_progress_start(cli_progress *p, const char *label, bool visible)
 {
-    *p = (cli_progress){.label = label, .visible = visible, .start = cli_now()};
+    *p = (cli_progress){.label = label, .visible = visible, .start = eval_seconds()};
 }
 
 static void draw(const cli_progress *p, int64_t done, int64_t total, double seconds, const char *ending)
@@ -22,7 +23,7 @@ static void draw(const cli_progress *p, int64_t done, int64_t total, double seco
 void cli_progress_update(void *progress, int64_t done, int64_t total)
 {
     cli_progress *p = progress;
-    const double now = cli_now();
+    const double now = eval_seconds();
     if (!p->visible)
         return;
     if (isatty(STDERR_FILENO)) {

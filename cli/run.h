@@ -28,11 +28,6 @@ typedef struct run_result {
 
 void run_result_free(run_result *r);
 
-/* KL divergence of the last position's distributions, of b from a, in nats. */
-double run_divergence(const run_result *a, const run_result *b);
-
-bool run_answers_agree(const run_result *a, const run_result *b);
-
 /* n_result 1, or 2: the second is what the first is compared with. */
 void run_print_table(const run_result *results, int n_result, int32_t n_prompt, const cli_prompt *prompt);
 cJSON *run_to_json(const run_args *args, const run_result *results, int n_result, int32_t n_prompt,

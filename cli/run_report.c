@@ -1,6 +1,33 @@
 /* The table and the JSON of prism run. */
 #include "run.h"
 
+#include <math.h>
+#include <string.h>
+
+/* The KL divergence of the last position's distributions, of b from a, in nats. */
+static double divergence_of(const run_result *a, const run_result *b)
+{
+    double max_a = -INFINITY, max_b = -INFINITY, sum_a = 0, sum_b = 0, divergence = 0;
+    for (int32_t i = 0; i < a->n_vocab; i++) {
+        max_a = fmax(max_a, a->logits[i]);
+        max_b = fmax(max_b, b->logits[i]);
+    }
+    for (int32_t i = 0; i < a->n_vocab; i++) {
+        sum_a += exp(a->logits[i] - max_a);
+        sum_b += exp(b->logits[i] - max_b);
+    }
+    for (int32_t i = 0; i < a->n_vocab; i++) {
+        const double log_a = a->logits[i] - max_a - log(sum_a), log_b = b->logits[i] - max_b - log(sum_b);
+        divergence += exp(log_a) * (log_a - log_b);
+    }
+    return fmax(divergence, 0);
+}
+
+static bool answers_agree(const run_result *a, const run_result *b)
+{
+    return a->answer.n == b->answer.n && !memcmp(a->answer.data, b->answer.data, a->answer.n);
+}
+
 static double attention_seconds(const run_result *r)
 {
     return r->stats.select_seconds + r->stats.attend_seconds;
@@ -42,8 +69,8 @@ static void print_comparison(const run_result *a, const run_result *b)
     printf("\n  %s against %s\n", prism_method_name(a->method), prism_method_name(b->method));
     printf("  %-38s%.2fx\n", "attention (with selection) speed-up", attention_seconds(b) / attention_seconds(a));
     printf("  %-38s%.2fx\n", "prefill speed-up", b->prefill_seconds / a->prefill_seconds);
-    printf("  %-38s%s\n", "answers agree", run_answers_agree(a, b) ? "yes" : "no");
-    printf("  %-38s%.3g nats\n", "KL divergence of the last position", run_divergence(b, a));
+    printf("  %-38s%s\n", "answers agree", answers_agree(a, b) ? "yes" : "no");
+    printf("  %-38s%.3g nats\n", "KL divergence of the last position", divergence_of(b, a));
 }
 
 void run_print_table(const run_result *r, int n_result, int32_t n_prompt, const cli_prompt *prompt)
@@ -119,21 +146,27 @@ static cJSON *result_to_json(const run_result *r, const cli_prompt *prompt)
     return o;
 }
 
+/* Adds an option of kind NAME by the name of its value. */
+static void add_named(cJSON *o, const char *option, int32_t value)
+{
+    prism_option_info info = {.struct_size = sizeof info};
+    for (int32_t i = 0; !prism_option_at(i, &info); i++)
+        if (!strcmp(info.name, option))
+            cJSON_AddStringToObject(o, option, info.names[value]);
+}
+
 cJSON *run_to_json(const run_args *args, const run_result *results, int n_result, int32_t n_prompt,
                    const cli_prompt *prompt)
 {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "model", args->model);
     cJSON_AddNumberToObject(o, "prompt_tokens", n_prompt);
-    static const char *const corrections[] = {"default", "none", "mean", "moments"};
     cJSON_AddNumberToObject(o, "top_p", (double)args->method.options.top_p);
     cJSON_AddNumberToObject(o, "moments_error", (double)args->method.options.moments_error);
-    cJSON_AddStringToObject(o, "correct", corrections[args->method.options.correct]);
-    cJSON_AddStringToObject(o, "precision",
-                            args->method.options.precision == PRISM_PRECISION_FP8 ? "fp8" : "default");
+    add_named(o, "correct", (int32_t)args->method.options.correct);
+    add_named(o, "precision", (int32_t)args->method.options.precision);
     cJSON_AddNumberToObject(o, "block_size", args->method.options.block_size);
-    cJSON_AddStringToObject(o, "calibration",
-                            args->method.options.calibration == PRISM_CALIBRATION_GLOBAL ? "global" : "causal");
+    add_named(o, "calibration", (int32_t)args->method.options.calibration);
     cJSON_AddNumberToObject(o, "chunk", args->chunk);
     cJSON_AddStringToObject(o, "device", args->method.device.kind == PRISM_DEVICE_CUDA ? "cuda" : "cpu");
     if (prompt->gold)
@@ -146,8 +179,8 @@ cJSON *run_to_json(const run_args *args, const run_result *results, int n_result
         cJSON *c = cJSON_AddObjectToObject(o, "compare");
         cJSON_AddNumberToObject(c, "attention_speedup", attention_seconds(b) / attention_seconds(a));
         cJSON_AddNumberToObject(c, "prefill_speedup", b->prefill_seconds / a->prefill_seconds);
-        cJSON_AddBoolToObject(c, "answers_agree", run_answers_agree(a, b));
-        cJSON_AddNumberToObject(c, "kl_divergence", run_divergence(b, a));
+        cJSON_AddBoolToObject(c, "answers_agree", answers_agree(a, b));
+        cJSON_AddNumberToObject(c, "kl_divergence", divergence_of(b, a));
     }
     return o;
 }

@@ -7,8 +7,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_CORPUS ((size_t)1 << 30)
 
@@ -62,6 +65,23 @@ static bool read_folder(lm_text *all, const char *folder, lm_error *err)
     }
     eval_list_free(names, n);
     return ok;
+}
+
+char *eval_bundled_file(const char *name)
+{
+    static const char *const places[] = {"../share/prism_attn", "eval/data",   "../eval/data",
+                                         "../../eval/data",     "../tools", "tools"};
+    char self[4096], path[4096 + 256];
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = '\0';
+    const char *const folders[] = {dirname(self), "."};
+    for (int f = 0; f < 2; f++)
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            const int length = snprintf(path, sizeof path, "%s/%s/%s", folders[f], places[i], name);
+            if (length > 0 && (size_t)length < sizeof path && lm_path_exists(path))
+                return eval_copy(path, (size_t)length, NULL);
+        }
+    return NULL;
 }
 
 /* ---------------------------------------------------------------------------------------- words, sentences ---- */

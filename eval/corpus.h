@@ -26,6 +26,10 @@ typedef struct eval_corpus {
 bool eval_corpus_open(const char *file, const char *folder, eval_corpus *out, lm_error *err);
 void eval_corpus_close(eval_corpus *corpus); /* {0} is allowed */
 
+/* Returns the path, in fresh memory, of a file that comes with the program, e.g. "nostromo.txt"; NULL: it is nowhere.
+ * Looks beside the executable (installed, or in its build folder), then under the working directory. */
+char *eval_bundled_file(const char *name);
+
 /* Different English words, sorted: the lists of words.h, and the words of the corpus (may be NULL) of 4 .. 12 letters
  * that stand there in small letters. Free with eval_words_free(). */
 typedef struct eval_words {

@@ -6,11 +6,13 @@
 
 eval_method_names eval_methods_using(const char *option)
 {
-    eval_method_names names = {""};
+    eval_method_names names = {.all = true};
     size_t used = 0;
     for (int32_t i = 0; i < prism_method_count(); i++) {
-        if (option && !prism_method_uses((prism_method)i, option))
+        if (option && !prism_method_uses((prism_method)i, option)) {
+            names.all = false;
             continue;
+        }
         const char *name = prism_method_name((prism_method)i);
         if (used + strlen(name) + 3 <= sizeof names.text)
             used += (size_t)sprintf(names.text + used, "%s%s", used ? ", " : "", name);
@@ -85,9 +87,10 @@ bool eval_methods_parse(const char *text, const prism_options *base, eval_method
     prism_options defaults;
     prism_options_init(&defaults);
     eval_methods methods = {0};
-    if (!text || !out)
-        return lm_fail(err, LM_ERROR_USAGE, "methods: NULL argument");
-    if (!parse_all(text, base ? base : &defaults, &methods, err)) {
+    char usual[EVAL_METHOD_LABEL];
+    snprintf(usual, sizeof usual, defaults.method == PRISM_METHOD_DENSE ? "dense" : "dense,%s",
+             prism_method_name(defaults.method));
+    if (!parse_all(text ? text : usual, base ? base : &defaults, &methods, err)) {
         eval_methods_free(&methods);
         return false;
     }

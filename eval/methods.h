@@ -22,15 +22,16 @@ typedef struct eval_methods {
     int32_t n;
 } eval_methods;
 
-/* Every item starts from base (NULL: the library's defaults). Errors: LM_ERROR_USAGE for an unknown name, a value out
- * of range, an option that the item's method does not go by, or an item that stands twice; LM_ERROR_MEMORY. The caller
- * owns *out: eval_methods_free(). */
+/* Parses a list. text NULL: dense and the library's default method. Every item starts from base (NULL: the library's
+ * defaults). LM_ERROR_USAGE: an unknown name, a value out of range, an option that the item's method does not use, or an
+ * item that stands twice; or LM_ERROR_MEMORY. The caller owns *out: eval_methods_free(). */
 bool eval_methods_parse(const char *text, const prism_options *base, eval_methods *out, lm_error *err);
 void eval_methods_free(eval_methods *methods); /* {0} is allowed */
 
-/* "prism, meanpool": the methods that go by an option, "" if it does not exist; NULL: all methods. */
+/* Returns the methods that use an option, "prism, meanpool"; "" if it does not exist. option NULL: all methods. */
 typedef struct eval_method_names {
     char text[256];
+    bool all;
 } eval_method_names;
 eval_method_names eval_methods_using(const char *option);
 

@@ -19,6 +19,8 @@ typedef struct maker {
     size_t n_context;
 } maker;
 
+const char *const eval_haystack_names[3] = {"book", "needle", "noise"};
+
 void eval_needle_spec_init(eval_needle_spec *spec)
 {
     *spec = (eval_needle_spec){.haystack = EVAL_HAYSTACK_BOOK,

@@ -20,6 +20,8 @@ typedef enum eval_haystack {
     EVAL_HAYSTACK_NOISE = 2   /* RULER's five sentences, again and again */
 } eval_haystack;
 
+extern const char *const eval_haystack_names[3]; /* "book", "needle", "noise" */
+
 #define EVAL_BOOK_ANYWHERE SIZE_MAX
 
 typedef struct eval_needle_spec {

@@ -1,11 +1,9 @@
 #include "eval/needle_task.h"
 
+#include "eval/metric.h"
+
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <strings.h>
-
-static const char *const haystacks[] = {"book", "needle", "noise"}, *const payloads[] = {"word", "number", "uuid"};
 
 /* Tokens kept free for the answer: a word, seven digits or a UUID in the least favourable tokenizer, and a period. */
 static const int32_t answer_tokens[] = {16, 16, 48};
@@ -16,36 +14,6 @@ typedef struct needle_data {
     const char *book;
     size_t n_book;
 } needle_data;
-
-const char *eval_haystack_name(eval_haystack haystack)
-{
-    return haystacks[haystack];
-}
-
-const char *eval_payload_name(eval_payload payload)
-{
-    return payloads[payload];
-}
-
-bool eval_haystack_find(const char *name, size_t n, eval_haystack *out)
-{
-    for (int i = 0; i < 3; i++)
-        if (strlen(haystacks[i]) == n && !memcmp(haystacks[i], name, n)) {
-            *out = (eval_haystack)i;
-            return true;
-        }
-    return false;
-}
-
-bool eval_payload_find(const char *name, eval_payload *out)
-{
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(payloads[i], name)) {
-            *out = (eval_payload)i;
-            return true;
-        }
-    return false;
-}
 
 static bool make(const eval_task *task, int32_t i, eval_sample *out, lm_error *err)
 {
@@ -67,20 +35,10 @@ static bool make(const eval_task *task, int32_t i, eval_sample *out, lm_error *e
     return true;
 }
 
-/* Share of the gold answers that stand in the answer, letter case aside. */
 static double score(const eval_task *task, const eval_sample *sample, const char *answer)
 {
     (void)task;
-    size_t found = 0;
-    for (size_t g = 0; g < sample->n_gold; g++) {
-        const size_t n = strlen(sample->gold[g]);
-        for (const char *at = answer; *at; at++)
-            if (!strncasecmp(at, sample->gold[g], n)) {
-                found++;
-                break;
-            }
-    }
-    return sample->n_gold ? (double)found / (double)sample->n_gold : 0;
+    return eval_match_all(answer, sample->gold, sample->n_gold);
 }
 
 static void close_task(eval_task *task)
@@ -105,8 +63,8 @@ static bool fill(const eval_needle_options *o, const lm_model *model, eval_hayst
     data->spec.seed = o->seed;
     data->spec.n_token = o->n_ctx - o->n_reserve - answer_tokens[o->value];
     *task = (eval_task){.n_sample = o->n_sample, .data = data, .make = make, .score = score, .close = close_task};
-    snprintf(task->name, sizeof task->name, "needle/%s/%s-%s/k%d/d%.2f", haystacks[haystack], payloads[o->key],
-             payloads[o->value], o->n_key, depth);
+    snprintf(task->name, sizeof task->name, "needle/%s/%s-%s/k%d/d%.2f", eval_haystack_names[haystack],
+             eval_payload_names[o->key], eval_payload_names[o->value], o->n_key, depth);
     return true;
 }
 

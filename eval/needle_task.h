@@ -25,9 +25,4 @@ typedef struct eval_needle_options {
 bool eval_needle_open(const eval_needle_options *options, const lm_model *model, eval_task **tasks, int32_t *n_task,
                       lm_error *err);
 
-const char *eval_haystack_name(eval_haystack haystack); /* "book", "needle", "noise" */
-const char *eval_payload_name(eval_payload payload);    /* "word", "number", "uuid" */
-bool eval_haystack_find(const char *name, size_t n, eval_haystack *out);
-bool eval_payload_find(const char *name, eval_payload *out);
-
 #endif

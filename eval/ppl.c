@@ -1,6 +1,7 @@
 #include "eval/ppl.h"
 
 #include "eval/identity.h"
+#include "eval/text.h"
 #include "eval/work.h"
 #include "lm/json.h"
 
@@ -10,31 +11,14 @@
 
 /* ------------------------------------------------------------------------------------------------ texts ---- */
 
-/* Bytes of the white space that starts here, 0: none. What Python's \s takes, in UTF-8. */
-static size_t space_at(const unsigned char *s, size_t n)
-{
-    if (s[0] == ' ' || (s[0] >= 0x09 && s[0] <= 0x0D) || (s[0] >= 0x1C && s[0] <= 0x1F))
-        return 1;
-    if (n >= 2 && s[0] == 0xC2 && (s[1] == 0x85 || s[1] == 0xA0))
-        return 2;
-    if (n < 3)
-        return 0;
-    const uint32_t c = s[0] << 16 | s[1] << 8 | s[2];
-    const bool wide = c == 0xE19A80 || (c >= 0xE28080 && c <= 0xE2808A) || c == 0xE280A8 || c == 0xE280A9 ||
-                      c == 0xE280AF || c == 0xE2819F || c == 0xE38080;
-    return wide ? 3 : 0;
-}
-
 int64_t eval_count_words(const char *text, size_t n)
 {
-    const unsigned char *s = (const unsigned char *)text;
     int64_t words = 1;
     bool in_space = false;
-    for (size_t i = 0; i < n;) {
-        const size_t width = space_at(s + i, n - i);
-        words += width && !in_space;
-        in_space = width > 0;
-        i += width ? width : 1;
+    for (size_t i = 0, width; i < n; i += width) {
+        const bool space = eval_is_space(eval_utf8_next(text + i, n - i, &width));
+        words += space && !in_space;
+        in_space = space;
     }
     return words;
 }

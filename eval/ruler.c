@@ -2,12 +2,9 @@
 
 #include "metric.h"
 
-#include "lm/file.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { NIAH_ANSWER = 128, VT_ANSWER = 100, CWE_ANSWER = 120, FWE_ANSWER = 50, QA_ANSWER = 32, LEAST_CTX = 256 };
 
@@ -53,91 +50,6 @@ static const char *const groups[] = {"all", "synthetic", "niah", "qa"};
 void eval_ruler_options_init(eval_ruler_options *options)
 {
     *options = (eval_ruler_options){.tasks = "synthetic", .n_ctx = 4096, .n_sample = 100, .seed = 42};
-}
-
-/* ------------------------------------------------------------------------------------------- bundled files ---- */
-
-static char *try_path(const char *folder, const char *rest, const char *name)
-{
-    char path[4096];
-    const int n = snprintf(path, sizeof path, "%s/%s/%s", folder, rest, name);
-    if (n < 0 || (size_t)n >= sizeof path || !lm_path_exists(path))
-        return NULL;
-    return eval_copy(path, (size_t)n, NULL);
-}
-
-char *eval_bundled_file(const char *name)
-{
-    /* The executable is in the build folder of a source tree or below it, or in bin of an installation. */
-    static const char *const rests[] = {"eval/data", "../eval/data", "../../eval/data", "../share/prism_attn"};
-    char self[4096];
-    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n > 0) {
-        self[n] = 0;
-        char *slash = strrchr(self, '/');
-        if (slash)
-            *slash = 0;
-        for (size_t i = 0; slash && i < sizeof rests / sizeof *rests; i++) {
-            char *path = try_path(self, rests[i], name);
-            if (path)
-                return path;
-        }
-    }
-    return try_path(".", "eval/data", name);
-}
-
-/* -------------------------------------------------------------------------------------------------- pieces ---- */
-
-void ruler_draft_free(ruler_draft *draft)
-{
-    lm_text_free(&draft->prompt);
-    lm_text_free(&draft->prefix);
-    eval_list_free(draft->gold, draft->n_gold);
-    *draft = (ruler_draft){0};
-}
-
-eval_rng ruler_rng(const ruler_task *task, int32_t i)
-{
-    eval_rng rng = {task->shared->seed};
-    rng.state = eval_rng_next(&rng) ^ ((uint64_t)(task->kind - kinds) << 32 | (uint32_t)i);
-    rng.state = eval_rng_next(&rng); /* neighbours' streams have nothing in common */
-    return rng;
-}
-
-void ruler_shuffle(int32_t *items, int32_t n, eval_rng *rng)
-{
-    for (int32_t i = n - 1; i > 0; i--) {
-        const int32_t j = (int32_t)eval_rng_below(rng, (uint64_t)i + 1), item = items[i];
-        items[i] = items[j];
-        items[j] = item;
-    }
-}
-
-bool ruler_pick(int32_t *out, int32_t k, int32_t n, eval_rng *rng, lm_error *err)
-{
-    int32_t *all = malloc((size_t)n * sizeof *all);
-    if (!all)
-        return lm_fail(err, LM_ERROR_MEMORY, "out of memory for %d numbers", (int)n);
-    for (int32_t i = 0; i < n; i++)
-        all[i] = i;
-    for (int32_t i = 0; i < k; i++) {
-        const int32_t j = i + (int32_t)eval_rng_below(rng, (uint64_t)(n - i));
-        out[i] = all[j];
-        all[j] = all[i];
-    }
-    free(all);
-    return true;
-}
-
-static int compare_int(const void *a, const void *b)
-{
-    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
-}
-
-void ruler_sort(int32_t *items, int32_t n)
-{
-    qsort(items, (size_t)n, sizeof *items, compare_int);
 }
 
 /* --------------------------------------------------------------------------------------------------- tasks ---- */
@@ -190,7 +102,7 @@ static bool open_task(const ruler_kind *kind, ruler_shared *shared, int32_t n_sa
     ruler_task *t = malloc(sizeof *t);
     if (!t)
         return lm_fail(err, LM_ERROR_MEMORY, "out of memory for a task");
-    *t = (ruler_task){.kind = kind, .shared = shared};
+    *t = (ruler_task){.kind = kind, .number = (int32_t)(kind - kinds), .shared = shared};
     const ruler_library *library = kind->needs & RULER_NEEDS_SQUAD    ? &shared->squad
                                    : kind->needs & RULER_NEEDS_HOTPOT ? &shared->hotpot
                                                                       : NULL;

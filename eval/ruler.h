@@ -38,8 +38,4 @@ void eval_ruler_options_init(eval_ruler_options *options);
 bool eval_ruler_open(const eval_ruler_options *options, const lm_model *model, eval_task **tasks, int32_t *n_task,
                      lm_error *err);
 
-/* The path of a file that comes with the program, e.g. "nostromo.txt", in fresh memory; NULL if it is nowhere. Looked
- * for beside the executable (installed or in its build folder), then under eval/data of the working directory. */
-char *eval_bundled_file(const char *name);
-
 #endif

@@ -65,6 +65,7 @@ enum { RULER_NEEDS_CORPUS = 1, RULER_NEEDS_WORDS = 2, RULER_NEEDS_SQUAD = 4, RUL
 
 struct ruler_task {
     const ruler_kind *kind;
+    int32_t number; /* of the kind in the table; part of the seed */
     ruler_shared *shared;
     int32_t start, step, least, most; /* sizes that the search may try */
     int32_t size;                     /* what was found */

@@ -68,19 +68,19 @@ static bool cut_at_newline(lm_text *answer)
     return true;
 }
 
-static bool generate(runner *r, const eval_sample *sample, lm_text *answer, int32_t *n_token, lm_error *err)
+bool eval_answer(lm_session *session, const lm_model *model, const eval_answer_rule *rule, lm_text *answer,
+                 int32_t *n_token, lm_error *err)
 {
-    const lm_tokenizer *tok = lm_model_tokenizer(r->model);
     lm_stream stream = {0};
     bool done = false;
-    for (*n_token = 0; !done && *n_token < sample->n_answer; (*n_token)++) {
-        const int32_t token = lm_session_argmax(r->session);
-        if (lm_model_is_eos(r->model, token))
+    for (*n_token = 0; !done && *n_token < rule->n_most; (*n_token)++) {
+        const int32_t token = lm_session_argmax(session);
+        if (lm_model_is_eos(model, token))
             break;
-        if (!lm_stream_push(&stream, tok, token, LM_DECODE_SKIP_SPECIAL, answer, err))
+        if (!lm_stream_push(&stream, lm_model_tokenizer(model), token, rule->decode_flags, answer, err))
             return false;
-        done = sample->stop_at_newline && cut_at_newline(answer);
-        if (!done && *n_token + 1 < sample->n_answer && !lm_session_decode(r->session, token, err))
+        done = rule->stop_at_newline && cut_at_newline(answer);
+        if (!done && *n_token + 1 < rule->n_most && !lm_session_decode(session, token, err))
             return false;
     }
     return (done || lm_stream_flush(&stream, answer, err)) && lm_text_append(answer, "", 0, err);
@@ -119,13 +119,14 @@ static bool run_sample(runner *r, const eval_task *task, int32_t i, lm_error *er
     if (ok && sample.n_answer >= n_ctx)
         ok = lm_fail(err, LM_ERROR_USAGE, "%s: answers of %d tokens do not fit in a context of %d", task->name,
                      sample.n_answer, n_ctx);
-    ok = ok && eval_chat_encode(sample.no_template ? NULL : r->options->chat, r->model, sample.prompt,
-                                sample.answer_prefix, n_ctx - sample.n_answer, &tokens, &counts[1], err);
+    ok = ok && eval_chat_encode(r->options->chat, r->model, sample.prompt, sample.answer_prefix,
+                                n_ctx - sample.n_answer, &tokens, &counts[1], err);
     counts[0] = (int32_t)tokens.n;
+    const eval_answer_rule rule = {sample.n_answer, sample.stop_at_newline, LM_DECODE_SKIP_SPECIAL};
     ok = ok &&
          lm_session_prefill(r->session, tokens.ids, (int64_t)tokens.n, r->watch ? r->watch->tokens : NULL,
                             r->watch ? r->watch->user : NULL, err) &&
-         generate(r, &sample, &answer, &counts[2], err) &&
+         eval_answer(r->session, r->model, &rule, &answer, &counts[2], err) &&
          record_sample(r, task, i, &sample, answer.data, counts, eval_seconds() - start, err);
     eval_sample_free(&sample);
     lm_tokens_free(&tokens);

@@ -35,6 +35,17 @@ typedef struct eval_run_options {
 bool eval_create_session(const lm_model *model, prism_ctx *ctx, const eval_method *method,
                          const eval_run_options *options, eval_work *work, lm_session **out, lm_error *err);
 
+/* How an answer is generated, besides greedily. */
+typedef struct eval_answer_rule {
+    int32_t n_most;        /* tokens; an end-of-text token ends the answer earlier */
+    bool stop_at_newline;  /* ends at the first newline that follows text, which is cut off */
+    unsigned decode_flags; /* of lm_stream_push() */
+} eval_answer_rule;
+
+/* Answers a prompt that the session has prefilled; appends the text, terminated. */
+bool eval_answer(lm_session *session, const lm_model *model, const eval_answer_rule *rule, lm_text *answer,
+                 int32_t *n_token, lm_error *err);
+
 /* Runs what is not in results yet, and adds it there. Stops at the first error; what was finished stays. */
 bool eval_run(const lm_model *model, prism_ctx *ctx, const eval_task *tasks, int32_t n_task,
               const eval_methods *methods, const eval_run_options *options, eval_results *results,

@@ -1,13 +1,8 @@
 #include "eval/task.h"
 
-#include <stdlib.h>
+#include "eval/text.h"
 
-static void free_list(char **list, size_t n)
-{
-    for (size_t i = 0; list && i < n; i++)
-        free(list[i]);
-    free(list);
-}
+#include <stdlib.h>
 
 void eval_sample_free(eval_sample *sample)
 {
@@ -15,7 +10,6 @@ void eval_sample_free(eval_sample *sample)
         return;
     free(sample->prompt);
     free(sample->answer_prefix);
-    free_list(sample->gold, sample->n_gold);
-    free_list(sample->classes, sample->n_class);
+    eval_list_free(sample->gold, sample->n_gold);
     *sample = (eval_sample){0};
 }

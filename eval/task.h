@@ -3,8 +3,7 @@
  *
  *   eval_task.make(i) -> eval_sample -> the model's answer -> eval_task.score() in 0 .. 1
  *
- * What runs tasks (run.h) knows this interface only; each family of tasks fills it (needle.c, ruler_*.c,
- * longbench_*.c).
+ * run.h knows this interface only. Each family of tasks fills it (needle_task.c, ruler.c).
  */
 #ifndef EVAL_TASK_H
 #define EVAL_TASK_H
@@ -18,11 +17,8 @@ typedef struct eval_sample {
                             turn, or after one space where there is no chat template */
     char **gold;         /* [n_gold] reference answers */
     size_t n_gold;
-    char **classes; /* [n_class] labels of a classification task; NULL elsewhere */
-    size_t n_class;
     int32_t n_answer;     /* most tokens to generate */
     bool stop_at_newline; /* the answer ends at the first newline that follows text */
-    bool no_template;     /* a text to be continued: not to be put into a chat template even where there is one */
 } eval_sample;
 
 void eval_sample_free(eval_sample *sample); /* {0} is allowed */

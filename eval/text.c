@@ -111,20 +111,6 @@ uint32_t eval_utf8_next(const char *s, size_t n, size_t *n_bytes)
     return code;
 }
 
-size_t eval_utf8_floor(const char *s, size_t i)
-{
-    for (int back = 0; back < 3 && i > 0 && is_tail(s[i]); back++)
-        i--;
-    return i;
-}
-
-size_t eval_utf8_ceil(const char *s, size_t n, size_t i)
-{
-    for (int on = 0; on < 3 && i < n && is_tail(s[i]); on++)
-        i++;
-    return i;
-}
-
 static uint32_t lower(uint32_t c)
 {
     if (c < 0x80)
@@ -158,11 +144,4 @@ bool eval_is_space(uint32_t c)
 {
     return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-bool eval_is_cjk(uint32_t c)
-{
-    return (c >= 0x2E80 && c <= 0xA4CF && c != 0x3000) || (c >= 0xAC00 && c <= 0xD7A3) ||
-           (c >= 0xF900 && c <= 0xFAFF) || (c >= 0xFE30 && c <= 0xFE4F) || (c >= 0xFF01 && c <= 0xFFEF) ||
-           (c >= 0x20000 && c <= 0x3FFFF);
 }

@@ -31,17 +31,10 @@ bool eval_in_comma_list(const char *list, const char *name);
 /* The code point at s[0 .. n-1], n > 0, and its length. A byte that starts no valid character is U+FFFD of length 1. */
 uint32_t eval_utf8_next(const char *s, size_t n, size_t *n_bytes);
 
-/* The nearest start of a character at or before (after) i. */
-size_t eval_utf8_floor(const char *s, size_t i);
-size_t eval_utf8_ceil(const char *s, size_t n, size_t i);
-
 /* In place: ASCII, Latin, Greek and Cyrillic letters whose small form is as long; the rest of Unicode stays. */
 void eval_lower(char *s, size_t n);
 
 /* White space as Python's str.split() sees it. */
 bool eval_is_space(uint32_t c);
-
-/* Written without spaces between words: Chinese, Japanese and Korean characters and full-width forms. */
-bool eval_is_cjk(uint32_t c);
 
 #endif

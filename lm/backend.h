@@ -75,10 +75,11 @@ typedef struct lm_backend_ops {
     /* The lowest id among the largest of n_vocab logits; -1 if one is not finite. */
     int32_t (*choose)(lm_backend *b, const float *logits);
 
-    /* Time as the device sees it: mark() notes the moment when all that was issued so far is done, and gives its
-     * number, counted from 0 again after reserve_marks(). seconds() is known after finish(). */
+    /* Time as the device sees it. reserve_marks(), called once, makes room for marks 0 .. n - 1. mark() sets mark i to
+     * the moment when all that was issued so far is done. seconds(), from one mark to another, is known after
+     * finish(). */
     bool (*reserve_marks)(lm_backend *b, int32_t n, lm_error *err);
-    int32_t (*mark)(lm_backend *b);
+    void (*mark)(lm_backend *b, int32_t i);
     double (*seconds)(lm_backend *b, int32_t from, int32_t to);
 
     bool (*finish)(lm_backend *b, lm_error *err);
@@ -90,11 +91,13 @@ struct lm_backend {
     int32_t tile;              /* rows that go through projections and MLP together */
     int32_t logit_tile;        /* positions whose logits are made together; at most tile */
     prism_dtype type;          /* of what products and attention read: x, q, o */
-    int32_t min_tokens;        /* shorter sequences take the dense plan where the options leave it open */
+    int32_t min_tokens;        /* prism_info.min_tokens of the context; lm_backend_create() sets it */
     bool on_host;              /* its memory is the caller's too */
     size_t device_bytes;       /* allocated so far, weights included; 0 where on_host */
     void *stream;              /* that everything is issued on: a cudaStream_t; NULL where on_host */
 };
+
+double lm_seconds(void); /* on a clock that never goes back */
 
 /* On the device of ctx, whose stream becomes the backend's. */
 bool lm_backend_create(const lm_backend_spec *spec, prism_ctx *ctx, lm_backend **out, lm_error *err);

@@ -5,15 +5,13 @@
 #include "ops.h"
 #include "rope.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Tokens that go through the projections and the MLP together: enough to pay for widening each weight, few enough that
  * the MLP's activations stay a few megabytes. */
 enum { TILE = 512, LOGIT_TILE = 64 };
-
-enum { MIN_TOKENS = 1024 }; /* the library's own */
 
 typedef struct cpu {
     lm_backend base; /* first: the same pointer */
@@ -23,7 +21,7 @@ typedef struct cpu {
     lm_linear linear;
     lm_rope_table rope;
     double *marks;
-    int32_t n_mark, mark_capacity;
+    int32_t n_mark;
 } cpu;
 
 /* ---------------------------------------------------------------------------------------------- memory ---- */
@@ -129,24 +127,16 @@ static int32_t choose(lm_backend *b, const float *logits)
 static bool reserve_marks(lm_backend *b, int32_t n, lm_error *err)
 {
     cpu *const c = (cpu *)b;
-    c->n_mark = 0;
-    if (n <= c->mark_capacity)
-        return true;
-    double *more = realloc(c->marks, (size_t)n * sizeof *more);
-    if (!more)
-        return lm_fail(err, LM_ERROR_MEMORY, "no memory for %d times", n);
-    c->marks = more;
-    c->mark_capacity = n;
-    return true;
+    c->marks = calloc((size_t)n, sizeof *c->marks);
+    c->n_mark = c->marks ? n : 0;
+    return c->marks || lm_fail(err, LM_ERROR_MEMORY, "no memory for %d times", n);
 }
 
-static int32_t mark(lm_backend *b)
+static void mark(lm_backend *b, int32_t i)
 {
-    cpu *const c = (cpu *)b;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    c->marks[c->n_mark] = (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-    return c->n_mark++;
+    const cpu *c = (const cpu *)b;
+    assert(i >= 0 && i < c->n_mark);
+    c->marks[i] = lm_seconds();
 }
 
 static double seconds(lm_backend *b, int32_t from, int32_t to)
@@ -217,7 +207,6 @@ bool lm_backend_cpu(const lm_backend_spec *spec, lm_backend **out, lm_error *err
                            .tile = tile,
                            .logit_tile = tile < LOGIT_TILE ? tile : LOGIT_TILE,
                            .type = PRISM_F32,
-                           .min_tokens = MIN_TOKENS,
                            .on_host = true};
     c->n_thread = spec->n_thread;
     c->cache_type = spec->kv_type == PRISM_F16 ? LM_F16 : spec->kv_type == PRISM_BF16 ? LM_BF16 : LM_F32;

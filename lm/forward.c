@@ -12,18 +12,10 @@
 
 #include <prism_attn/prism_cuda.h>
 
-static int32_t mark(lm_session *s, const lm_step *step)
+static void mark(lm_session *s, const lm_step *step, int32_t layer, int32_t moment)
 {
-    return step->decode ? 0 : s->backend->ops->mark(s->backend);
-}
-
-/* Notes the present moment, and that the time from another one to it counts for sum. */
-static int32_t span(lm_session *s, const lm_step *step, int32_t from, double *sum)
-{
-    const int32_t to = mark(s, step);
     if (!step->decode)
-        s->spans[s->n_span++] = (lm_span){from, to, sum};
-    return to;
+        s->backend->ops->mark(s->backend, lm_session_mark(s, s->n_kept, layer, moment));
 }
 
 /* x: rows first .. of the step. */
@@ -70,7 +62,7 @@ static void output(lm_session *s, const lm_layer *l, int32_t first, int32_t n)
 
 /* ------------------------------------------------------------------------------------------- attention ---- */
 
-static prism_call make_call(lm_session *s, int32_t layer, int32_t n)
+prism_call lm_session_call(const lm_session *s, int32_t layer, int32_t q_start, int32_t n_q)
 {
     const lm_config *c = &s->model->config;
     const prism_dtype type = s->backend->type;
@@ -81,15 +73,13 @@ static prism_call make_call(lm_session *s, int32_t layer, int32_t n)
     call.n_head = c->n_head;
     call.n_kv_head = c->n_kv_head;
     call.d_head = c->d_head;
-    call.n_q = n;
-    call.n_kv = s->n_token + n;
-    call.q_start = s->n_token;
-    call.q = prism_tensor_token_major(s->q, type, n, c->n_head, c->d_head);
-    call.o = prism_tensor_token_major(s->o, type, n, c->n_head, c->d_head);
+    call.n_q = n_q;
+    call.n_kv = q_start + n_q;
+    call.q_start = q_start;
+    call.q = prism_tensor_token_major(s->q, type, n_q, c->n_head, c->d_head);
+    call.o = prism_tensor_token_major(s->o, type, n_q, c->n_head, c->d_head);
     call.k = prism_tensor_token_major(s->k_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
     call.v = prism_tensor_token_major(s->v_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
-    if (s->options.method != PRISM_METHOD_DENSE) /* else nobody will ever choose by them */
-        call.pooled = &s->pooled[layer];
     return call;
 }
 
@@ -122,7 +112,10 @@ static bool note_plan(lm_session *s, int32_t layer, lm_error *err)
         l->n_causal += view.n_causal;
         l->path = view.path;
     } else {
-        status = prism_cuda_plan_counts(s->ctx, s->plan, &s->counts[s->n_count++].n_selected);
+        lm_plan_count *count = &s->counts[(int64_t)s->n_kept * s->model->config.n_layer + layer];
+        status = prism_cuda_plan_counts(s->ctx, s->plan, &count->n_selected);
+        if (status == PRISM_OK && s->on_plan && !s->host_planner)
+            status = prism_plan_fetch(s->ctx, s->plan);
     }
     if (status != PRISM_OK)
         return lm_fail(err, LM_ERROR_RUN, "the plan of layer %d cannot be read: %s", layer, prism_last_error(s->ctx));
@@ -133,23 +126,24 @@ static bool note_plan(lm_session *s, int32_t layer, lm_error *err)
 
 static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)
 {
-    const prism_call call = make_call(s, layer, step->n);
-    lm_layer_stats *l = &s->layer_stats[layer];
+    prism_call call = lm_session_call(s, layer, s->n_token, step->n);
+    if (s->options.method != PRISM_METHOD_DENSE) /* else no plan is ever chosen by them */
+        call.pooled = &s->pooled[layer];
     if (!step->decode && s->on_call && !lm_session_call_hook(s, layer, &call, err))
         return false;
     const bool on_host = s->host_planner && !step->decode;
     if (!ensure_workspace(s, on_host ? &s->dense : step->options, &call, err))
         return false;
-    const int32_t start = mark(s, step);
+    mark(s, step, layer, LM_MARK_CALL);
     prism_status status = PRISM_OK;
     if (!on_host)
         status = prism_plan_build(s->ctx, step->options, &call, s->plan, s->workspace, s->workspace_bytes);
     else if (!lm_host_planner_build(s, step->options, &call, err))
         return false;
-    const int32_t planned = span(s, step, start, &l->select_seconds);
+    mark(s, step, layer, LM_MARK_PLANNED);
     if (status == PRISM_OK)
         status = prism_attend(s->ctx, &call, s->plan, s->workspace, s->workspace_bytes);
-    span(s, step, planned, &l->attend_seconds);
+    mark(s, step, layer, LM_MARK_ATTENDED);
     if (status != PRISM_OK)
         return lm_fail(err, LM_ERROR_RUN, "attention of layer %d, tokens %d to %d: %s", layer, s->n_token,
                        s->n_token + step->n - 1, prism_last_error(s->ctx));
@@ -200,20 +194,21 @@ static bool wants_all_logits(const lm_session *s, const lm_step *step)
 static bool run_layer(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)
 {
     const lm_config *c = &s->model->config;
-    const int32_t tile = s->backend->tile, start = mark(s, step);
+    const int32_t tile = s->backend->tile;
+    mark(s, step, layer, LM_MARK_START);
     for (int32_t first = 0; first < step->n; first += tile)
         project(s, layer, first, step->n - first < tile ? step->n - first : tile);
-    span(s, step, start, &s->stats.linear_seconds);
+    mark(s, step, layer, LM_MARK_PROJECTED);
     if (!attention(s, step, layer, err))
         return false;
     /* After the last layer's attention only the rows whose logits are wanted have anything to say. */
     int32_t first = 0;
     if (layer == c->n_layer - 1 && !wants_all_logits(s, step))
         first = step->last ? step->n - 1 : step->n;
-    const int32_t attended = mark(s, step);
+    mark(s, step, layer, LM_MARK_REST);
     for (; first < step->n; first += tile)
         output(s, &s->backend->weights->layers[layer], first, step->n - first < tile ? step->n - first : tile);
-    span(s, step, attended, &s->stats.linear_seconds);
+    mark(s, step, layer, LM_MARK_END);
     return true;
 }
 
@@ -232,11 +227,11 @@ bool lm_forward(lm_session *s, const lm_step *step, lm_error *err)
         if (step->progress)
             step->progress(step->progress_user, step->done + (int64_t)step->n * (layer + 1) / c->n_layer, step->total);
     }
-    const int32_t start = mark(s, step);
+    mark(s, step, c->n_layer, LM_MARK_START);
     if (wants_all_logits(s, step) && !all_logits(s, step, err))
         return false;
     if (step->last)
         logits_of(s, step->n - 1, 1, s->logits);
-    span(s, step, start, &s->stats.linear_seconds);
+    mark(s, step, c->n_layer, LM_MARK_PROJECTED);
     return true;
 }

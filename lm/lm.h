@@ -41,8 +41,7 @@ const prism_rope *lm_model_rope(const lm_model *model);        /* after scaling:
 size_t lm_model_bytes(const lm_model *model);                  /* of the weights as they stand in the file */
 bool lm_model_is_eos(const lm_model *model, int32_t token);
 
-/* The paper's bands (64 high, 96 low) for heads of 128, the automatic split otherwise: what a session uses by itself.
- */
+/* Fills *out with what prism_bands_auto() gives for this model: the bands of a session whose options have none. */
 bool lm_model_bands(const lm_model *model, int32_t block_size, prism_bands *out, lm_error *err);
 
 /* Text to ids, appended. bos: start with BOS if this model's prompts do (lm_config.add_bos). Control tokens that stand
@@ -78,8 +77,8 @@ typedef struct lm_session_options {
                             does not depend on it; less than a block counts as a block */
     prism_dtype kv_type; /* of the KV cache; F16 by default. On a GPU F16 or BF16, and the type of all products too */
     lm_product_type product;
-    const prism_options *options; /* method and thresholds of the prefill, copied; NULL: the library's defaults. Without
-                                     bands, those of lm_model_bands() */
+    const prism_options *options; /* method and thresholds of the prefill, copied; NULL: the library's defaults. bands
+                                     NULL: those of lm_model_bands() */
     lm_on_plan *on_plan;          /* hooks; NULL: not wanted */
     lm_on_call *on_call;
     lm_on_logits *on_logits; /* logits at every position of a prefill, in tiles: for perplexity */
@@ -114,7 +113,6 @@ bool lm_session_decode(lm_session *session, int32_t token, lm_error *err);
 /* Of the last token, [n_vocab]; valid until the next call. NULL before the first. */
 const float *lm_session_logits(const lm_session *session);
 int32_t lm_session_argmax(const lm_session *session); /* greedy: the lowest id among equals; -1 before the first call */
-int32_t lm_session_n_token(const lm_session *session);
 
 typedef struct lm_layer_stats {
     int64_t n_selected, n_causal; /* blocks */

@@ -221,9 +221,7 @@ bool lm_model_is_eos(const lm_model *m, int32_t token)
 
 bool lm_model_bands(const lm_model *m, int32_t block_size, prism_bands *out, lm_error *err)
 {
-    const prism_status status = m->config.d_head == 128 && m->rope.n_pair == 64
-                                    ? prism_bands_split(out, &m->rope, 64, 96)
-                                    : prism_bands_auto(out, &m->rope, block_size);
+    const prism_status status = prism_bands_auto(out, &m->rope, block_size);
     if (status != PRISM_OK)
         return lm_fail(err, LM_ERROR_RUN, "no band split for heads of %d at block size %d (%s); give the bands",
                        m->config.d_head, block_size, prism_status_name(status));

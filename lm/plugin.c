@@ -69,11 +69,12 @@ bool lm_backend_create(const lm_backend_spec *spec, prism_ctx *ctx, lm_backend *
         return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
     full.n_thread = info.n_thread > 0 ? info.n_thread : 1;
     full.ordinal = info.ordinal;
-    if (info.device == PRISM_DEVICE_CPU)
-        return lm_backend_cpu(&full, out, err);
-    if (!lm_backend_cuda(&full, out, err))
+    const bool cpu = info.device == PRISM_DEVICE_CPU;
+    if (!(cpu ? lm_backend_cpu : lm_backend_cuda)(&full, out, err))
         return false;
-    prism_cuda_set_stream(ctx, (*out)->stream);
+    (*out)->min_tokens = info.min_tokens;
+    if (!cpu)
+        prism_cuda_set_stream(ctx, (*out)->stream);
     return true;
 }
 

@@ -18,12 +18,6 @@ void lm_session_options_init(lm_session_options *options)
     *options = (lm_session_options){.n_ctx = 4096, .kv_type = PRISM_F16};
 }
 
-/* Method moments and every correction read more of a block than the mean of its keys. */
-static bool keeps_moments(const lm_session *s)
-{
-    return s->options.method == PRISM_METHOD_MOMENTS || s->options.correct > PRISM_CORRECTION_NONE;
-}
-
 static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
 {
     const lm_config *c = &s->model->config;
@@ -32,9 +26,8 @@ static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
     if (!s->pooled || !s->layer_stats)
         return lm_fail(err, LM_ERROR_MEMORY, "no memory for the state of %d layers", c->n_layer);
     for (int32_t i = 0; i < c->n_layer; i++)
-        if ((keeps_moments(s) ? prism_pooled_moments_init : prism_pooled_init)(
-                &s->pooled[i], c->n_kv_head, c->d_head, s->options.block_size, s->n_ctx,
-                s->pooled_memory + (size_t)i * pooled_bytes, pooled_bytes) != PRISM_OK)
+        if (prism_pooled_init(&s->pooled[i], &s->options, c->n_kv_head, c->d_head, s->n_ctx,
+                              s->pooled_memory + (size_t)i * pooled_bytes, pooled_bytes) != PRISM_OK)
             return lm_fail(err, LM_ERROR_RUN, "the pooled keys of layer %d cannot be set up", i);
     return true;
 }
@@ -43,21 +36,9 @@ static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
  * fill, because a step may start inside a block. */
 static bool create_plan(lm_session *s, lm_error *err)
 {
-    const lm_config *c = &s->model->config;
-    const int64_t n_q = (int64_t)s->step + s->options.block_size;
-    prism_call call;
-    prism_call_init(&call);
-    call.n_seq = 1;
-    call.n_head = c->n_head;
-    call.n_kv_head = c->n_kv_head;
-    call.d_head = c->d_head;
-    call.n_kv = s->n_ctx;
-    call.n_q = n_q < s->n_ctx ? (int32_t)n_q : s->n_ctx;
-    call.q_start = call.n_kv - call.n_q;
-    call.q = prism_tensor_token_major(s->q, s->backend->type, call.n_q, c->n_head, c->d_head);
-    call.k = prism_tensor_token_major(s->k_cache, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
-    call.v = prism_tensor_token_major(s->v_cache, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
-    call.o = prism_tensor_token_major(s->o, s->backend->type, call.n_q, c->n_head, c->d_head);
+    const int64_t most = (int64_t)s->step + s->options.block_size;
+    const int32_t n_q = most < s->n_ctx ? (int32_t)most : s->n_ctx;
+    const prism_call call = lm_session_call(s, 0, s->n_ctx - n_q, n_q);
     const prism_status status = prism_plan_create(s->ctx, &call, s->options.block_size, 0, &s->plan);
     size_t bytes;
     if (status == PRISM_OK && prism_workspace_bytes(s->ctx, &s->options, &call, &bytes) == PRISM_ERROR_UNSUPPORTED)
@@ -131,14 +112,13 @@ static bool create(lm_session *s, const lm_session_options *options, lm_error *e
     if (!set_options(s, options, err))
         return false;
     size_t pooled_bytes;
-    if ((keeps_moments(s) ? prism_pooled_moments_bytes : prism_pooled_bytes)(
-            c->n_kv_head, c->d_head, s->options.block_size, s->n_ctx, &pooled_bytes) != PRISM_OK)
+    if (prism_pooled_bytes(&s->options, c->n_kv_head, c->d_head, s->n_ctx, &pooled_bytes) != PRISM_OK)
         return lm_fail(err, LM_ERROR_USAGE, "blocks of %d tokens in a context of %d cannot be pooled",
                        s->options.block_size, s->n_ctx);
     pooled_bytes = (pooled_bytes + 63) / 64 * 64; /* each layer's share must start aligned */
     return create_backend(s, err) && lm_session_allocate(s, pooled_bytes, err) &&
-           s->backend->ops->reserve_marks(s->backend, s->n_slot, err) && create_pooled(s, pooled_bytes, err) &&
-           create_plan(s, err);
+           s->backend->ops->reserve_marks(s->backend, lm_session_mark(s, s->most_kept, 0, 0), err) &&
+           create_pooled(s, pooled_bytes, err) && create_plan(s, err);
 }
 
 bool lm_session_create(const lm_model *model, prism_ctx *ctx, const lm_session_options *options, lm_session **out,
@@ -183,7 +163,7 @@ void lm_session_reset(lm_session *s)
     for (int32_t i = 0; i < s->model->config.n_layer; i++)
         s->pooled[i].n_token = 0;
     s->n_token = 0;
-    s->n_span = s->n_count = 0;
+    s->n_kept = 0;
     s->best = -1;
 }
 
@@ -231,24 +211,49 @@ static prism_path path_of(const lm_session *s, const lm_plan_count *count)
                                                   : PRISM_PATH_SPARSE;
 }
 
-bool lm_collect(lm_session *s, lm_error *err)
+int32_t lm_session_mark(const lm_session *s, int32_t step, int32_t layer, int32_t moment)
+{
+    return (step * (s->model->config.n_layer + 1) + layer) * LM_MARKS + moment;
+}
+
+static double seconds(const lm_session *s, int32_t step, int32_t layer, int32_t from, int32_t to)
+{
+    return s->backend->ops->seconds(s->backend, lm_session_mark(s, step, layer, from),
+                                    lm_session_mark(s, step, layer, to));
+}
+
+static void collect_step(lm_session *s, int32_t step)
+{
+    const int32_t n_layer = s->model->config.n_layer;
+    for (int32_t i = 0; i < n_layer; i++) {
+        lm_layer_stats *l = &s->layer_stats[i];
+        l->select_seconds += seconds(s, step, i, LM_MARK_CALL, LM_MARK_PLANNED);
+        l->attend_seconds += seconds(s, step, i, LM_MARK_PLANNED, LM_MARK_ATTENDED);
+        s->stats.linear_seconds += seconds(s, step, i, LM_MARK_START, LM_MARK_PROJECTED);
+        s->stats.linear_seconds += seconds(s, step, i, LM_MARK_REST, LM_MARK_END);
+        if (!s->counts)
+            continue;
+        const lm_plan_count *count = &s->host_counts[(int64_t)step * n_layer + i];
+        l->n_selected += count->n_selected;
+        l->n_causal += count->n_causal;
+        l->path = path_of(s, count);
+    }
+    s->stats.linear_seconds += seconds(s, step, n_layer, LM_MARK_START, LM_MARK_PROJECTED);
+}
+
+/* Adds the times and the plans' counts of the kept steps to their sums; waits for the device. */
+static bool collect(lm_session *s, lm_error *err)
 {
     lm_backend *const b = s->backend;
-    const int32_t n_layer = s->model->config.n_layer;
-    if (s->n_count)
-        b->ops->copy_out(b, s->host_counts, s->counts, (size_t)s->n_count * sizeof *s->counts);
+    if (s->counts)
+        b->ops->copy_out(b, s->host_counts, s->counts,
+                         (size_t)s->n_kept * (size_t)s->model->config.n_layer * sizeof *s->counts);
     if (!b->ops->finish(b, err))
         return false;
-    for (int32_t i = 0; i < s->n_span; i++)
-        *s->spans[i].sum += b->ops->seconds(b, s->spans[i].from, s->spans[i].to);
-    for (int32_t i = 0; i < s->n_count; i++) { /* every step has noted every layer */
-        lm_layer_stats *l = &s->layer_stats[i % n_layer];
-        l->n_selected += s->host_counts[i].n_selected;
-        l->n_causal += s->host_counts[i].n_causal;
-        l->path = path_of(s, &s->host_counts[i]);
-    }
-    s->n_span = s->n_count = 0;
-    return b->ops->reserve_marks(b, s->n_slot, err);
+    for (int32_t i = 0; i < s->n_kept; i++)
+        collect_step(s, i);
+    s->n_kept = 0;
+    return true;
 }
 
 /* Tokens of the next step: up to a block boundary unless it is the last. */
@@ -263,7 +268,6 @@ static int32_t next_step(const lm_session *s, int64_t n_left)
 static bool prefill(lm_session *s, const lm_step *whole, lm_error *err)
 {
     const int64_t n = whole->total;
-    const int32_t per_step = LM_SLOTS_PER_STEP(s->model->config.n_layer);
     const double start = lm_seconds();
     prism_options options = s->options;
     /* Decided for the prompt as a whole: left to the library, each step would be judged by the keys it sees, and a
@@ -281,14 +285,15 @@ static bool prefill(lm_session *s, const lm_step *whole, lm_error *err)
         step.nll = whole->nll ? whole->nll + done : NULL;
         step.done = done;
         step.last = done + step.n == n;
-        if (s->n_span + per_step > s->n_slot && !lm_collect(s, err))
+        if (s->n_kept == s->most_kept && !collect(s, err))
             return false;
         if (!lm_forward(s, &step, err))
             return false;
+        s->n_kept++;
         s->n_token += step.n;
         done += step.n;
     }
-    if (!take_logits(s, err) || !lm_collect(s, err))
+    if (!take_logits(s, err) || !collect(s, err))
         return false;
     s->stats.n_prefill += n;
     s->stats.total_seconds += lm_seconds() - start;
@@ -336,10 +341,6 @@ bool lm_session_decode(lm_session *s, int32_t token, lm_error *err)
 const float *lm_session_logits(const lm_session *s)
 {
     return s->best < 0 ? NULL : s->host_logits;
-}
-int32_t lm_session_n_token(const lm_session *s)
-{
-    return s->n_token;
 }
 int32_t lm_session_argmax(const lm_session *s)
 {

@@ -4,19 +4,23 @@
 
 #include "backend.h"
 
-/* Time from one mark of the backend to another, and the sum that it belongs to. */
-typedef struct lm_span {
-    int32_t from, to;
-    double *sum;
-} lm_span;
-
 /* What prism_cuda_plan_counts() writes of one plan, later. */
 typedef struct lm_plan_count {
     int64_t n_selected, n_causal, overflowed, zero;
 } lm_plan_count;
 
-/* Spans, and marks, that a step of lm_forward() takes at most. */
-#define LM_SLOTS_PER_STEP(n_layer) (7 * (n_layer) + 2)
+/* Moments of a layer in a prefill step, in their order. Each has its own mark of the backend, so their count follows
+ * from this list. Making logits counts as one layer more, of which only the first two are set. */
+enum {
+    LM_MARK_START,
+    LM_MARK_PROJECTED,
+    LM_MARK_CALL, /* after hooks */
+    LM_MARK_PLANNED,
+    LM_MARK_ATTENDED,
+    LM_MARK_REST, /* after hooks */
+    LM_MARK_END,
+    LM_MARKS
+};
 
 /* Buffers are the backend's memory; "x" stands for the type that it multiplies (lm_backend.type). */
 struct lm_session {
@@ -62,15 +66,11 @@ struct lm_session {
     int32_t n_token;
     bool is_short; /* the prompt is below min_tokens */
     int32_t best;  /* the argmax of logits; -1: there are none */
-    lm_span *spans;
-    lm_plan_count *counts,
-        *host_counts;                /* of the plans since the last collection; where the backend is not on the host */
-    int32_t n_slot, n_span, n_count; /* room in each of the three; used */
+    int32_t n_kept, most_kept; /* prefill steps since the last collection; room for their marks and counts */
+    lm_plan_count *counts, *host_counts; /* [most_kept][n_layer]; NULL where the backend is on the host */
     lm_layer_stats *layer_stats;
     lm_session_stats stats;
 };
-
-double lm_seconds(void); /* monotonic */
 
 /* Runs n tokens (n <= step) that follow the session's n_token. Fills logits if last. */
 typedef struct lm_step {
@@ -87,8 +87,10 @@ typedef struct lm_step {
 } lm_step;
 bool lm_forward(lm_session *s, const lm_step *step, lm_error *err);
 
-/* Adds the times of all spans and the counts of all plans to their sums: waits for the device. */
-bool lm_collect(lm_session *s, lm_error *err);
+/* Returns the library's call for queries q_start .. q_start + n_q - 1 of a layer, over all keys up to them. */
+prism_call lm_session_call(const lm_session *s, int32_t layer, int32_t q_start, int32_t n_q);
+/* Returns the mark of a moment in the step that runs, or in kept step number step. */
+int32_t lm_session_mark(const lm_session *s, int32_t step, int32_t layer, int32_t moment);
 
 /* session_memory.c: everything a session allocates by size. */
 bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err);

@@ -3,8 +3,8 @@
 
 #include <stdlib.h>
 
-/* Slots of lm_span and of counts between two collections: enough for many steps, few enough to be cheap. */
-enum { LEAST_SLOTS = 8192 };
+/* Marks between two collections: enough for many steps, few enough to be cheap. */
+enum { MANY_MARKS = 8192 };
 
 typedef struct request {
     void **out;
@@ -59,17 +59,9 @@ static bool allocate_host(lm_session *s, lm_error *err)
     }
     s->host_logits = malloc(row * sizeof *s->host_logits);
     s->host_logit_tile = n_tile ? malloc(n_tile * row * sizeof *s->host_logit_tile) : NULL;
-    s->host_counts = malloc((size_t)s->n_slot * sizeof *s->host_counts);
+    s->host_counts = malloc((size_t)s->most_kept * (size_t)s->model->config.n_layer * sizeof *s->host_counts);
     return (s->host_logits && s->host_counts && (s->host_logit_tile || !n_tile)) ||
            lm_fail(err, LM_ERROR_MEMORY, "no memory for logits");
-}
-
-static bool allocate_slots(lm_session *s, lm_error *err)
-{
-    const int32_t per_step = LM_SLOTS_PER_STEP(s->model->config.n_layer);
-    s->n_slot = per_step > LEAST_SLOTS ? per_step : LEAST_SLOTS;
-    s->spans = malloc((size_t)s->n_slot * sizeof *s->spans);
-    return s->spans || lm_fail(err, LM_ERROR_MEMORY, "no memory for the times of a session");
 }
 
 bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err)
@@ -81,8 +73,8 @@ bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err)
     const uint64_t kv = (uint64_t)c->n_kv_head * head, d = (uint64_t)c->d_model, ff = (uint64_t)c->d_ff;
     const uint64_t element = prism_dtype_bytes(s->kv_type), n_ctx = (uint64_t)s->n_ctx, x = prism_dtype_bytes(b->type);
     const uint64_t vocab = (uint64_t)c->n_vocab, rounded = b->type == PRISM_F32 ? 0 : tile;
-    if (!allocate_slots(s, err))
-        return false;
+    const int32_t per_step = lm_session_mark(s, 1, 0, 0);
+    s->most_kept = per_step < MANY_MARKS ? MANY_MARKS / per_step : 1;
     const request requests[] = {
         {(void **)&s->k_cache, {n_layer, n_ctx, kv, element}},
         {(void **)&s->v_cache, {n_layer, n_ctx, kv, element}},
@@ -100,7 +92,7 @@ bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err)
         {&s->act, {rounded, ff, x, 1}},
         {(void **)&s->logits, {vocab, f, 1, 1}},
         {(void **)&s->logit_tile, {s->on_logits ? (uint64_t)b->logit_tile : 0, vocab, f, 1}},
-        {(void **)&s->counts, {b->on_host ? 0 : (uint64_t)s->n_slot, sizeof *s->counts, 1, 1}},
+        {(void **)&s->counts, {b->on_host ? 0 : (uint64_t)s->most_kept, n_layer, sizeof *s->counts, 1}},
     };
     uint64_t total;
     if (!allocate(b, requests, sizeof requests / sizeof *requests, &total, err))
@@ -162,5 +154,4 @@ void lm_session_release(lm_session *s)
     for (size_t i = 0; b && i < sizeof mine / sizeof *mine; i++)
         b->ops->release(b, mine[i]);
     free(s->host_counts);
-    free(s->spans);
 }

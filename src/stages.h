@@ -5,7 +5,7 @@
  *   pool      Q, K -> means and sums of blocks, moments          [one read of Q and K]
  *   select    means -> bitmaps, calibration included             [O(blocks^2), nothing quadratic but the bits]
  *   fill      bitmaps -> plan                                    [O(blocks listed)]
- *   attend    Q, K, V, plan -> O; with what moments say of pruned blocks, where it corrects
+ *   attend    Q, K, V, plan -> O; a correction adds what moments say of pruned blocks
  *
  * Other ways to choose blocks:
  *
@@ -16,7 +16,7 @@
  *   select_lines              masses, means -> bitmaps of whole columns and diagonals of blocks
  *   pick_lines, list_lines    masses -> the best columns and diagonals -> rows of a plan        [O(rows * lines)]
  *
- * All arguments were checked at the API's door; the scratch has the size that the stage's bytes() gave.
+ * All arguments were checked at the API's door. The scratch has the size that the stage's bytes() returned.
  */
 #ifndef PRISM_STAGES_H
 #define PRISM_STAGES_H
@@ -29,20 +29,21 @@
 
 typedef struct prism_pool_job {
     const prism_problem *problem;
-    const prism_bands *bands; /* whose energies select will ask for; NULL: none */
-    prism_pooled *pooled;     /* [n_seq], what it lacks is appended; NULL: nothing is kept */
+    const prism_bands *bands; /* select will need the energies of these bands; NULL: of none */
+    prism_pooled *pooled;     /* [n_seq]: pool appends the keys that it lacks; NULL: nothing is kept */
     void *q_mean;             /* out, [n_row][d_head]; NULL: not wanted */
     void *k_mean;             /* out, [n_seq][n_kv_head][n_kblk][d_head]; NULL: not wanted */
-    void *moments;            /* out, moments_bytes(); NULL: not wanted. With pooled only of states that keep them */
+    void *moments;            /* out, moments_bytes(); NULL: not wanted. With pooled, pooled must keep moments */
     bool reads_values;        /* false: only a plan is wanted; call->v was not checked and must not be read */
 } prism_pool_job;
 
 enum { PRISM_MAX_BAND = 2 };
 
-/* Scores of block pairs: per band z, factor(u, z) * sum over its dim of q_mean(u) k_mean(v); top-p in each; union. */
+/* Scores block pairs (u, v): for each band z, factor(u, z) * sum over the band's dimensions of q_mean(u) k_mean(v).
+ * Keeps top-p in each band, and unites the bands. */
 typedef struct prism_select_job {
     const prism_problem *problem;
-    const void *q_mean, *k_mean; /* of pool */
+    const void *q_mean, *k_mean; /* from pool */
     const prism_bands *bands;    /* NULL: one band of all dimensions at the softmax's own scale */
     prism_calibration calibration;
     float top_p[PRISM_MAX_BAND]; /* high, low */
@@ -52,21 +53,22 @@ typedef struct prism_select_job {
     void *scratch;
 } prism_select_job;
 
-/* Softmax attention of a sequence's last n_query queries, summed along columns (keys) and diagonals (distances). */
+/* Computes softmax attention of a sequence's last n_query queries, and sums it along columns (keys) and diagonals
+ * (distances). */
 typedef struct prism_probe_job {
     const prism_problem *problem;
     int32_t n_query;    /* 1 .. PRISM_MAX_PROBE; fewer where a sequence has fewer */
     int32_t min_tokens; /* shorter sequences are left out, their outputs unset */
     int64_t stride;     /* at least the longest n_kv */
-    float *column;      /* out, [n_seq][n_head][stride]: of key c; +inf where a score of that key is not finite */
-    float *slash;       /* out, the same: of distance (query's position - key's) */
-    float *q_mean;      /* out, [n_seq][n_head][d_head]: mean of the asked queries; NULL: not wanted */
+    float *column;      /* out, [n_seq][n_head][stride]: mass of key c; +inf where a score of that key is not finite */
+    float *slash;       /* out, [n_seq][n_head][stride]: mass of a distance (query's position - key's position) */
+    float *q_mean;      /* out, [n_seq][n_head][d_head]: mean of these queries; NULL: not wanted */
     void *scratch;
 } prism_probe_job;
 
 enum { PRISM_MAX_PROBE = 128 };
 
-/* Columns and diagonals, for each (sequence, head): ascending keys, ascending distances. */
+/* Chosen columns and diagonals of each (sequence, head): ascending keys, ascending distances. */
 typedef struct prism_lines {
     int64_t stride;
     int32_t *column, *slash;     /* [n_seq * n_head][stride] */
@@ -76,15 +78,16 @@ typedef struct prism_lines {
 typedef struct prism_pick_job {
     const prism_problem *problem;
     int32_t min_tokens;
-    float *column, *slash;         /* of a probe, [n_seq][n_head][lines->stride]; forced ones become +inf */
-    int32_t n_column, n_slash;     /* the best so many, forced ones among them */
-    float budget;                  /* above 0: a part of each sequence's keys replaces the two, 0.2 and 0.8 of it */
+    float *column, *slash;         /* from a probe, [n_seq][n_head][lines->stride]; forced entries become +inf */
+    int32_t n_column, n_slash;     /* lines to choose, forced lines included */
+    float budget;                  /* above 0: 0.2 and 0.8 of this part of the keys replace n_column and n_slash */
     int32_t n_first, n_near;       /* forced: the first keys, the shortest distances */
-    int32_t min_column, min_slash; /* at least so many */
+    int32_t min_column, min_slash; /* least lines to choose */
     prism_lines *lines;            /* out */
 } prism_pick_job;
 
-/* Rows of a plan from lines: plan NULL counts, else writes (prism_plan_open() in between). */
+/* Makes rows of a plan from lines. plan NULL: counts blocks and keys. Else writes them; prism_plan_open() comes
+ * between. */
 typedef struct prism_list_job {
     const prism_problem *problem;
     int32_t min_tokens; /* shorter sequences list everything */
@@ -99,8 +102,8 @@ typedef struct prism_flex_job {
     const prism_problem *problem;
     int32_t min_tokens;
     int64_t stride;
-    const float *column, *slash, *q_last; /* of a probe */
-    const float *q_mean, *k_mean;         /* of pool */
+    const float *column, *slash, *q_last; /* from a probe */
+    const float *q_mean, *k_mean;         /* from pool */
     float gamma, tau;
     int32_t min_budget, max_budget; /* keys; max 0: none */
     bool keep_sink, keep_own;
@@ -117,38 +120,38 @@ typedef struct prism_strided_job {
     void *scratch;
 } prism_strided_job;
 
-/* Query tokens against pooled keys. The mass of a block is summed over a query block's rows. */
+/* Scores query tokens against pooled keys. A block's mass is the sum over the tokens of the query block. */
 typedef struct prism_tokens_job {
     const prism_problem *problem;
     int32_t min_tokens;
-    const float *k_mean; /* of pool */
+    const float *k_mean; /* from pool */
     prism_row_rule rule;
     uint64_t *bits; /* out, [n_row][n_word], overwritten */
     void *scratch;
 } prism_tokens_job;
 
-/* Query tokens against the moments of the blocks before their own: core/block_moments.h. */
+/* Scores asking tokens against the moments of the blocks before their own: core/block_moments.h. */
 typedef struct prism_moments_job {
     const prism_problem *problem;
     int32_t min_tokens;
-    void *moments; /* of pool */
+    void *moments; /* from pool */
     float error;   /* options.moments_error */
     bool keep_sink, keep_own;
     void *bits; /* out, overwritten */
     void *scratch;
 } prism_moments_job;
 
-/* Exact attention over a plan. */
+/* Computes exact attention over a plan. */
 typedef struct prism_attend_job {
     const prism_problem *problem;
-    const prism_plan *plan; /* without single keys where it corrects */
+    const prism_plan *plan; /* has no single keys if corrects */
     bool corrects;          /* each row's softmax starts from the blocks before its own that the plan does not list */
-    bool variances;         /* false: PRISM_CORRECTION_MEAN */
-    void *moments;          /* of pool, where it corrects */
+    bool variances;         /* the correction is PRISM_CORRECTION_MOMENTS, else PRISM_CORRECTION_MEAN */
+    void *moments;          /* from pool, if corrects */
     void *scratch;
 } prism_attend_job;
 
-/* What a backend may have, for its `refuses`. ATTEND and CORRECT are parts of attend; the others choose blocks. */
+/* The stages that a backend may refuse. ATTEND and CORRECT are parts of attend; the others choose blocks. */
 typedef enum prism_stage {
     PRISM_STAGE_ATTEND,
     PRISM_STAGE_CORRECT,
@@ -161,7 +164,7 @@ typedef enum prism_stage {
     PRISM_N_STAGE
 } prism_stage;
 
-/* bytes: scratch that run needs for this job, of which it reads the problem and the sizes, no buffer. */
+/* bytes returns the scratch that run needs for this job. It reads the job's problem and sizes, but no buffer. */
 #define PRISM_STAGE(job)                                                                                               \
     struct {                                                                                                           \
         size_t (*bytes)(const prism_ctx *, const job *);                                                               \
@@ -181,11 +184,13 @@ typedef struct prism_backend {
     const char *name;
     prism_device device;
     int32_t min_tokens; /* below this many keys the full plan is at least as fast (docs/architecture.md) */
-    bool own_memory;    /* computes on memory and in time of its own: stages start work and return */
-    /* A sentence about what the stage cannot compute of this call; NULL: it can. A backend refuses what it lacks. */
+    bool own_memory;    /* the device has its own memory and time: stages start work and return */
+    /* Returns a sentence that says why the stage cannot compute this call; NULL: it can. Refuses every missing
+     * stage. */
     const char *(*refuses)(const prism_ctx *ctx, const prism_problem *p, prism_stage stage);
 
-    /* Sizes of what stages hand to each other, in the backend's own formats. keys: of all keys, else of all queries. */
+    /* Return bytes of what stages hand to each other, in the backend's own formats. keys true: means of all keys, else
+     * of all queries. */
     size_t (*means_bytes)(const prism_problem *p, bool keys);
     size_t (*moments_bytes)(const prism_problem *p);
     size_t (*bits_bytes)(const prism_problem *p);
@@ -199,33 +204,33 @@ typedef struct prism_backend {
     PRISM_STAGE(prism_flex_job) select_lines;
     void (*pick_lines)(const prism_ctx *ctx, const prism_pick_job *job);
     PRISM_STAGE(prism_list_job) list_lines;
-    /* false: no room, *n_selected says for how many blocks. A device that cannot tell without waiting returns true, and
-     * marks a plan that overflowed as full. */
+    /* Makes the plan from bits. false: no room for *n_selected blocks. A device cannot tell without waiting: it returns
+     * true and makes a plan that overflowed full. */
     bool (*fill)(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan, int64_t *n_selected);
     PRISM_STAGE(prism_attend_job) attend;
 
-    /* Time passes at the device: mark notes it, seconds says how long it was between two marks, waiting for them. */
+    /* mark notes the device's time. seconds waits for two marks and returns the time between them. */
     void (*mark)(const prism_ctx *ctx, prism_mark mark);
     double (*seconds)(const prism_ctx *ctx, prism_mark from, prism_mark to);
 
-    /* The device of a context. PRISM_ERROR_DEVICE or _MEMORY with a sentence in ctx->error. */
+    /* Opens the context's device. PRISM_ERROR_DEVICE or _MEMORY, with a sentence in ctx->error. */
     prism_status (*open)(prism_ctx *ctx, int32_t ordinal);
-    void (*close)(prism_ctx *ctx); /* where ctx->device is not NULL */
-    bool (*is_readable)(const prism_ctx *ctx, const void *data); /* memory that the device can read */
-    /* The first failure since the last call, PRISM_OK if none; its sentence is in ctx->error. */
+    void (*close)(prism_ctx *ctx); /* called if ctx->device is not NULL */
+    bool (*is_readable)(const prism_ctx *ctx, const void *data); /* whether the device can read this memory */
+    /* Returns the first failure since the last call, with its sentence in ctx->error; PRISM_OK: none. */
     prism_status (*status)(prism_ctx *ctx);
 
-    /* The device's side of a plan, plan->device; the host's arrays are a copy that plan_fetch brings up to date. */
+    /* Keep the device's side of a plan, plan->device. The host's arrays are a copy, which plan_fetch makes current. */
     prism_status (*plan_create)(prism_ctx *ctx, prism_plan *plan);
-    void (*plan_destroy)(prism_plan *plan); /* where plan->device is not NULL */
+    void (*plan_destroy)(prism_plan *plan); /* called if plan->device is not NULL */
     void (*plan_begin)(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan); /* before fill or a full plan */
     prism_status (*plan_fetch)(prism_plan *plan);                                       /* waits */
     void (*plan_push)(const prism_ctx *ctx, const prism_problem *p, prism_plan *plan);
 
-    const struct prism_cuda_functions *cuda; /* what prism_cuda.h asks for; NULL elsewhere */
+    const struct prism_cuda_functions *cuda; /* for prism_cuda.h; NULL: not a CUDA backend */
 } prism_backend;
 
-/* The functions of prism_cuda.h, which have checked their arguments. */
+/* The work of the functions of prism_cuda.h, which check the arguments. */
 typedef struct prism_cuda_functions {
     prism_status (*describe)(int32_t ordinal, prism_cuda_info *info);
     void (*set_stream)(prism_ctx *ctx, void *stream);

@@ -368,6 +368,7 @@ prism_status runner_plan(runner *r, const prism_options *options, const prism_ca
     if (status)
         return status;
     r->view.struct_size = sizeof r->view;
+    check(r->ctx, prism_plan_fetch(r->ctx, r->plan));
     check(r->ctx, prism_plan_read(r->plan, &r->view));
     const size_t bytes = (size_t)r->view.n_row * (size_t)r->view.n_kblk;
     r->mask = must(realloc(r->mask, bytes + 1));

@@ -4,7 +4,7 @@
  *                                                             cases, for emulators
  *   checkkern --device cuda [...]                             check the GPU's kernels, not the processor's tiers
  *   checkkern --bench [--shared]                              time; --shared: one core, processor time, on a machine
- * that others use too
+ *                                                             that others use too
  */
 #include "checkkern.h"
 
@@ -20,21 +20,34 @@ ck_state ck;
 
 prism_isa ck_tiers[CK_MAX_TIER];
 
+enum { ON_CPU = 1, ON_GPU = 2, ON_BOTH = 3 };
+
 static const struct {
     const char *name;
     void (*run)(void);
-    bool on_gpu; /* a stage of the API, not an inner loop of the processor's */
+    int where; /* ON_BOTH: stages of the API; else inner loops of the processor's, or launch functions of the GPU's */
 } tests[] = {
-    {"rows", ck_rows, false},    {"gemm", ck_gemm, false},    {"softmax", ck_softmax, false},
-    {"select", ck_select, true}, {"attend", ck_attend, true}, {"nonfinite", ck_nonfinite, true},
+    {"rows", ck_rows, ON_CPU},
+    {"gemm", ck_gemm, ON_CPU},
+    {"softmax", ck_softmax, ON_CPU},
+    {"select", ck_select, ON_BOTH},
+    {"attend", ck_attend, ON_BOTH},
+    {"moments", ck_moments, ON_BOTH},
+    {"nonfinite", ck_nonfinite, ON_BOTH},
+#ifdef CK_CUDA
+    {"launch_attend", ck_launch_attend, ON_GPU},
+    {"launch_plan", ck_launch_plan, ON_GPU},
+    {"launch_moments", ck_launch_moments, ON_GPU},
+    {"launch_fp8", ck_launch_fp8, ON_GPU},
+#endif
 };
-enum { n_test = sizeof tests / sizeof tests[0], n_printed = 8 };
+enum { n_test = sizeof tests / sizeof tests[0], n_printed = 40 };
 
 static int n_tier;
 
 static void find_tiers(void)
 {
-    for (int isa = PRISM_ISA_C; isa <= PRISM_ISA_NEONBF16; isa++)
+    for (int isa = PRISM_ISA_C; isa < PRISM_N_ISA; isa++)
         if (prism_tier_best((prism_isa)isa) != PRISM_ISA_AUTO)
             ck_tiers[n_tier++] = (prism_isa)isa;
 }
@@ -44,13 +57,6 @@ int ck_n_tier(void)
     return ck.gpu ? 2 : n_tier;
 }
 
-const char *ck_isa_name(prism_isa isa)
-{
-    prism_tier k;
-    prism_tier_get(isa, &k);
-    return k.name;
-}
-
 bool ck_is_gpu(int tier)
 {
     return ck.gpu && tier > 0;
@@ -58,7 +64,7 @@ bool ck_is_gpu(int tier)
 
 const char *ck_tier_name(int tier)
 {
-    return ck_is_gpu(tier) ? "cuda" : ck_isa_name(ck_tiers[tier]);
+    return ck_is_gpu(tier) ? "cuda" : prism_isa_name(ck_tiers[tier]);
 }
 
 prism_ctx *ck_context(int tier)
@@ -120,7 +126,7 @@ static int run_test(int i)
     ck.what = tests[i].name;
     ck.n_check = ck.n_fail = 0;
     tests[i].run();
-    printf("%-10s %8ld checks, %ld failed, %.1f s\n", tests[i].name, ck.n_check, ck.n_fail, seconds_now() - start);
+    printf("%-14s %8ld checks, %ld failed, %.1f s\n", tests[i].name, ck.n_check, ck.n_fail, seconds_now() - start);
     fflush(stdout);
     return ck.n_fail > 0 || ck.n_check == 0;
 }
@@ -164,7 +170,7 @@ int main(int argc, char **argv)
         return 2;
     printf("seed %llu, tiers up to %s\n", (unsigned long long)ck.seed, ck_tier_name(ck_n_tier() - 1));
     for (int i = 0; i < n_test; i++)
-        if ((!ck.gpu || tests[i].on_gpu) && chosen(tests[i].name, argv + 1, n_arg)) {
+        if ((tests[i].where & (ck.gpu ? ON_GPU : ON_CPU)) && chosen(tests[i].name, argv + 1, n_arg)) {
             failed += run_test(i);
             n_run++;
         }

@@ -28,7 +28,6 @@ enum { CK_MAX_TIER = 8 };
 extern prism_isa ck_tiers[CK_MAX_TIER];
 int ck_n_tier(void);
 const char *ck_tier_name(int tier);
-const char *ck_isa_name(prism_isa isa);
 prism_ctx *ck_context(int tier);
 
 /* With --device cuda: the GPU computes on the tests' own memory, guard pages included, which ck_gpu_begin() has the
@@ -47,7 +46,14 @@ void ck_gemm(void);
 void ck_softmax(void);
 void ck_select(void);
 void ck_attend(void);
+void ck_moments(void);
 void ck_nonfinite(void);
+
+/* tests/cuda: the launch functions of the CUDA backend, in builds with it. */
+void ck_launch_attend(void);
+void ck_launch_plan(void);
+void ck_launch_moments(void);
+void ck_launch_fp8(void);
 
 void ck_bench(bool on_shared_machine);
 

@@ -139,7 +139,8 @@ static void plan_at_random(runner *r, const test_case *c, rng *rand)
                     ((uint8_t *)runner_mask_row(r, s, h, i))[v] = rng_range(rand, 0, 2) == 0;
     ck_ok(prism_plan_from_mask(r->ctx, &c->call, c->s.block, r->mask, bytes, r->plan) == PRISM_OK, "plan_from_mask: %s",
           prism_last_error(r->ctx));
-    ck_ok(prism_plan_mask(r->plan, r->mask, bytes) == PRISM_OK, "plan_mask");
+    ck_ok(prism_plan_fetch(r->ctx, r->plan) == PRISM_OK && prism_plan_mask(r->plan, r->mask, bytes) == PRISM_OK,
+          "plan_mask");
 }
 
 /* kind 0: full plan, 1: selected, 2: arbitrary */

@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "checkkern.h"
-#include "ck_peak.h"
+#include "bench/peak_loops.h"
 #include "cpu/cpu.h"
 
 enum { ROWS = 128, DIM = 128, LD = 128 };
@@ -309,7 +309,7 @@ static stage_times time_stages(prism_isa isa, test_case *c)
 
 static void print_stage(const char *name, prism_isa isa, double t, double c_time, double work, bool flop, double peak)
 {
-    printf("%-18s %-10s %10.3f %6.1f %s %7.2fx %7.1f%%\n", name, ck_isa_name(isa), t * 1e3, work / t / 1e9,
+    printf("%-18s %-10s %10.3f %6.1f %s %7.2fx %7.1f%%\n", name, prism_isa_name(isa), t * 1e3, work / t / 1e9,
            flop ? "GFLOP" : "GB/s ", c_time / t, 100 * work / t / peak);
 }
 
@@ -352,17 +352,20 @@ static void bench_stages(const double *flops, const double *flops_bf16, double m
 
 void ck_bench(bool on_shared_machine)
 {
+    const double peak_seconds = 0.3;
     shared = on_shared_machine;
     double flops[CK_MAX_TIER], flops_bf16[CK_MAX_TIER];
     for (int tier = 0; tier < ck_n_tier(); tier++) {
-        flops[tier] = ck_peak_flops(ck_tiers[tier]);
-        flops_bf16[tier] = ck_peak_flops_bf16(ck_tiers[tier]);
-        printf("peak of one core, %-10s %7.1f GFLOP/s", ck_isa_name(ck_tiers[tier]), flops[tier] / 1e9);
+        const double fma = bench_peak_flops(ck_tiers[tier], BENCH_PEAK_FMA, peak_seconds, 1);
+        flops[tier] = fma > 0 ? fma : flops[tier - 1];
+        flops_bf16[tier] = bench_peak_flops(ck_tiers[tier], BENCH_PEAK_DOT, peak_seconds, 1);
+        printf("peak of one core, %-10s %7.1f GFLOP/s", prism_isa_name(ck_tiers[tier]), flops[tier] / 1e9);
         if (flops_bf16[tier] > 0)
             printf(", bfloat16 dot products %7.1f", flops_bf16[tier] / 1e9);
         putchar('\n');
     }
-    const double cache = ck_peak_bytes(16 << 10), memory = ck_peak_bytes(256 << 20);
+    const double cache = bench_peak_traffic(16 << 10, BENCH_PEAK_COPY, peak_seconds, 1);
+    const double memory = bench_peak_traffic(256 << 20, BENCH_PEAK_COPY, peak_seconds, 1);
     printf("copy of one core, read and written: in cache %.1f GB/s, in memory %.1f GB/s\n\n", cache / 1e9,
            memory / 1e9);
     bench_kernels(flops, flops_bf16, cache);

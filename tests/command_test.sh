@@ -35,7 +35,7 @@ expect 2 "no model" "$prism" run -p hello
 expect 2 "one of -f, -p, --ruler-json" "$prism" run -m "$model"
 expect 2 "'prism info' lists them" "$prism" run -m "$model" -p hello --method magic
 expect 2 "top_p=3" "$prism" run -m "$model" -p hello --top-p 3
-expect 2 "prism, meanpool" "$prism" run -m "$model" -p hello --top-p 0.9
+expect 2 "prism, meanpool" "$prism" run -m "$model" -p hello --method moments --top-p 0.9
 expect 2 "moments" "$prism" attend --in "$golden" -o moments_error=0.1
 expect 2 "moments does not go by top_p" "$prism" eval ppl -m "$model" --methods dense,moments:top_p=0.9
 expect 2 "prism, meanpool" "$prism" bench attention --methods dense,moments --top-p 0.9
@@ -62,6 +62,10 @@ expect 3 "is not UTF-8" "$prism" needle -m "$model" --text binary -o needle.json
 # A short prompt, answered; a prompt from stdin; the compared method's columns; JSON.
 expect 0 "answers agree" "$prism" run -m "$model" -p "It was the best of times, it was the" -n 4 --compare dense
 expect 0 '"answers_agree"' "$prism" run -m "$model" -p "It was the best of times" -n 4 --compare meanpool --json
+# The library's default method is every command's; a method that is refused is an error, never another method.
+expect 0 '"method":	"prism"' "$prism" run -m "$model" -p "It was the best of times" -n 1 --json
+expect 0 '"method":	"prism"' "$prism" eval ppl -m "$model" --ctx 128 --max-tokens 128 --json
+expect 3 "needs an H100" "$prism" run -m "$model" -p hello --method moments -o precision=fp8
 echo "It was the best of times" | expect 0 "prompt tokens" "$prism" run -m "$model" -f - -n 1
 
 # Results: links are followed, pipes written in place, a full disk is an error and leaves nothing.

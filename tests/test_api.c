@@ -122,6 +122,36 @@ static void test_call_tensors(void **state)
 }
 
 /* Shapes whose products leave int32, int64 or size_t: refused, or a number that is right; never less than the truth. */
+static void test_call_outputs(void **state)
+{
+    fixture *f = *state;
+    const unsigned doors = DOOR_ATTEND | DOOR_ATTENTION;
+    REFUSE_CALL(c.o = c.q, doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL(c.o.data = f->k, doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL((c.o.data = f->q + N * HEADS * DIM / 2, c.o.n_element = 0), doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL(c.lse.data = f->o, doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL(c.lse.data = f->v, doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL(c.o.stride_dim = 0, doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL(c.o.stride_head = 0, doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL(c.o.stride_token = 0, doors, PRISM_ERROR_INVALID);
+    REFUSE_CALL(c.lse.stride_head = 0, doors, PRISM_ERROR_INVALID);
+
+    /* Queries and outputs that take turns in one buffer share no byte. */
+    prism_call c = f->call;
+    float *both = malloc(2 * N * HEADS * DIM * sizeof *both);
+    for (int t = 0; t < N; t++)
+        memcpy(both + 2 * t * HEADS * DIM, f->q + t * HEADS * DIM, HEADS * DIM * sizeof *both);
+    c.q.data = both;
+    c.o.data = both + HEADS * DIM;
+    c.q.stride_token = c.o.stride_token = 2 * HEADS * DIM;
+    c.q.n_element = c.o.n_element = 0;
+    assert_ok(prism_attention(f->ctx, &f->options, &f->call, f->plan, f->workspace, ROOM, NULL));
+    assert_ok(prism_attention(f->ctx, &f->options, &c, f->plan, f->workspace, ROOM, NULL));
+    for (int t = 0; t < N; t++)
+        assert_memory_equal(both + (2 * t + 1) * HEADS * DIM, f->o + t * HEADS * DIM, HEADS * DIM * sizeof *both);
+    free(both);
+}
+
 static void test_call_overflow(void **state)
 {
     fixture *f = *state;
@@ -182,6 +212,7 @@ static void test_options(void **state)
     REFUSE_OPTIONS(o.keep_own = -1, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(o.min_tokens = -2, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(o.bands = NULL, PRISM_ERROR_INVALID);
+    REFUSE_OPTIONS(b.high[1] = b.high[0], PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(b.d_head = 64, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(b.n_high = -1, PRISM_ERROR_INVALID);
     REFUSE_OPTIONS(b.n_low = DIM + 1, PRISM_ERROR_INVALID);
@@ -292,6 +323,7 @@ static void test_options_of_others(void **state)
     }
     assert_true(prism_method_uses(PRISM_METHOD_PRISM, "top_p") && prism_method_uses(PRISM_METHOD_MEANPOOL, "top_p"));
     assert_int_equal(prism_method_uses(PRISM_METHOD_MOMENTS, "top_p"), 0);
+    assert_true(prism_method_uses(PRISM_METHOD_PRISM, "bands") && !prism_method_uses(PRISM_METHOD_MEANPOOL, "bands"));
     assert_int_equal(prism_method_uses(PRISM_METHOD_PRISM, "magic"), 0);
     assert_int_equal(prism_method_uses(PRISM_METHOD_PRISM, NULL), 0);
     assert_int_equal(prism_method_uses((prism_method)prism_method_count(), "block_size"), 0);
@@ -303,6 +335,7 @@ int main(void)
         test_with(test_good_call),         test_with(test_call_counts),
         test_with(test_call_features),     test_with(test_call_ragged),
         test_with(test_call_tensors),      test_with(test_call_overflow),
+        test_with(test_call_outputs),
         test_with(test_options),           cmocka_unit_test(test_options_by_name),
         cmocka_unit_test(test_option_rows), test_with(test_options_of_others),
     };

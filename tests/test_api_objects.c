@@ -194,7 +194,7 @@ static void test_context(void **state)
         prism_status status;
     } cases[] = {{-1, 0, 0, PRISM_ERROR_INVALID},
                  {1 << 30, 0, 0, PRISM_ERROR_INVALID},
-                 {1, PRISM_ISA_NEONBF16 + 1, 0, PRISM_ERROR_INVALID},
+                 {1, PRISM_N_ISA, 0, PRISM_ERROR_INVALID},
                  {1, -1, 0, PRISM_ERROR_INVALID},
                  {1, 0, 7, PRISM_ERROR_DEVICE},
                  {1, PRISM_ISA_C, 0, PRISM_OK},

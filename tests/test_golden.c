@@ -308,7 +308,7 @@ static void check_file(const char *path)
     double *q_mean = means_of(&r, "q_mean", q, n_head), *k_mean = means_of(&r, "k_mean", k, n_kv_head);
     prism_call call = call_for(heads, kv_heads, prism_tensor_head_major((void *)q, PRISM_BF16, n_token, heads, d_head),
                                prism_tensor_head_major((void *)k, PRISM_BF16, n_token, kv_heads, d_head));
-    for (int isa = PRISM_ISA_C; isa <= PRISM_ISA_NEONBF16; isa++) {
+    for (int isa = PRISM_ISA_C; isa < PRISM_N_ISA; isa++) {
         prism_ctx *probe = context_new((prism_isa)isa, 1);
         if (!probe)
             continue;

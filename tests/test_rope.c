@@ -70,6 +70,8 @@ static void test_yarn(void **state)
         const double slow = j <= 23 ? 0 : j >= 40 ? 1 : (j - 23) / 17.0;
         assert_near(rope.frequency[j] / plain.frequency[j], 1 - slow + slow / 4, 1e-12);
     }
+    assert_int_equal(prism_rope_scale_yarn(&rope, 1e6, 4, 32768, 1, 32, 1), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_rope_scale_yarn(&rope, 1e6, 4, 32768, 32, 32, 1), PRISM_ERROR_INVALID);
     /* Not truncated, the ramp runs between real indices: where 128 ln(n / (2 pi beta)) / (2 ln base) says. */
     prism_rope exact = plain;
     assert_ok(prism_rope_scale_yarn(&exact, 1e6, 4, 32768, 32, 1, 0));

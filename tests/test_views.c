@@ -68,6 +68,7 @@ static void test_dlpack_misuse(void **state)
     assert_int_equal(prism_tensor_from_dlpack(&y, "bnhd", NULL), PRISM_ERROR_INVALID);
     REFUSE_DL(x.data = NULL, "bnhd", PRISM_ERROR_INVALID);
     REFUSE_DL(x.shape = NULL, "bnhd", PRISM_ERROR_INVALID);
+    REFUSE_DL(x.byte_offset = UINT64_MAX, "bnhd", PRISM_ERROR_INVALID);
     REFUSE_DL(x.ndim = 2, "hd", PRISM_ERROR_INVALID);
     REFUSE_DL(x.ndim = 5, "bnhdx", PRISM_ERROR_INVALID);
     REFUSE_DL(x.ndim = -4, "bnhd", PRISM_ERROR_INVALID);

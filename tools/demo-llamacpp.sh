@@ -43,7 +43,7 @@ printf '%-26s %16s   %s\n' "$(basename "$prompt" .json), gold 9890590" "prompt t
 answer "llama.cpp" -u GGML_BACKEND_PATH
 answer "plug-in, full attention" GGML_BACKEND_PATH="$plugin" PRISM_METHOD=dense
 answer "plug-in, prism" GGML_BACKEND_PATH="$plugin" PRISM_METHOD=prism
-answer "plug-in, moments (default)" GGML_BACKEND_PATH="$plugin"
+answer "plug-in, moments" GGML_BACKEND_PATH="$plugin" PRISM_METHOD=moments
 
 printf '\n%-26s %16s   %s\n' "8192 tokens of a novel" "KL to llama.cpp" "perplexity"
 divergence "" on -u GGML_BACKEND_PATH
@@ -51,4 +51,4 @@ kl=--kl-divergence
 divergence "llama.cpp, -fa off" off -u GGML_BACKEND_PATH
 divergence "plug-in, full attention" on GGML_BACKEND_PATH="$plugin" PRISM_METHOD=dense
 divergence "plug-in, prism" on GGML_BACKEND_PATH="$plugin" PRISM_METHOD=prism
-divergence "plug-in, moments (default)" on GGML_BACKEND_PATH="$plugin"
+divergence "plug-in, moments" on GGML_BACKEND_PATH="$plugin" PRISM_METHOD=moments

@@ -6,11 +6,11 @@ import sys
 
 HEAD = """# Results on the bundled model
 
-Written by `tools/results.sh`, which measures all of it again: the bundled 32M-parameter model (a small model is a
-stricter judge of sparse attention than a large one), text and haystacks from *Nostromo*, which it has never seen.
-Density: blocks read per causal block. Work: operations of attention, selection included, over those of full attention;
-methods that list single keys or spend much on choosing are compared by it. Seconds are of this run's machine and say
-something along a column only.
+`tools/results.sh` measures all of this again and writes this page. Everything ran on the CPU, with the bundled 32M-parameter
+model (a small model is a stricter judge of sparse attention than a large one). Text and haystacks are from *Nostromo*,
+which the model has not seen. Density is listed blocks over causal blocks. Work is the operations of attention, selection
+included, over those of full attention: compare methods of different grain by work. Seconds are of this run's machine;
+compare them within a column only.
 """
 
 

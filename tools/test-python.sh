@@ -20,8 +20,8 @@ if ! cmp -s "$needs" "$folder/installed.txt"; then
     cp "$needs" "$folder/installed.txt"
 fi
 bin=$folder/venv/bin
-"$bin/ruff" check --quiet --config $source/pyproject.toml $source examples
-"$bin/ruff" format --check --quiet --config $source/pyproject.toml $source examples
+"$bin/ruff" check --quiet --config $source/pyproject.toml $source examples bench/peers tests/bench
+"$bin/ruff" format --check --quiet --config $source/pyproject.toml $source examples bench/peers tests/bench
 
 rm -rf "$folder/wheel"
 # The environment has the build's own tools, pinned: nothing is fetched here.
@@ -34,4 +34,4 @@ esac
 "$bin/pip" install -qq --disable-pip-version-check --no-deps --force-reinstall "$folder"/wheel/*.whl
 unset PRISM_ATTN_LIBRARY PYTHONPATH # the installed wheel, nothing else
 # Two OpenMP runtimes (the compiler's and torch's) must not spin against each other or against other work.
-HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive "$bin/pytest" -q "$source/tests" "$@"
+HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive "$bin/pytest" -q "$source/tests" tests/bench/test_peers.py "$@"

@@ -1,7 +1,7 @@
 /* ggml's FLASH_ATTN_EXT on the CPU beside full attention by libprismattn, in turns: float32 queries, float16 keys and
  * values of 128 dimensions, the last N_Q of N_KV tokens.
  *
- *   ggml_flash N_Q N_KV N_HEAD N_KV_HEAD N_THREAD REPS [cpu]        cpu: processor time in the place of the clock's */
+ *   ggml_flash N_Q N_KV N_HEAD N_KV_HEAD N_THREAD REPS [cpu]        cpu: processor time instead of the clock's */
 #include <ggml-cpu.h>
 #include <ggml.h>
 #include <math.h>
@@ -9,9 +9,13 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "dense_call.h"
+#include <prism_attn/prism.h>
 
 enum { DIM = 128, MAX_REPS = 64 };
+
+typedef struct shape {
+    int32_t n_q, n_kv, n_head, n_kv_head, n_thread;
+} shape;
 
 static double seconds(clockid_t clock)
 {
@@ -47,7 +51,7 @@ typedef struct peer {
     struct ggml_cplan plan;
 } peer;
 
-static void fill(const dense_shape *s, peer *g, struct ggml_tensor *mask)
+static void fill(const shape *s, peer *g, struct ggml_tensor *mask)
 {
     for (int64_t i = 0; i < ggml_nelements(g->q); i++)
         ((float *)g->q->data)[i] = noise();
@@ -60,7 +64,7 @@ static void fill(const dense_shape *s, peer *g, struct ggml_tensor *mask)
             ((ggml_fp16_t *)mask->data)[i * s->n_kv + j] = ggml_fp32_to_fp16(j <= s->n_kv - s->n_q + i ? 0 : -INFINITY);
 }
 
-static peer peer_new(const dense_shape *s)
+static peer peer_new(const shape *s)
 {
     const size_t n_kv = (size_t)s->n_kv, n_q = (size_t)s->n_q;
     const struct ggml_init_params params = {.mem_size = n_kv * (size_t)s->n_kv_head * DIM * 8 +
@@ -80,14 +84,54 @@ static peer peer_new(const dense_shape *s)
     return g;
 }
 
-static double largest_difference(const dense_shape *s, const float *theirs, const float *ours)
+/* Full attention by libprismattn over the peer's tensors, all [head][token][d]. */
+typedef struct ours {
+    prism_ctx *ctx;
+    prism_options options;
+    prism_call call;
+    prism_plan *plan;
+    void *workspace;
+    size_t workspace_bytes;
+} ours;
+
+static bool ours_start(ours *c, const shape *s, const peer *g, float *o)
+{
+    prism_config config;
+    prism_config_init(&config);
+    config.n_thread = s->n_thread;
+    prism_options_init(&c->options);
+    c->options.method = PRISM_METHOD_DENSE;
+    prism_call_init(&c->call);
+    c->call.n_head = s->n_head;
+    c->call.n_kv_head = s->n_kv_head;
+    c->call.d_head = DIM;
+    c->call.n_q = s->n_q;
+    c->call.n_kv = s->n_kv;
+    c->call.q = prism_tensor_head_major(g->q->data, PRISM_F32, s->n_q, s->n_head, DIM);
+    c->call.k = prism_tensor_head_major(g->k->data, PRISM_F16, s->n_kv, s->n_kv_head, DIM);
+    c->call.v = prism_tensor_head_major(g->v->data, PRISM_F16, s->n_kv, s->n_kv_head, DIM);
+    c->call.o = prism_tensor_head_major(o, PRISM_F32, s->n_q, s->n_head, DIM);
+    if (!o || prism_create(&config, &c->ctx) ||
+        prism_workspace_bytes(c->ctx, &c->options, &c->call, &c->workspace_bytes) ||
+        prism_plan_create(c->ctx, &c->call, c->options.block_size, 0, &c->plan))
+        return false;
+    c->workspace = aligned_alloc(64, (c->workspace_bytes + 63) / 64 * 64);
+    return c->workspace;
+}
+
+static void ours_run(ours *c)
+{
+    prism_attention(c->ctx, &c->options, &c->call, c->plan, c->workspace, c->workspace_bytes, NULL);
+}
+
+static double largest_difference(const shape *s, const float *theirs, const float *mine)
 {
     double worst = 0; /* ggml's output is [token][head][d] */
     for (int64_t t = 0; t < s->n_q; t++)
         for (int64_t h = 0; h < s->n_head; h++)
             for (int64_t j = 0; j < DIM; j++)
                 worst = fmax(worst, fabs((double)theirs[(t * s->n_head + h) * DIM + j] -
-                                         (double)ours[(h * s->n_q + t) * DIM + j]));
+                                         (double)mine[(h * s->n_q + t) * DIM + j]));
     return worst;
 }
 
@@ -97,34 +141,36 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: ggml_flash N_Q N_KV N_HEAD N_KV_HEAD N_THREAD REPS [cpu]\n");
         return 2;
     }
-    const dense_shape s = {atoi(argv[1]), atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), DIM, atoi(argv[5]), 0, 1};
+    const shape s = {atoi(argv[1]), atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5])};
     const int reps = atoi(argv[6]);
     const clockid_t clock = argc > 7 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
     peer g = peer_new(&s);
     float *o = aligned_alloc(64, (size_t)ggml_nelements(g.q) * sizeof *o);
-    dense_call *call = dense_call_new(&s, g.q->data, g.k->data, g.v->data, o);
-    if (!g.plan.work_data || !o || !call) {
+    ours c = {0};
+    if (!g.plan.work_data || !ours_start(&c, &s, &g, o)) {
         fprintf(stderr, "no memory, or libprismattn refused the call\n");
         return 1;
     }
-    double theirs[MAX_REPS], ours[MAX_REPS], ratio[MAX_REPS];
+    double theirs[MAX_REPS], mine[MAX_REPS], ratio[MAX_REPS];
     for (int r = -1; r < reps; r++) { /* the first warms up */
         const double start = seconds(clock);
         ggml_graph_compute(g.graph, &g.plan);
         const double middle = seconds(clock);
-        dense_call_run(call);
+        ours_run(&c);
         const double end = seconds(clock);
         if (r >= 0) {
             theirs[r] = middle - start;
-            ours[r] = end - middle;
-            ratio[r] = theirs[r] / ours[r];
+            mine[r] = end - middle;
+            ratio[r] = theirs[r] / mine[r];
         }
     }
     const double flop = 4.0 * DIM * s.n_head * s.n_q * (s.n_kv - s.n_q + (s.n_q + 1) / 2.0);
     printf("%d of %d tokens, %d/%d heads, %d threads: ggml %.1f, ours %.1f GFLOP/s, x %.2f; largest difference %.1e\n",
            s.n_q, s.n_kv, s.n_head, s.n_kv_head, s.n_thread, flop / median(theirs, reps) * 1e-9,
-           flop / median(ours, reps) * 1e-9, median(ratio, reps), largest_difference(&s, g.out->data, o));
-    dense_call_free(call);
+           flop / median(mine, reps) * 1e-9, median(ratio, reps), largest_difference(&s, g.out->data, o));
+    prism_plan_destroy(c.plan);
+    prism_destroy(c.ctx);
+    free(c.workspace);
     free(g.plan.work_data);
     free(o);
     ggml_free(g.context);

@@ -217,7 +217,7 @@ const char *plugin_engine_compute(plugin_engine *e, int n_thread, const ggml_ten
     plugin_rotation_find(q, (int32_t)q->ne[0], &rotation);
     if (rotation.found && prism_bands_auto(&bands, &rotation.rope, options.block_size) == PRISM_OK)
         options.bands = &bands;
-    else if (prism_method_uses(options.method, "top_p_high")) /* a method of two bands */
+    else if (prism_method_uses(options.method, "bands"))
         options.method = PRISM_METHOD_DENSE;
     const bool choose = options.method != PRISM_METHOD_DENSE;
     prism_call call;

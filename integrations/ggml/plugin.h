@@ -126,7 +126,7 @@ typedef struct plugin_report {
     const char *path;   /* "sparse", "dense", "short" or "ggml" */
     const char *reason; /* of path "ggml": why; else NULL */
     int32_t n_group;
-    int64_t n_reused; /* keys whose sums were kept from earlier calls */
+    int64_t n_reused; /* keys that earlier calls had pooled */
     prism_stats stats;
 } plugin_report;
 

@@ -2,14 +2,12 @@
 #include "device.h"
 #include "operations.h"
 
-#include <stdio.h>
+#include <assert.h>
 #include <stdlib.h>
 
 /* Rows that go through projections and MLP together: enough to fill a large GPU and to keep the launches few. And room
  * for their logits. */
 enum { TILE = 8192, LOGIT_BYTES = 64 << 20, LEAST_LOGIT_TILE = 64 };
-
-enum { MIN_TOKENS = 4096 }; /* the library's own, on a GPU */
 
 static bool finish(lm_backend *b, lm_error *err)
 {
@@ -125,33 +123,22 @@ static int32_t choose(lm_backend *b, const float *logits)
 
 /* ----------------------------------------------------------------------------------------------- time ---- */
 
-/* Events are made when they are first needed. */
 static bool reserve_marks(lm_backend *b, int32_t n, lm_error *err)
 {
     lm_cuda *const c = (lm_cuda *)b;
-    c->n_mark = 0;
-    if (n <= c->mark_capacity)
-        return true;
-    cudaEvent_t *more = realloc(c->marks, (size_t)n * sizeof *more);
-    if (!more)
-        return lm_fail(err, LM_ERROR_MEMORY, "no memory for %d times", n);
-    c->marks = more;
-    c->mark_capacity = n;
-    return true;
+    c->marks = calloc((size_t)n, sizeof *c->marks);
+    c->n_mark = c->marks ? n : 0;
+    return c->marks || lm_fail(err, LM_ERROR_MEMORY, "no memory for %d times", n);
 }
 
-static int32_t mark(lm_backend *b)
+/* Makes the event when its mark is set first. */
+static void mark(lm_backend *b, int32_t i)
 {
     lm_cuda *const c = (lm_cuda *)b;
-    if (c->n_mark == c->n_event) {
-        const cudaError_t status = cudaEventCreate(&c->marks[c->n_event]);
-        lm_cuda_note(c, status, "making an event");
-        if (status != cudaSuccess)
-            return 0; /* finish() will fail before anybody reads a time */
-        c->n_event++;
-    }
-    lm_cuda_note(c, cudaEventRecord(c->marks[c->n_mark], c->stream), "noting the time");
-    return c->n_mark++;
+    assert(i >= 0 && i < c->n_mark);
+    if (!c->marks[i])
+        lm_cuda_note(c, cudaEventCreate(&c->marks[i]), "making an event");
+    lm_cuda_note(c, cudaEventRecord(c->marks[i], c->stream), "noting the time");
 }
 
 static double seconds(lm_backend *b, int32_t from, int32_t to)
@@ -170,8 +157,9 @@ static void destroy(lm_backend *b)
     if (c->stream)
         cudaStreamSynchronize(c->stream);
     lm_blas_destroy(&c->blas);
-    for (int32_t i = 0; i < c->n_event; i++)
-        cudaEventDestroy(c->marks[i]);
+    for (int32_t i = 0; i < c->n_mark; i++)
+        if (c->marks[i])
+            cudaEventDestroy(c->marks[i]);
     for (int i = 0; i < LM_CUDA_MAX_BLOCKS; i++)
         if (c->blocks[i].data)
             cudaFree(c->blocks[i].data);
@@ -255,8 +243,7 @@ static bool create(const lm_backend_spec *spec, lm_backend **out, lm_error *err)
     c->base = (lm_backend){.ops = &ops,
                            .tile = tile,
                            .logit_tile = spec->model ? logit_tile(tile, spec->model->config.n_vocab) : 0,
-                           .type = spec->kv_type,
-                           .min_tokens = MIN_TOKENS};
+                           .type = spec->kv_type};
     c->ordinal = spec->ordinal;
     c->bf16 = spec->kv_type == PRISM_BF16;
     if (!start(c, spec, err)) {

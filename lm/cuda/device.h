@@ -25,8 +25,8 @@ typedef struct lm_cuda {
     float *coarse, *fine; /* rotation tables */
     int32_t *best;        /* of choose(), on the device */
     lm_cuda_block blocks[LM_CUDA_MAX_BLOCKS];
-    cudaEvent_t *marks;
-    int32_t n_mark, n_event, mark_capacity;
+    cudaEvent_t *marks; /* [n_mark]; NULL: never set */
+    int32_t n_mark;
     char problem[256]; /* the first thing that went wrong since finish() told of one; "" */
 } lm_cuda;
 

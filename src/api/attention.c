@@ -1,4 +1,4 @@
-/* Choosing and attending: check, cut the workspace, run the stages. */
+/* Chooses and attends: checks, cuts the workspace, runs the stages. */
 #include <string.h>
 
 #include "api/request.h"
@@ -22,7 +22,7 @@ static void layout_plan_job(prism_arena *a, prism_plan_job *job)
     const prism_backend *k = job->ctx->backend;
     const prism_problem *p = job->problem;
     const prism_method_impl *m = prism_method_get(job->options->method);
-    if (prism_options_need_moments(job->options, job->attends)) /* first, for attend finds them there */
+    if (prism_options_need_moments(job->options, job->attends)) /* first in the workspace: attend finds them there */
         job->moments = prism_arena_take(a, k->moments_bytes(p), 1);
     if (m->needs_means) {
         job->k_mean = prism_arena_take(a, k->means_bytes(p, true), 1);
@@ -57,7 +57,7 @@ static size_t plan_bytes(prism_ctx *ctx, const prism_request *r, bool attends)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* A correction's moments, then the stage's scratch. */
+/* Cuts the moments of a correction, then the stage's scratch. */
 static prism_attend_job attend_job(const prism_ctx *ctx, const prism_request *r, const prism_plan *plan, prism_arena *a)
 {
     prism_attend_job job = {.problem = &r->problem,
@@ -107,7 +107,7 @@ static bool every_sequence_is_short(const prism_request *r)
     return true;
 }
 
-/* From what the method selected. */
+/* Makes the plan from what the method selected. */
 static prism_status fill_plan(prism_ctx *ctx, const prism_method_impl *m, const prism_plan_job *job, prism_plan *plan)
 {
     int64_t n_selected, n_key = 0;
@@ -147,7 +147,7 @@ static plan_flop count_flop(const prism_request *r)
     return f;
 }
 
-/* The host's side of a sparse plan that the device is about to make. */
+/* Sets the host's side of a sparse plan that the device will make. */
 static bool begin_on_device(prism_ctx *ctx, const prism_problem *p, prism_plan *plan)
 {
     if (!prism_plan_set_shape(plan, p))
@@ -183,7 +183,7 @@ static void append_keys(prism_ctx *ctx, const prism_problem *p)
         ctx->backend->pool(ctx, &(prism_pool_job){.problem = p, .pooled = p->call->pooled, .reads_values = true});
 }
 
-/* What the method has not pooled: a correction's moments, the keys that the caller's state lacks. */
+/* Pools what the method has not pooled: the moments of a correction, or the keys that the caller's state lacks. */
 static void pool_rest(const prism_plan_job *job)
 {
     if (job->moments)
@@ -199,7 +199,7 @@ static prism_status build_sparse(prism_ctx *ctx, const prism_request *r, prism_p
     const bool pools = m->needs_means || m->needs_moments;
     prism_arena arena = {.base = workspace};
     const prism_plan_job job = plan_job(ctx, r, attends, timed, &arena);
-    const plan_flop flop = count_flop(r); /* before keys are appended */
+    const plan_flop flop = count_flop(r); /* counted before keys are appended */
     if (ctx->backend->own_memory && !begin_on_device(ctx, &r->problem, plan))
         return prism_plan_no_room(ctx, plan, &r->problem, 0);
     m->select(&job);
@@ -242,13 +242,13 @@ prism_status prism_plan_build(prism_ctx *ctx, const prism_options *options, cons
         status = prism_check_workspace(ctx, workspace, workspace_bytes, plan_bytes(ctx, &r, false));
     if (status)
         return status;
-    /* On the host the clock costs nothing, and prism_plan_view reports it. */
+    /* Reading the host's clock is cheap, and prism_plan_view reports the time. */
     return build(ctx, &r, plan, false, !ctx->backend->own_memory, workspace);
 }
 
 /* ------------------------------------------------------------------------------------------------ attend ---- */
 
-/* pooled: the moments stand in the workspace already. */
+/* pooled: the workspace already holds the moments. */
 static void attend(prism_ctx *ctx, const prism_request *r, const prism_plan *plan, bool pooled, void *workspace)
 {
     prism_arena a = {.base = workspace};
@@ -277,7 +277,7 @@ prism_status prism_attend(prism_ctx *ctx, const prism_call *call, const prism_pl
     return ctx->backend->status(ctx);
 }
 
-/* Of a call that was timed; waits for the device. */
+/* Fills the statistics of a timed call. Waits for the device. */
 static prism_status read_stats(prism_ctx *ctx, const prism_problem *p, prism_plan *plan, prism_stats *stats)
 {
     const prism_backend *k = ctx->backend;
@@ -312,7 +312,7 @@ prism_status prism_attention(prism_ctx *ctx, const prism_options *options, const
     prism_status status = prism_check_plan(ctx, plan);
     if (!status && stats && stats->struct_size < sizeof *stats)
         status = prism_fail(ctx, PRISM_ERROR_INVALID, "stats.struct_size is not set");
-    if (!status) /* attend's checks, too: an error must leave nothing half done */
+    if (!status) /* with attend's checks: an error must leave nothing half done */
         status = prism_request_make(ctx, options, call, PRISM_CHECK_ALL, &r);
     if (!status)
         status = prism_check_workspace(ctx, workspace, workspace_bytes, call_bytes(ctx, &r));

@@ -4,7 +4,7 @@
 
 #include "stages.h"
 
-enum { max_seq = 1 << 20 }; /* the checks look at each sequence: a count out of nowhere must not take minutes */
+enum { max_seq = 1 << 20 }; /* every sequence is checked: a nonsense count must not take minutes */
 
 static prism_status check_counts(prism_ctx *ctx, const prism_call *c)
 {
@@ -70,7 +70,8 @@ static prism_status resolve_sequences(prism_ctx *ctx, prism_problem *p)
     return PRISM_OK;
 }
 
-/* Lengths that only the device can read: queries may stand anywhere, and touch one block more at either end. */
+/* Takes upper bounds for lengths that only the device can read. Queries may start anywhere in a block, and so touch one
+ * block more. */
 static prism_status resolve_bounds(prism_ctx *ctx, prism_problem *p)
 {
     const prism_call *c = p->call;
@@ -103,131 +104,6 @@ static prism_status resolve(prism_ctx *ctx, const prism_call *c, int32_t block_s
     return PRISM_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------- tensors ---- */
-
-typedef struct tensor_use {
-    const char *name;
-    const prism_tensor *x;
-    int32_t n_head, d;
-    bool of_keys; /* tokens are keys, else queries */
-} tensor_use;
-
-/* *at += n * stride; false on overflow */
-static bool advance(int64_t *at, int64_t n, int64_t stride)
-{
-    int64_t step;
-    return !__builtin_mul_overflow(n, stride, &step) && !__builtin_add_overflow(*at, step, at);
-}
-
-static prism_status check_pages(prism_ctx *ctx, const tensor_use *u, int32_t s, int64_t n_token)
-{
-    const prism_tensor *x = u->x;
-    const int64_t n_entry = (n_token + x->page_size - 1) / x->page_size;
-    if (x->stride_table < n_entry)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: stride_table %lld, but sequence %d needs %lld pages", u->name,
-                          (long long)x->stride_table, s, (long long)n_entry);
-    int64_t first = 0;
-    if (!advance(&first, s, x->stride_table) || first > INT64_MAX / 8)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: stride_table overflows", u->name);
-    for (int64_t e = 0; e < n_entry && !ctx->backend->own_memory; e++) {
-        const int32_t page = x->page_table[first + e];
-        if (page < 0 || page >= x->n_page)
-            return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: page_table[%d][%lld] is %d, outside 0 .. %d", u->name, s,
-                              (long long)e, page, x->n_page - 1);
-    }
-    return PRISM_OK;
-}
-
-/* The last element that sequence s addresses must be representable, and inside n_element. */
-static prism_status check_extent(prism_ctx *ctx, const tensor_use *u, int32_t s, int64_t n_token)
-{
-    const prism_tensor *x = u->x;
-    int64_t last = 0;
-    bool ok = advance(&last, u->n_head - 1, x->stride_head) && advance(&last, u->d - 1, x->stride_dim);
-    if (x->page_table)
-        ok = ok && advance(&last, x->n_page - 1, x->stride_page) && advance(&last, x->page_size - 1, x->stride_token);
-    else if (x->row_start && ctx->backend->own_memory) /* only the device can read it */
-        ok = ok && advance(&last, n_token - 1, x->stride_token);
-    else if (x->row_start)
-        ok = ok && x->row_start[s] >= 0 && advance(&last, x->row_start[s] + n_token - 1, x->stride_token);
-    else
-        ok = ok && advance(&last, s, x->stride_seq) && advance(&last, n_token - 1, x->stride_token);
-    if (!ok || last > INT64_MAX / 8)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: sequence %d: its strides or row_start overflow", u->name, s);
-    if (x->n_element > 0 && last >= x->n_element)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: sequence %d addresses element %lld of %lld", u->name, s,
-                          (long long)last, (long long)x->n_element);
-    return PRISM_OK;
-}
-
-/* Blocks of 32 elements must not be cut. */
-static prism_status check_q8_0(prism_ctx *ctx, const tensor_use *u)
-{
-    const prism_tensor *x = u->x;
-    const int64_t odd = (x->stride_seq | x->stride_token | x->stride_head | x->stride_page | u->d) % PRISM_Q8_0_BLOCK;
-    if (!u->of_keys || ctx->backend->own_memory)
-        return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "%s: Q8_0 is for k and v, on the CPU", u->name);
-    if (odd || x->stride_dim != 1)
-        return prism_fail(ctx, PRISM_ERROR_INVALID,
-                          "%s: of Q8_0, head size and strides must be multiples of 32, stride_dim 1", u->name);
-    return PRISM_OK;
-}
-
-static prism_status check_tensor(prism_ctx *ctx, const prism_problem *p, const tensor_use *u)
-{
-    const prism_tensor *x = u->x;
-    const bool q8_0 = x->dtype == PRISM_Q8_0;
-    const size_t bytes = q8_0 ? sizeof(uint16_t) : prism_dtype_bytes(x->dtype);
-    if (!x->data || !bytes || (uintptr_t)x->data % bytes)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: %s", u->name,
-                          !x->data ? "data is NULL"
-                          : !bytes ? "unknown dtype"
-                                   : "data is not aligned to its dtype");
-    if (!ctx->backend->is_readable(ctx, x->data))
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: data is not in memory that the device can read", u->name);
-    if (x->stride_seq < 0 || x->stride_token < 0 || x->stride_head < 0 || x->stride_dim < 0 || x->n_element < 0)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: a stride or n_element is negative", u->name);
-    if (x->page_table && (x->page_size < 1 || x->n_page < 1 || x->stride_page < 0 || x->stride_table < 0))
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "%s: paged, with page_size %d and n_page %d", u->name, x->page_size,
-                          x->n_page);
-    const prism_status blocks = q8_0 ? check_q8_0(ctx, u) : PRISM_OK;
-    if (blocks)
-        return blocks;
-    for (int32_t s = 0; s < p->call->n_seq; s++) {
-        const prism_seq q = prism_problem_seq(p, s);
-        const int64_t n_token = u->of_keys ? q.n_kv : q.n_q;
-        if (q.n_q == 0 || (p->device_lengths && s > 0)) /* bounds are alike for all */
-            continue;
-        prism_status status = x->page_table ? check_pages(ctx, u, s, n_token) : PRISM_OK;
-        if (!status)
-            status = check_extent(ctx, u, s, n_token);
-        if (status)
-            return status;
-    }
-    return PRISM_OK;
-}
-
-static prism_status check_tensors(prism_ctx *ctx, const prism_problem *p, unsigned which)
-{
-    const prism_call *c = p->call;
-    const tensor_use uses[] = {
-        {"k", &c->k, c->n_kv_head, c->d_head, true}, {"q", &c->q, c->n_head, c->d_head, false},
-        {"v", &c->v, c->n_kv_head, c->d_head, true}, {"o", &c->o, c->n_head, c->d_head, false},
-        {"lse", &c->lse, c->n_head, 1, false},
-    };
-    for (int i = 0; i < 4; i++)
-        if (which & (1u << i)) {
-            const prism_status status = check_tensor(ctx, p, &uses[i]);
-            if (status)
-                return status;
-        }
-    if (!(which & PRISM_CHECK_O) || !c->lse.data)
-        return PRISM_OK;
-    if (c->lse.dtype != PRISM_F32)
-        return prism_fail(ctx, PRISM_ERROR_UNSUPPORTED, "lse: must be F32");
-    return check_tensor(ctx, p, &uses[4]);
-}
-
 prism_status prism_check_call(prism_ctx *ctx, const prism_call *call, int32_t block_size, unsigned which,
                               prism_problem *problem)
 {
@@ -241,6 +117,6 @@ prism_status prism_check_call(prism_ctx *ctx, const prism_call *call, int32_t bl
     if (!status)
         status = resolve(ctx, call, block_size, problem);
     if (!status)
-        status = check_tensors(ctx, problem, which);
+        status = prism_check_tensors(ctx, problem, which);
     return status;
 }

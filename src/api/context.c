@@ -1,6 +1,7 @@
 /* Contexts. */
 #include <omp.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "api/cuda.h"
 #include "cpu/cpu.h"
@@ -25,8 +26,8 @@ void prism_config_init(prism_config *config)
         *config = (prism_config){.struct_size = sizeof *config};
 }
 
-/* The tier the caller and PRISM_ISA allow; PRISM_ISA_AUTO if the caller named one that this machine lacks. An unknown
- * or impossible PRISM_ISA is no reason to fail: it is a cap, and caps nothing. */
+/* Returns the best tier that `asked` and PRISM_ISA allow; PRISM_ISA_AUTO if this machine lacks the tier `asked`. An
+ * unknown or impossible PRISM_ISA caps nothing. */
 static prism_isa choose_isa(prism_isa asked)
 {
     const char *name = getenv("PRISM_ISA");
@@ -70,7 +71,8 @@ prism_status prism_create(const prism_config *config, prism_ctx **out)
     ctx->marks = marks;
     ctx->backend = backend;
     ctx->ordinal = c.ordinal;
-    ctx->n_thread = c.n_thread ? c.n_thread : omp_get_num_procs();
+    ctx->process = getpid();
+    ctx->n_thread = c.n_thread ? c.n_thread : omp_get_max_threads();
     const prism_status status = backend->open(ctx, c.ordinal);
     if (status) {
         prism_destroy(ctx);

@@ -1,4 +1,4 @@
-/* Devices beside the CPU: the plug-in that holds their backend, and the functions of prism_cuda.h. */
+/* The plug-in that holds the CUDA backend, and the functions of prism_cuda.h. */
 #define _GNU_SOURCE /* dladdr */
 #include "api/cuda.h"
 
@@ -18,7 +18,8 @@ static struct {
     char problem[256];
 } plugin = {.once = PTHREAD_ONCE_INIT};
 
-/* Beside the file that this code is in (library or program), in ../lib from there, or where the loader looks. */
+/* Opens the plug-in: beside the file of this code (library or program), in ../lib from there, or where the loader
+ * looks. */
 static void *open_plugin(void)
 {
     static const char *const places[] = {"", "../lib/"};

@@ -4,8 +4,8 @@
 
 #include "stages.h"
 
-/* The CUDA backend out of its plug-in library, loaded once and kept; NULL if there is none, and *problem (if given)
- * says why. */
+/* Returns the CUDA backend. Loads its plug-in library once and keeps it. NULL: there is none; *problem says why, unless
+ * problem is NULL. */
 const prism_backend *prism_cuda_plugin(const char **problem);
 
 #endif

@@ -1,10 +1,10 @@
-/* Plans as objects: made, read, taken from a mask, destroyed. */
+/* Creates, reads and destroys plans; makes plans from masks. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/request.h"
 
-/* Upper bounds over all calls with at most these lengths, whatever q_start. */
+/* Computes upper bounds over all calls with at most these lengths and any q_start. */
 static bool plan_capacity(const prism_call *c, int32_t block_size, double density, int64_t *n_row, int64_t *n_index)
 {
     const int64_t n_kblk = ((int64_t)c->n_kv + block_size - 1) / block_size;

@@ -3,11 +3,11 @@
 #include "core/arena.h"
 #include "core/block_moments.h"
 
-/* The state's arrays, one after the other. */
+/* Cuts the state's arrays, one after the other. */
 static prism_status cut_pooled(const prism_options *options, int32_t n_kv_head, int32_t d_head, int32_t n_token_max,
                                prism_arena *a, prism_pooled *out)
 {
-    if (!options || options->struct_size < sizeof *options || prism_options_problem(options) || n_kv_head < 1 ||
+    if (!options || options->struct_size < sizeof *options || !prism_options_fit(options, NULL) || n_kv_head < 1 ||
         d_head < 1 || d_head > PRISM_MAX_D_HEAD || n_token_max < 1)
         return PRISM_ERROR_INVALID;
     const int64_t n_block = ((int64_t)n_token_max + options->block_size - 1) / options->block_size;

@@ -1,5 +1,9 @@
 #include "api/request.h"
 
+#include <float.h>
+#include <stdio.h>
+#include <unistd.h>
+
 #include "core/arena.h"
 
 /* -------------------------------------------------------------------------------------------- options ---- */
@@ -9,12 +13,12 @@ static bool band_fits(const int16_t *dim, int32_t n, int32_t d_head)
     if (n < 0 || n > d_head)
         return false;
     for (int32_t j = 0; j < n; j++)
-        if (dim[j] < 0 || dim[j] >= d_head)
+        if (dim[j] <= (j ? dim[j - 1] : -1) || dim[j] >= d_head)
             return false;
     return true;
 }
 
-/* Whether the struct can be read at all, before anything reads it. */
+/* Checks that the struct can be read, before anything reads it. */
 static prism_status check_options_struct(prism_ctx *ctx, const prism_options *options)
 {
     if (!options)
@@ -28,10 +32,10 @@ static prism_status check_options_struct(prism_ctx *ctx, const prism_options *op
 
 static prism_status check_options(prism_ctx *ctx, const prism_options *options, int32_t d_head)
 {
-    const char *problem = prism_options_problem(options), *name = prism_method_name(options->method);
-    if (problem)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.%s is out of range, or not for method %s", problem,
-                          name ? name : "?");
+    const char *name = prism_method_name(options->method);
+    prism_option_problem problem;
+    if (!prism_options_fit(options, &problem))
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.%s is %g: %s", problem.name, problem.value, problem.wanted);
     if (!prism_method_get(options->method)->needs_bands)
         return PRISM_OK;
     const prism_bands *b = options->bands;
@@ -40,7 +44,7 @@ static prism_status check_options(prism_ctx *ctx, const prism_options *options, 
                           name);
     if (b->d_head != d_head || !band_fits(b->high, b->n_high, d_head) || !band_fits(b->low, b->n_low, d_head) ||
         b->n_high + b->n_low == 0)
-        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.bands do not describe a head of %d dimensions", d_head);
+        return prism_fail(ctx, PRISM_ERROR_INVALID, "options.bands do not describe a head of %d dimensions, in ascending order", d_head);
     return PRISM_OK;
 }
 
@@ -65,7 +69,7 @@ static prism_status check_backend(prism_ctx *ctx, const prism_request *r)
 
 /* --------------------------------------------------------------------------------------------- pooled ---- */
 
-/* All of them or none. */
+/* Whether all arrays are there, or none. */
 static bool has_whole_moments(const prism_block_moments *m)
 {
     const bool any = m->key || m->variance || m->value || m->log_count || m->query_sum || m->n_query;
@@ -108,7 +112,7 @@ static prism_status check_pooled(prism_ctx *ctx, const prism_problem *p, bool ne
     return PRISM_OK;
 }
 
-/* Where the caller's state keeps moments, pooling reads values, and queries where there are any. */
+/* Returns what pooling reads beside keys: a state with moments needs values, and queries if there are any. */
 static unsigned pooling_reads(const prism_call *call)
 {
     if (!call || call->struct_size < sizeof *call || !call->pooled || !call->pooled[0].moments.key)
@@ -118,9 +122,17 @@ static unsigned pooling_reads(const prism_call *call)
 
 /* ------------------------------------------------------------------------------------------- requests ---- */
 
+/* A child of fork() has none of its parent's threads, and OpenMP would wait for them. */
+static void leave_parents_threads(prism_ctx *ctx)
+{
+    if (ctx && ctx->process != getpid())
+        ctx->n_thread = 1;
+}
+
 prism_status prism_request_make(prism_ctx *ctx, const prism_options *options, const prism_call *call, unsigned which,
                                 prism_request *out)
 {
+    leave_parents_threads(ctx);
     prism_status status = check_options_struct(ctx, options);
     if (!status)
         status = prism_check_call(ctx, call, options->block_size, which ? which | pooling_reads(call) : which,
@@ -143,6 +155,7 @@ prism_status prism_request_make(prism_ctx *ctx, const prism_options *options, co
 
 prism_status prism_request_attend(prism_ctx *ctx, const prism_call *call, const prism_plan *plan, prism_request *out)
 {
+    leave_parents_threads(ctx);
     *out = (prism_request){.correct = plan->correct};
     prism_status status = prism_check_call(ctx, call, plan->block_size, PRISM_CHECK_ALL, &out->problem);
     out->problem.precision = plan->precision;
@@ -159,6 +172,7 @@ prism_status prism_request_pool(prism_ctx *ctx, const prism_call *call, prism_re
 {
     if (!ctx || !call || call->struct_size < sizeof *call || !call->pooled)
         return prism_fail(ctx, PRISM_ERROR_INVALID, "call or call.pooled is NULL, or call.struct_size is not set");
+    leave_parents_threads(ctx);
     *out = (prism_request){.correct = PRISM_CORRECTION_NONE};
     prism_status status = prism_check_call(ctx, call, call->pooled[0].block_size, PRISM_CHECK_K | pooling_reads(call),
                                            &out->problem);

@@ -56,7 +56,7 @@ static bool find_dtype(const dl_tensor *x, prism_dtype *dtype)
     return true;
 }
 
-/* Strides per axis, and how many elements the tensor spans. */
+/* Reads the stride of each axis. *n_element: how many elements the tensor spans. */
 static prism_status read_axes(const dl_tensor *x, int64_t stride[4], int64_t *n_element)
 {
     int64_t dense = 1;
@@ -89,7 +89,10 @@ prism_status prism_tensor_from_dlpack(const void *dl, const char *order, prism_t
     const prism_status status = read_axes(x, stride, &t.n_element);
     if (status)
         return status;
-    t.data = (char *)x->data + x->byte_offset;
+    uintptr_t at;
+    if (__builtin_add_overflow((uintptr_t)x->data, x->byte_offset, &at))
+        return PRISM_ERROR_INVALID;
+    t.data = (void *)at;
     static const char axes[] = "bnhd";
     int64_t *const slot[] = {&t.stride_seq, &t.stride_token, &t.stride_head, &t.stride_dim};
     unsigned seen = 0;

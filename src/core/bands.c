@@ -22,7 +22,7 @@ static int fastest_first(const void *a, const void *b)
     return x->dim - y->dim;
 }
 
-/* All dimensions of the head, fastest first, the two of a pair side by side. false: not a valid rope. */
+/* Orders all dimensions of the head, fastest first, the two of a pair side by side. false: the rope is not valid. */
 static bool order_dims(const prism_rope *rope, turning_dim order[PRISM_MAX_D_HEAD])
 {
     if (!rope || rope->d_head < 1 || rope->d_head > PRISM_MAX_D_HEAD || rope->n_pair < 0 ||
@@ -77,7 +77,8 @@ prism_status prism_bands_split(prism_bands *bands, const prism_rope *rope, int32
     return PRISM_OK;
 }
 
-/* |Dirichlet kernel|: what averaging over n positions leaves of a component that turns by w per position. */
+/* |Dirichlet kernel|: the part of a component that survives averaging over n positions if it turns by w per
+ * position. */
 static double attenuation(double w, int32_t n)
 {
     const double half = sin(w / 2);
@@ -95,7 +96,7 @@ prism_status prism_bands_auto(prism_bands *bands, const prism_rope *rope, int32_
     for (int32_t j = 0; j < n; j++)
         if (block_size * order[2 * j].frequency > 6.283185307179586476925)
             past_null = j + 1;
-    int32_t audible = past_null; /* first one that averaging leaves at 0.4 or more */
+    int32_t audible = past_null; /* first later frequency that averaging leaves at 0.4 or more */
     while (audible < n && attenuation(order[2 * audible].frequency, block_size) < 0.4)
         audible++;
     int32_t intact = n; /* from here on averaging leaves 0.99 or more */

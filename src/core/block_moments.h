@@ -1,4 +1,5 @@
-/* Moments: what pooling, selection and correction share, on every backend. docs/moments.md has the formulas. */
+/* Moments of blocks: what pooling, selection and correction share on every backend. docs/moments.md has the
+ * formulas. */
 #ifndef PRISM_CORE_BLOCK_MOMENTS_H
 #define PRISM_CORE_BLOCK_MOMENTS_H
 
@@ -11,7 +12,7 @@ static inline int32_t prism_moment_groups(int32_t d_head)
     return (d_head + PRISM_MOMENT_GROUP - 1) / PRISM_MOMENT_GROUP;
 }
 
-/* Sums over groups of dimensions: of q squared, so that with group means of variances q^2 . variance comes out. */
+/* Sums q squared over each group of dimensions. Times the groups' mean variances this gives q^2 . variance. */
 static inline void prism_moment_squares(const float *q, int32_t d, float *sum)
 {
     for (int32_t g = 0; g < prism_moment_groups(d); g++)
@@ -20,7 +21,7 @@ static inline void prism_moment_squares(const float *q, int32_t d, float *sum)
         sum[l / PRISM_MOMENT_GROUP] += q[l] * q[l];
 }
 
-/* Means over groups of dimensions: variances of groups from those of dimensions. */
+/* Takes the mean of x over each group of dimensions: a group's variance is the mean of its dimensions' variances. */
 static inline void prism_moment_group_means(const float *x, int32_t d, float *mean)
 {
     for (int32_t g = 0; g < prism_moment_groups(d); g++) {
@@ -33,19 +34,19 @@ static inline void prism_moment_group_means(const float *x, int32_t d, float *me
     }
 }
 
-/* Whether the query at this position is asked; the last of a query block always is. */
+/* Whether the query token at this position is an asking token. The last token of a query block always is. */
 static inline bool prism_moment_asks(int32_t position, int32_t last)
 {
     return position % PRISM_MOMENT_STEP == PRISM_MOMENT_STEP - 1 || position == last;
 }
 
-/* What part of options.moments_error a row with so many keys before its own block goes by. */
+/* Returns a row's patience: the factor of options.moments_error for a row with n_before keys before its own block. */
 static inline float prism_moment_patience(int32_t n_before)
 {
     return n_before > PRISM_MOMENT_NEAR ? (float)PRISM_MOMENT_NEAR / (float)n_before : 1.0f;
 }
 
-/* The arrays of n_block blocks. */
+/* Cuts the arrays of n_block blocks out of the arena. */
 static inline prism_block_moments prism_block_moments_cut(prism_arena *a, int64_t n_block, int32_t n_kv_head, int32_t d)
 {
     const size_t rows = prism_arena_count(a, n_block, n_kv_head, 1, 1),
@@ -61,7 +62,7 @@ static inline prism_block_moments prism_block_moments_cut(prism_arena *a, int64_
     return m;
 }
 
-/* The same from a later block on. */
+/* Returns the arrays of m from block `block` on. */
 static inline prism_block_moments prism_block_moments_from(prism_block_moments m, int64_t block, int32_t n_kv_head,
                                                            int32_t d)
 {

@@ -18,9 +18,10 @@ struct prism_ctx {
     char cpu_features[256];
     char error[512];
     int32_t ordinal; /* of the GPU */
+    long process;    /* that created it */
 };
 
-/* Keeps the sentence, returns status. ctx may be NULL. */
+/* Keeps the sentence in ctx->error and returns status. ctx NULL: only returns status. */
 __attribute__((format(printf, 3, 4))) prism_status prism_fail(prism_ctx *ctx, prism_status status, const char *format,
                                                               ...);
 

@@ -18,7 +18,7 @@ static int32_t count_from(const float *x, int32_t n, float cut)
     return count;
 }
 
-/* The largest cut that at least k entries reach, by bisection on the bits of the float. */
+/* Returns the largest cut that at least k of x reach. Bisects on the bits of the float. */
 static float find_cut(const float *x, int32_t n, int32_t k)
 {
     uint32_t lo = 0, hi = prism_float_bits(INFINITY) + 1;
@@ -78,7 +78,7 @@ int32_t prism_count_within(const float *x, int32_t n, double target_part, uint64
     const uint64_t target = (uint64_t)(target_part * (double)total);
     if (target >= total)
         return n;
-    /* The largest value at which the running sum passes the target. */
+    /* Finds the largest value at which the running sum passes the target. */
     int32_t count;
     uint32_t lo = 0, hi = prism_float_bits(max) + 1;
     while (hi - lo > 1) {

@@ -123,7 +123,7 @@ bool prism_plan_open(prism_plan *plan, const prism_problem *p, const int32_t *n_
     return true;
 }
 
-/* Blocks of a mask's row: how many it lists, -1 if one lies above the limit; written to out unless it is NULL. */
+/* Returns how many blocks a mask's row lists; -1 if one lies above the causal limit. out: NULL, or gets the blocks. */
 static int64_t read_mask_row(const uint8_t *mask, int32_t n_kblk, int32_t own, int32_t *out)
 {
     int64_t n = 0;

@@ -10,7 +10,7 @@ struct prism_plan {
     int32_t n_seq, n_head, n_qblk, n_kblk, block_size;
     int64_t n_row, n_row_max, n_index_max;
     int32_t n_seq_max;
-    prism_seq *seq;   /* [n_seq]: the shape it was built for */
+    prism_seq *seq;   /* [n_seq]: the shape that the plan was built for */
     int64_t *row_ptr; /* [n_row + 1] */
     int32_t *index;   /* [row_ptr[n_row]] */
     bool full;        /* every row lists all its causal blocks; index is unused */
@@ -21,19 +21,19 @@ struct prism_plan {
     int32_t *key_index; /* [key_ptr[n_row]] positions, ascending in a row, in none of the row's blocks */
     bool has_keys;
     prism_correction correct;  /* resolved: what blocks that are not listed contribute */
-    prism_precision precision; /* of attention over it */
-    double select_flop;        /* spent on choosing and correcting */
-    double correct_flop;       /* of these, on correcting */
-    double pool_seconds;       /* of choosing, spent on pooling */
-    bool pools;                /* and whether that was timed */
-    /* On a device with memory of its own the plan lies there, and the arrays above are a copy. */
+    prism_precision precision; /* of attention over the plan */
+    double select_flop;        /* work of choosing and correcting */
+    double correct_flop;       /* the part of select_flop for correcting */
+    double pool_seconds;       /* the part of choosing that pooled */
+    bool pools;                /* pooling was timed */
+    /* If the device has its own memory, the plan lies there, and the arrays above are a copy. */
     const struct prism_backend *backend;
     void *device;
     bool stale;          /* the copy is behind */
     bool device_lengths; /* the host knows bounds only; seq and n_causal are current once fetched */
 };
 
-/* One row: n blocks, block t is index ? index[t] : t. */
+/* One row of n blocks: block t is index ? index[t] : t. */
 typedef struct prism_plan_row {
     const int32_t *index;
     int64_t n;
@@ -72,30 +72,30 @@ static inline double prism_plan_density(const prism_plan *plan)
 
 bool prism_plan_matches(const prism_plan *plan, const prism_problem *p);
 
-/* For a new plan: address space for the most single keys that it can list, all but one of each block's. What is not
- * written costs nothing, so the most is asked for; a system that refuses gets asked for less. */
+/* Reserves address space of a new plan for the most single keys that it can list: all keys but one of each block.
+ * Memory that is never written costs nothing. If the system refuses, asks for half, and so on. */
 void prism_plan_reserve_keys(prism_plan *plan);
 
-/* Lengths and counts of the call, no rows yet, no single keys. false: no room for so many rows; the plan is then
- * unchanged. */
+/* Sets lengths and counts of the call; the plan has no rows and no single keys yet. false: no room for so many rows;
+ * the plan is then unchanged. */
 bool prism_plan_set_shape(prism_plan *plan, const prism_problem *p);
 
-/* Every causal block of every row, after prism_plan_set_shape(). */
+/* Lists every causal block of every row. prism_plan_set_shape() comes first. */
 void prism_plan_fill_full(prism_plan *plan);
 
-/* Rows from bitmaps [n_row][n_word]. false: no room; *n_selected says how many blocks there are. */
+/* Makes rows from bitmaps [n_row][n_word]. false: no room for *n_selected blocks. */
 bool prism_plan_set_bits(prism_plan *plan, const prism_problem *p, const uint64_t *bits, int64_t *n_selected);
 
 /*
- * Rows with single keys, in two steps: row r has n_block[r] blocks and n_key[r] keys; then the caller writes them at
- * index + row_ptr[r] and key_index + key_ptr[r]. false: no room, the plan is unchanged and *n_block_all, *n_key_all say
- * how many there are.
+ * Opens rows with single keys: row r has n_block[r] blocks and n_key[r] keys. Afterwards the caller writes them at
+ * index + row_ptr[r] and key_index + key_ptr[r]. false: no room for *n_block_all blocks and *n_key_all keys; the plan
+ * is then unchanged.
  */
 bool prism_plan_open(prism_plan *plan, const prism_problem *p, const int32_t *n_block, const int32_t *n_key,
                      int64_t *n_block_all, int64_t *n_key_all);
 
-/* Rows from a mask [n_row][n_kblk]; an empty row is given its own block. false: *bad_row has a block above the causal
- * limit, or, if it is -1, there is no room for *n_selected blocks; the plan is then unchanged. */
+/* Makes rows from a mask [n_row][n_kblk]; an empty row gets its own block. false: row *bad_row has a block above the
+ * causal limit, or *bad_row is -1 and there is no room for *n_selected blocks. The plan is then unchanged. */
 bool prism_plan_set_mask(prism_plan *plan, const prism_problem *p, const uint8_t *mask, int64_t *bad_row,
                          int64_t *n_selected);
 

@@ -15,11 +15,11 @@ typedef struct prism_problem {
     int32_t n_word;         /* 64-bit words of a row's bitmap */
     float scale;
     prism_precision precision; /* of attention: from the options, or from the plan */
-    bool device_lengths;       /* n_q_of, n_kv_of, q_start_of lie on the device: every sequence counts as the longest */
+    bool device_lengths;       /* n_q_of, n_kv_of, q_start_of lie on the device; the host takes the longest for all */
 } prism_problem;
 
-/* One sequence. Its query block i is block first_qblk + i of the absolute grid and sees key blocks 0 .. first_qblk + i;
- * keys past the last query are nobody's to see, so n_kv ends there. */
+/* One sequence. Its query block i is block first_qblk + i of the absolute grid and sees key blocks 0 .. first_qblk + i.
+ * No query can see keys after the last query, so n_kv stops at that query. */
 typedef struct prism_seq {
     int32_t n_q, n_kv, q_start, first_qblk, n_qblk, n_kblk;
 } prism_seq;
@@ -45,13 +45,13 @@ static inline prism_seq prism_problem_seq(const prism_problem *p, int32_t s)
     return prism_make_seq(n_q, q_start, p->block_size);
 }
 
-/* Row of (sequence, head, query block) in a plan and in every per-row buffer. */
+/* Returns the row of (sequence, head, query block) in a plan and in every per-row buffer. */
 static inline int64_t prism_problem_row(const prism_problem *p, int32_t s, int32_t h, int32_t i)
 {
     return ((int64_t)s * p->call->n_head + h) * p->n_qblk + i;
 }
 
-/* Query rows of block i: rows [begin, end) of the sequence. */
+/* Query tokens [begin, end) of the sequence. */
 typedef struct prism_range {
     int32_t begin, end;
 } prism_range;
@@ -62,20 +62,20 @@ static inline prism_range prism_seq_rows(const prism_seq *s, int32_t i, int32_t 
     return (prism_range){(int32_t)(lo > 0 ? lo : 0), (int32_t)(hi < s->n_q ? hi : s->n_q)};
 }
 
-/* Keys that block b has. */
+/* Returns the number of keys in block b. */
 static inline int32_t prism_seq_keys(const prism_seq *s, int32_t b, int32_t block_size)
 {
     const int32_t left = s->n_kv - b * block_size;
     return left < block_size ? left : block_size;
 }
 
-/* Causal blocks of one head of a sequence. */
+/* Returns the number of causal blocks of one head of a sequence. */
 static inline int64_t prism_seq_causal_blocks(const prism_seq *s)
 {
     return (int64_t)s->n_qblk * s->first_qblk + (int64_t)s->n_qblk * (s->n_qblk + 1) / 2;
 }
 
-/* Element offset of (sequence, token, head, dimension 0). */
+/* Returns the element offset of (sequence, token, head, dimension 0). */
 static inline int64_t prism_tensor_offset(const prism_tensor *x, int32_t s, int32_t t, int32_t h)
 {
     const int64_t head = (int64_t)h * x->stride_head;
@@ -90,7 +90,7 @@ static inline int64_t prism_tensor_offset(const prism_tensor *x, int32_t s, int3
 
 enum { PRISM_Q8_0_BLOCK = 32, PRISM_Q8_0_BYTES = 34 };
 
-/* Bytes of n elements; of whole blocks where a format has blocks. */
+/* Returns the bytes of n elements; n is a multiple of 32 for PRISM_Q8_0. */
 static inline int64_t prism_bytes_of(prism_dtype dtype, int64_t n)
 {
     return dtype == PRISM_Q8_0 ? n / PRISM_Q8_0_BLOCK * PRISM_Q8_0_BYTES : n * (dtype == PRISM_F32 ? 4 : 2);

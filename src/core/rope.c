@@ -51,7 +51,7 @@ prism_status prism_rope_scale_yarn(prism_rope *rope, double base, double factor,
                                    double beta_fast, double beta_slow, int truncate)
 {
     if (!has_room(rope, 0) || !(factor > 0) || !isfinite(factor) || !(base > 1) || !isfinite(base) ||
-        !(n_ctx_original > 0) || !(beta_fast > 0) || !(beta_slow > 0))
+        !(n_ctx_original > 0) || !(beta_slow > 0) || !(beta_fast > beta_slow))
         return PRISM_ERROR_INVALID;
     /* The (real-valued) pair index that turns beta times within the original context. */
     const double per_log = rope->n_pair / log(base);

@@ -27,7 +27,7 @@ static uint64_t mass_from(const uint64_t *fixed, int32_t n, uint64_t cut)
     return mass;
 }
 
-/* Forced blocks count first; then the others, best first, while the mass before them is below the threshold's. */
+/* Counts forced blocks first. Then keeps the others, best first, while the mass before them is below the target. */
 static void keep_mass(double threshold, const double *mass, int32_t n, uint64_t *fixed, uint64_t *bits)
 {
     const double max = largest(mass, n);
@@ -45,7 +45,7 @@ static void keep_mass(double threshold, const double *mass, int32_t n, uint64_t 
     const uint64_t target = (uint64_t)ceil(threshold * (double)total);
     if (forced >= target)
         return;
-    /* The largest cut whose blocks reach what is missing. */
+    /* Finds the largest cut whose blocks hold the missing mass. */
     const uint64_t missing = target - forced;
     uint64_t lo = 0, hi = (uint64_t)fixed_one + 1;
     while (hi - lo > 1) {

@@ -21,8 +21,8 @@ static uint64_t mass_from(const float *weight, const uint64_t *fixed, int32_t n,
     return mass;
 }
 
-/* The largest cut with mass(weight >= cut) >= target, by bisection on the bits of the float: non-negative floats and
- * their bits are ordered alike. */
+/* Returns the largest cut with mass(weight >= cut) >= target. Bisects on the bits of the float: non-negative floats and
+ * their bits have the same order. */
 static float find_cut(const float *weight, const uint64_t *fixed, int32_t n, uint64_t target)
 {
     uint32_t lo = 0, hi = prism_float_bits(1.0f) + 1; /* mass(lo) >= target > mass(hi) = 0 */

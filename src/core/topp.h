@@ -8,9 +8,9 @@
  * Sets bit v of bits for every block v of a row that top-p keeps.
  *   weight  [n] unnormalised probabilities, finite, in [0, 1], the largest 1 (or all 0)
  *   fixed   [n] scratch
- * Kept, best weight first and lower index first among equals, while the mass of those before is below top_p of the
- * total (paper, section 3.4). Masses are integers (2^-40 of the largest weight), so the set depends neither on the
- * order of summation nor on the machine. top_p >= 1 keeps everything.
+ * Goes through the blocks, best weight first and lower index first among equals, and keeps a block while the blocks
+ * before it hold less than top_p of the total mass (paper, section 3.4). Masses are integers (2^-40 of the largest
+ * weight), so the set depends neither on the order of summation nor on the machine. top_p >= 1 keeps everything.
  */
 void prism_topp_row(const float *weight, int32_t n, float top_p, uint64_t *fixed, uint64_t *bits);
 

@@ -1,7 +1,7 @@
 /*
- * Work: the floating-point operations of each stage. 2 for a multiply-add of a matrix product, 1 for an addition in
- * pooling; exponentials, comparisons and sorting do not count. The diagonal counts as it is computed: whole tiles.
- * Doubles, for the numbers pass 2^53 only where their last digits have long stopped to matter.
+ * Work: the floating-point operations of each stage. A multiply-add of a matrix product counts 2, an addition in
+ * pooling counts 1. Exponentials, comparisons and sorting do not count. The diagonal counts as it is computed, in whole
+ * tiles. Numbers are doubles: past 2^53 their last digits do not matter.
  */
 #ifndef PRISM_CORE_WORK_H
 #define PRISM_CORE_WORK_H
@@ -10,7 +10,7 @@
 #include "core/plan.h"
 #include "core/problem.h"
 
-/* (query, listed key) pairs that attend computes for row i of a sequence. */
+/* Returns the (query, listed key) pairs that attend computes for query block i of a sequence. */
 static inline double prism_work_pairs(const prism_problem *p, const prism_seq *q, int32_t i, int64_t n_block,
                                       int64_t n_key)
 {
@@ -18,7 +18,7 @@ static inline double prism_work_pairs(const prism_problem *p, const prism_seq *q
     return (double)(r.end - r.begin) * ((double)n_block * p->block_size + (double)n_key);
 }
 
-/* Q K^T and P V over what the plan lists; plan NULL: over every causal block. */
+/* Returns the work of Q K^T and P V over what the plan lists; plan NULL: over every causal block. */
 static inline double prism_work_attend(const prism_problem *p, const prism_plan *plan)
 {
     const prism_call *c = p->call;
@@ -48,14 +48,14 @@ static inline double prism_work_pool_keys(const prism_problem *p, const prism_se
     return (double)p->call->d_head * p->call->n_kv_head * (q->n_kv > n_pooled ? q->n_kv - n_pooled : 0);
 }
 
-/* Moments of those keys: the exponent of a weight, weighted sums of keys, of squared deviations and of values; one
- * addition in so many for the queries. */
+/* Moments of these keys: the exponent of a weight; weighted sums of keys, of squared deviations and of values; and one
+ * addition for every 16th query. */
 static inline double prism_work_pool_moments(const prism_problem *p, const prism_seq *q, int32_t n_pooled)
 {
     return prism_work_pool_keys(p, q, n_pooled) * (2 + 2 + 4 + 2) + prism_work_pool_queries(p, q) / PRISM_MOMENT_SAMPLE;
 }
 
-/* Mean and variance of an entry, and its value: operations for one query token. */
+/* Operations of one query token on one entry: its mean key, its variances, its value. */
 static inline double prism_work_entry(const prism_problem *p, bool variances, bool value)
 {
     const int32_t d = p->call->d_head;
@@ -105,7 +105,7 @@ static inline double prism_work_probe(const prism_problem *p, const prism_seq *q
     return 2.0 * p->call->d_head * p->call->n_head * (double)(n < q->n_q ? n : q->n_q) * q->n_kv;
 }
 
-/* Antidiagonals: groups of `stride` queries against groups of keys, stride * d_head products each, causal by block. */
+/* Antidiagonals: groups of `stride` queries against groups of `stride` keys, stride * d_head products for each pair. */
 static inline double prism_work_strided(const prism_problem *p, const prism_seq *q, int32_t stride)
 {
     const double per_block = (double)p->block_size / stride;
@@ -113,7 +113,7 @@ static inline double prism_work_strided(const prism_problem *p, const prism_seq 
            (double)prism_seq_causal_blocks(q);
 }
 
-/* Every query token against the mean of every block it sees part of. */
+/* Every query token against the mean of every block of which it sees a key. */
 static inline double prism_work_tokens(const prism_problem *p, const prism_seq *q)
 {
     double pairs = 0;

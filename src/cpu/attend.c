@@ -1,10 +1,10 @@
 /*
  * attend: exact attention over the listed blocks.
  *
- * Keys and values of one KV head are packed once into the layout that the products read (operand.h); then every (query
- * head, query block) is a work item, longest first. An item walks its list: logits = Q K^T, online softmax,
- * O = alpha O + P V. Single keys come last: gathered and packed a block's worth at a time, then treated alike. With a
- * correction the walk starts from what the blocks that are not listed contribute (attend_corrected.h).
+ * Keys and values of one KV head are packed once into the layout that the products read (operand.h). Then every row is
+ * a work item, longest first. An item walks its list: logits = Q K^T, online softmax, O = alpha O + P V. Single keys
+ * come last: they are gathered and packed a block's worth at a time, and then treated like a block. With a correction
+ * the walk starts from the contribution of the blocks that are not listed (attend_corrected.h).
  */
 #include <math.h>
 #include <string.h>
@@ -16,10 +16,10 @@ static const float ln_2 = 0.69314718f;
 typedef struct attend_scratch {
     void *key;             /* [n_kblk][depth x block, panels of keys] */
     void *value;           /* [n_kblk][block x d_pad, panels of dimensions] */
-    uint8_t *finite;       /* [n_kblk] all values of the block are */
+    uint8_t *finite;       /* [n_kblk] all values of the block are finite */
     int32_t *order;        /* [group * n_qblk] work items, longest first */
     int32_t *count;        /* [n_kblk + 2] */
-    prism_entries entries; /* of what the blocks that are not listed contribute */
+    prism_entries entries; /* for the blocks that are not listed */
     char *thread;
     size_t thread_bytes;
 } attend_scratch;
@@ -77,7 +77,7 @@ static size_t blocks_bytes(const prism_ctx *ctx, const prism_problem *p, bool bf
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* The most of every way that a call of this shape may take, whatever its types. */
+/* Returns the largest scratch of all the ways that a call of this shape may take, whatever its types. */
 size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_attend_job *job)
 {
     size_t bytes = prism_attend_few_bytes(ctx, job->problem);
@@ -114,7 +114,7 @@ typedef struct attend_item {
     int32_t s, h, i; /* sequence, query head, query block */
 } attend_item;
 
-/* m rows of logits become weights. */
+/* Turns m rows of logits into weights. */
 static void weigh(const prism_operand *op, const thread_scratch *t, int32_t ld, int32_t m, int32_t n,
                   const int32_t *n_valid, prism_softmax *state, float *alpha)
 {
@@ -124,8 +124,8 @@ static void weigh(const prism_operand *op, const thread_scratch *t, int32_t ld, 
         op->k->softmax(t->logit, ld, m, n, n_valid, state, alpha);
 }
 
-/* O = alpha O + P V where values of tokens that a row does not see may be infinite or NaN: a weight of 0 does not
- * silence those. From the last row to the first, each without the tokens behind it. */
+/* Computes O = alpha O + P V where a token that a row does not see may have values that are not finite: 0 times such a
+ * value is NaN. Goes from the last row to the first, and clears the values that a row does not see before it adds. */
 static void add_values_by_row(const prism_operand *op, const thread_scratch *t, int32_t ld, const void *value,
                               int32_t n, int32_t m, const int32_t *n_valid, const float *alpha)
 {
@@ -158,7 +158,7 @@ static void store_outputs(const attend_item *it, prism_range r, const float *out
     }
 }
 
-/* Rows of the listed tokens, zero from n to n_row. */
+/* Loads the rows of n listed tokens, then zero rows up to n_row. */
 static void gather_rows(const attend_item *it, const prism_tensor *x, const int32_t *token, int32_t n, int32_t n_row,
                         void *rows)
 {
@@ -168,7 +168,7 @@ static void gather_rows(const attend_item *it, const prism_tensor *x, const int3
                                 prism_operand_at(op, rows, (int64_t)j * op->depth));
 }
 
-/* At most a block's worth of single keys. They ascend, so a query sees a prefix of them. */
+/* Attends to at most a block's worth of single keys. They ascend, so a query sees a prefix of the list. */
 static void attend_keys(const attend_item *it, const thread_scratch *t, prism_range rows, const int32_t *key, int32_t n,
                         prism_softmax *state, float *alpha)
 {
@@ -194,14 +194,14 @@ static void attend_keys(const attend_item *it, const thread_scratch *t, prism_ra
         prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, t->value, m, op->d_pad, n_row);
 }
 
-/* Blocks for a tier that attends over several at once. */
+/* Blocks that wait for a tier which attends over several at once. */
 enum { max_batch = 64, strip_rows = 32 };
 typedef struct batch {
     int32_t n;
     prism_key_block block[max_batch];
 } batch;
 
-/* n_valid: as in prism_tile_bf16. The batch is empty after it. */
+/* Attends to the batch and empties it. n_valid: as in prism_tile_bf16. */
 static void attend_batch(const attend_item *it, const thread_scratch *t, int32_t m, const int32_t *n_valid,
                          prism_softmax *state, batch *b)
 {
@@ -223,7 +223,7 @@ static void attend_batch(const attend_item *it, const thread_scratch *t, int32_t
     b->n = 0;
 }
 
-/* One listed block, step by step. n_valid: keys that a row sees. */
+/* Attends to one listed block, step by step. n_valid: how many of its keys each row sees. */
 static void attend_block(const attend_item *it, const thread_scratch *t, int32_t v, int32_t m, const int32_t *n_valid,
                          prism_softmax *state, float *alpha)
 {
@@ -239,8 +239,8 @@ static void attend_block(const attend_item *it, const thread_scratch *t, int32_t
         prism_operand_product(op, t->output, op->d_pad, alpha, t->weight, block, value, m, op->d_pad, block);
 }
 
-/* The listed blocks: a tier that attends over several at once gets its own block by itself, because what other rows'
- * tokens hold there decides how its values are added, and no row's bits may depend on those. */
+/* Attends to the listed blocks. A tier that attends over several at once gets the row's own block alone: the tokens of
+ * other rows there decide how its values are added, and no row's bits may depend on those tokens. */
 static void attend_list(const attend_item *it, const thread_scratch *t, prism_plan_row list, int32_t m,
                         const int32_t *n_own, prism_softmax *state, float *alpha)
 {
@@ -299,15 +299,15 @@ static void attend_tile(const attend_item *it, const thread_scratch *t)
     store_outputs(it, rows, t->output, state);
 }
 
-/* Length of a row in blocks, at most n_kblk. A single key costs about as much as two of a block: it is packed anew for
- * every row. */
+/* Returns the length of a row in blocks, at most n_kblk. A single key costs about as much as two keys of a block,
+ * because every row packs it again. */
 static int32_t item_length(const prism_problem *p, const prism_plan *plan, int64_t row, int32_t n_kblk)
 {
     const int64_t n = prism_plan_get_row(plan, row).n + 2 * prism_plan_get_keys(plan, row).n / p->block_size;
     return (int32_t)(n < n_kblk ? n : n_kblk);
 }
 
-/* Work items of one KV head (g * n_qblk + i), by falling list length: a counting sort. */
+/* Sorts the work items of one KV head (g * n_qblk + i) by falling list length, with a counting sort. */
 static void sort_items(const prism_problem *p, const prism_plan *plan, const prism_seq *q, int32_t s, int32_t h_kv,
                        const attend_scratch *a)
 {

@@ -19,8 +19,8 @@ prism_correct_tile prism_correct_layout(const prism_problem *p, prism_arena *a)
     return t;
 }
 
-/* The bias of entries [first, first + n), -inf where the list has their block. *at: how far the list has been read.
- * false: none is left. */
+/* Copies the bias of entries [first, first + n); -inf where the list has the entry's block. *at: how far the list has
+ * been read. false: no entry is left. */
 static bool mask_listed(const prism_entries *entries, prism_plan_row list, int32_t first, int32_t n, int64_t *at,
                         float *bias)
 {

@@ -1,7 +1,7 @@
 /*
- * attend for a few queries against many keys (decoding, full plan): reading K and V dominates, so nothing is packed.
- * The keys of a KV head are cut into parts, work items for all threads; each part leaves a softmax state and an
- * unnormalised output for every query row of the group, and the parts are merged. Parts have a fixed size, so that the
+ * attend for a few queries against many keys (decoding, full plan). Reading K and V dominates, so nothing is packed.
+ * The keys of a KV head are cut into parts, which are work items for all threads. Each part leaves a softmax state and
+ * an unnormalised output for every query of the group; then the parts are merged. Parts have a fixed size, so that the
  * result does not depend on the number of threads.
  */
 #include <math.h>
@@ -91,7 +91,7 @@ static void load_group(const prism_tier *k, const prism_problem *p, const prism_
         }
 }
 
-/* Keys [begin, begin + n) for every row of the group. */
+/* Attends to keys [begin, begin + n) for every query of the group. */
 static void attend_keys(const prism_tier *k, const prism_problem *p, const prism_seq *q, int32_t s, int32_t h_kv,
                         int32_t begin, int32_t n, const few_scratch *t, const part *x)
 {

@@ -9,7 +9,7 @@ static prism_energy block_energy(const float *mean, int32_t d, const prism_bands
     for (int32_t j = 0; j < d; j++)
         e.full += (double)mean[j] * mean[j];
     if (!isfinite(e.full))
-        return (prism_energy){0, 0, 0}; /* such blocks are always selected; they must not disturb the others */
+        return (prism_energy){0, 0, 0}; /* always selected; must not disturb the others */
     for (int32_t j = 0; j < bands->n_high; j++)
         e.high += (double)mean[bands->high[j]] * mean[bands->high[j]];
     for (int32_t j = 0; j < bands->n_low; j++)
@@ -55,7 +55,7 @@ void prism_calibrate_cpu(const prism_select_job *job, float *factor, prism_energ
         for (int32_t h_kv = 0; h_kv < c->n_kv_head; h_kv++) {
             const float *k = (const float *)job->k_mean + ((int64_t)s * c->n_kv_head + h_kv) * p->n_kblk * c->d_head;
             prism_energy sum = {0, 0, 0};
-            for (int32_t v = 0; v < prism_problem_seq(p, s).n_kblk; v++) { /* k_upto[v]: of blocks 0 .. v */
+            for (int32_t v = 0; v < prism_problem_seq(p, s).n_kblk; v++) { /* k_upto[v]: energy of blocks 0 .. v */
                 prism_energy_add(&sum, block_energy(k + (int64_t)v * c->d_head, c->d_head, job->bands));
                 k_upto[v] = sum;
             }

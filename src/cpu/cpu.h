@@ -14,7 +14,7 @@
 size_t prism_means_bytes_cpu(const prism_problem *p, bool keys);
 void prism_pool_cpu(const prism_ctx *ctx, const prism_pool_job *job);
 size_t prism_moments_bytes_cpu(const prism_problem *p);
-/* Sequence s, of whose keys n_done were there before. */
+/* Pools sequence s; n_done of its keys were pooled before. */
 void prism_pool_moments_cpu(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, int32_t n_done);
 size_t prism_bits_bytes_cpu(const prism_problem *p);
 size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_select_job *job);
@@ -36,13 +36,13 @@ size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_attend_job *job)
 void prism_attend_cpu(const prism_ctx *ctx, const prism_attend_job *job);
 
 /*
- * Energies of pooled queries and keys -> the factor of every row and band (core/calibrate.h).
+ * Computes the factor of every row and band from the energies of pooled queries and keys (core/calibrate.h).
  *   factor  out, [n_row][PRISM_MAX_BAND]: high, low
  *   k_upto  [n_kblk] scratch
  */
 void prism_calibrate_cpu(const prism_select_job *job, float *factor, prism_energy *k_upto);
 
-/* A sequence too short for sparsity to pay: every causal block. */
+/* Keeps every causal block of sequence s, which has fewer than min_tokens keys. */
 void prism_keep_all_cpu(const prism_problem *p, int32_t s, uint64_t *bits);
 
 /* attend's way for a few queries against many keys (decoding): no packing, keys split over threads. */
@@ -50,9 +50,9 @@ bool prism_attend_few_fits(const prism_problem *p, const prism_seq *q, const pri
 size_t prism_attend_few_bytes(const prism_ctx *ctx, const prism_problem *p);
 void prism_attend_few(const prism_ctx *ctx, const prism_problem *p, int32_t s, void *scratch);
 
-/* The best tier of this machine at or below cap; PRISM_ISA_AUTO if the machine lacks cap itself. */
+/* Returns the best tier of this machine at or below cap; PRISM_ISA_AUTO if the machine lacks cap itself. */
 prism_isa prism_tier_best(prism_isa cap);
-prism_isa prism_tier_find(const char *name); /* PRISM_ISA_AUTO: no tier of this build */
+prism_isa prism_tier_find(const char *name); /* Returns PRISM_ISA_AUTO: no tier has this name */
 void prism_tier_describe(char *text, size_t n);
 void prism_tier_get(prism_isa isa, prism_tier *k);
 extern const prism_backend prism_backend_cpu;
@@ -67,13 +67,13 @@ static inline int32_t prism_round_up(int32_t n, int32_t unit)
     return (n + unit - 1) / unit * unit;
 }
 
-/* Key blocks as columns of packed panels, whatever the tier. */
+/* Returns the number of key blocks, rounded up to whole panels of every tier. */
 static inline int32_t prism_padded_blocks(const prism_problem *p)
 {
     return prism_round_up(p->n_kblk, PRISM_MAX_PANEL);
 }
 
-/* Blocks whose score is not finite are kept, and take no part in what follows. Returns the largest finite score. */
+/* Keeps the blocks whose score is not finite, and sets their scores to -inf. Returns the largest finite score. */
 static inline float prism_keep_non_finite(float *logit, int32_t n, uint64_t *bits)
 {
     float max = -INFINITY;
@@ -87,7 +87,7 @@ static inline float prism_keep_non_finite(float *logit, int32_t n, uint64_t *bit
     return max;
 }
 
-/* Token t of head h as float32. */
+/* Loads token t of head h as float32. */
 static inline void prism_load_token(const prism_tier *k, const prism_tensor *x, int32_t s, int32_t t, int32_t h,
                                     int32_t d, float *dst)
 {

@@ -25,7 +25,7 @@ size_t prism_entries_stage(const prism_problem *p)
     return (size_t)PRISM_STRIP * (size_t)p->call->d_head;
 }
 
-/* The tokens of block 0 whose keys lie farthest from its mean. */
+/* Chooses the single tokens: the tokens of block 0 whose keys lie farthest from the block's mean. */
 static void choose_single(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t *single,
                           bool *is_single)
 {
@@ -69,14 +69,14 @@ prism_block_keys prism_block_keys_of(const prism_tier *k, const prism_problem *p
     return x;
 }
 
-/* Blocks that have moments. */
+/* Returns the number of blocks that have moments. */
 static int32_t whole_blocks(const prism_problem *p, int32_t s)
 {
     return prism_problem_seq(p, s).n_kv / p->block_size;
 }
 
-/* Rows of entries [first, first + PRISM_STRIP): the single tokens, then `moment` [block][n_kv_head][d] of head h_kv,
- * zero past the last whole block. */
+/* Loads the rows of entries [first, first + PRISM_STRIP): the single tokens, then the means `moment`
+ * [block][n_kv_head][d] of head h_kv, then zero past the last whole block. */
 static void load_rows(const prism_tier *k, const prism_problem *p, const prism_tensor *x, const float *moment,
                       const int32_t *single, int32_t s, int32_t h_kv, int32_t first, float *rows)
 {
@@ -92,7 +92,7 @@ static void load_rows(const prism_tier *k, const prism_problem *p, const prism_t
     }
 }
 
-/* Rows that are not finite become zero: their entries are left out. */
+/* Sets rows that are not finite to zero and marks their entries as not usable. */
 static void clear_unusable(const prism_operand *op, float *rows, uint8_t *usable)
 {
     for (int32_t j = 0; j < PRISM_STRIP; j++) {

@@ -1,7 +1,7 @@
 /*
- * What query tokens score in the place of blocks: some tokens of block 0, each by itself, and the moments of every
- * block (docs/moments.md, "entries"), packed like keys and values. The first PRISM_MOMENT_SINGLE entries are the single
- * tokens; entry PRISM_MOMENT_SINGLE + b is block b, block 0 without those tokens.
+ * Entries: what query tokens score instead of keys (docs/moments.md, "Entries"), packed like keys and values. The first
+ * PRISM_MOMENT_SINGLE entries are the single tokens of block 0. Entry PRISM_MOMENT_SINGLE + b holds the moments of
+ * block b; those of block 0 leave the single tokens out.
  */
 #ifndef PRISM_CPU_ENTRIES_H
 #define PRISM_CPU_ENTRIES_H
@@ -9,18 +9,18 @@
 #include "core/block_moments.h"
 #include "cpu/operand.h"
 
-enum { PRISM_STRIP = PRISM_MAX_PANEL }; /* entries that are packed and taken together */
+enum { PRISM_STRIP = PRISM_MAX_PANEL }; /* entries that are packed and read together */
 
-/* Of one KV head. */
+/* The entries of one KV head. */
 typedef struct prism_entries {
     float *key;      /* [strip][d x PRISM_STRIP, panels of entries] */
     float *spread;   /* [strip][n_group x PRISM_STRIP, panels]: variances */
     float *value;    /* [strip][PRISM_STRIP x d_pad, panels of dimensions]; NULL: not wanted */
     float *bias;     /* [strip x PRISM_STRIP]: log2 of the count; -inf past the last entry and where not usable */
-    uint8_t *usable; /* [strip x PRISM_STRIP]: its mean key and mean value are finite */
+    uint8_t *usable; /* [strip x PRISM_STRIP]: the entry's mean key and mean value are finite */
 } prism_entries;
 
-/* The tokens that a block's moments stand for: all, but of block 0 those that are no entries of their own. */
+/* The tokens that a block's moments stand for: all tokens; in block 0 all but the single tokens. */
 typedef struct prism_block_keys {
     int32_t s, h_kv, first; /* sequence, KV head, position of the block's first token */
     int32_t n, token[PRISM_MAX_BLOCK];
@@ -29,7 +29,7 @@ typedef struct prism_block_keys {
 prism_block_keys prism_block_keys_of(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv,
                                      int32_t b);
 
-/* pool_moments.c: the moments of sequence s in what pool wrote, or in the caller's state. */
+/* Returns the moments of sequence s: in memory, which pool wrote, or in the caller's state. In pool_moments.c. */
 prism_block_moments prism_moments_of_cpu(const prism_problem *p, void *memory, int32_t s);
 
 static inline int32_t prism_entry_strips(const prism_problem *p)
@@ -39,14 +39,15 @@ static inline int32_t prism_entry_strips(const prism_problem *p)
 
 prism_entries prism_entries_layout(const prism_problem *p, bool values, prism_arena *a);
 
-/* Floats of scratch that packing a strip takes. */
+/* Returns the floats of scratch that packing a strip needs. */
 size_t prism_entries_stage(const prism_problem *p);
 
-/* m: of the sequence, which has at least one whole block. variances false: no spread. Values if they were laid out. */
+/* Packs one strip of entries. m: the moments of the sequence, which has at least one whole block. variances false:
+ * packs no spread. Packs values if out->value is not NULL. */
 void prism_entries_pack(const prism_tier *k, const prism_problem *p, const prism_block_moments *m,
                         bool variances, int32_t s, int32_t h_kv, int32_t strip, const prism_entries *out, float *stage);
 
-/* A query token as entries read it: q * scale * log2 e, and the sums of its squares over groups. */
+/* Loads a query token for entries: query = q * scale * log2 e; square = the sums of query's squares over groups. */
 void prism_entries_query(const prism_tier *k, const prism_problem *p, int32_t s, int32_t t, int32_t h,
                          float *query, float *square);
 

@@ -51,7 +51,7 @@ void prism_operand_load_rows(const prism_operand *op, const prism_tensor *x, int
     memset(prism_operand_at(op, rows, (int64_t)n * op->depth), 0, (size_t)(n_row - n) * (size_t)op->depth * op->bytes);
 }
 
-/* Words of four bytes: a float32, or a pair of bfloat16 of one token. out[l][j] = rows[first + j][l] */
+/* Moves words of four bytes: a float32, or two bfloat16 of one token. out[l][j] = rows[first + j][l] */
 void prism_operand_pack_keys(const prism_operand *op, const void *rows, int32_t n, void *keys)
 {
     const int32_t width = op->panel, n_word = (int32_t)((size_t)op->depth * op->bytes / sizeof(uint32_t));

@@ -5,8 +5,8 @@
 #include "core/lines.h"
 #include "cpu/cpu.h"
 
-/* The k best of x[0 .. n - 1]; the first n_forced are best of all. Keys that probe flagged count as forced, too, so
- * that none is lost. */
+/* Chooses the k best of x[0 .. n - 1]; the first n_forced are forced. Keys that probe flagged with +inf are forced too,
+ * so that none is lost. */
 static int32_t pick(float *x, int32_t n, int32_t k, int32_t least, int32_t n_forced, int32_t *index)
 {
     int32_t n_inf = 0;
@@ -53,7 +53,7 @@ size_t prism_list_lines_bytes_cpu(const prism_ctx *ctx, const prism_list_job *jo
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* Marks what query block i of a head attends: its rows in groups of 64, each by the formula, together. */
+/* Marks the keys that query block i of a head reads: the union over its groups of 64 queries. */
 static void mark_row(const prism_list_job *job, const prism_seq *q, int64_t head, int32_t i, uint64_t *keys)
 {
     const prism_lines *lines = job->lines;

@@ -1,4 +1,4 @@
-/* pool: sums and means of blocks. Rows are added one after the other, so that appending in any number of pieces gives
+/* pool: sums and means of blocks. Tokens are added one after the other, so that appending in any number of pieces gives
  * the same bits as pooling at once, on every tier. */
 #include <string.h>
 
@@ -37,11 +37,11 @@ static void pool_queries(const prism_ctx *ctx, const prism_problem *p, float *q_
     }
 }
 
-/* Where the sums of one sequence's blocks stand: a caller's state, or the means' own memory. */
+/* The sums of one sequence's blocks: in a caller's state, or in the memory of the means. */
 typedef struct block_sums {
     float *key;
     int64_t stride_block, stride_head;
-    int32_t n_token; /* in them already */
+    int32_t n_token; /* tokens in the sums already */
 } block_sums;
 
 static block_sums sums_of(const prism_pool_job *job, int32_t s)
@@ -70,7 +70,7 @@ static void append(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, c
         }
 }
 
-/* Sums of blocks, divided by what each block has; out and the sums may be one. */
+/* Divides each block's sum by the tokens that the block has. out may be the sums' own memory. */
 static void divide(const prism_ctx *ctx, const prism_problem *p, int32_t s, const block_sums *x, float *out)
 {
     const prism_call *c = p->call;
@@ -89,7 +89,7 @@ static void pool_keys(const prism_ctx *ctx, const prism_pool_job *job)
         const int32_t n_done = job->pooled ? job->pooled[s].n_token : 0;
         const bool keeps = job->pooled && job->pooled[s].moments.key;
         const block_sums x = sums_of(job, s);
-        if (q.n_q > 0 && n_done < q.n_kv) { /* a sequence without queries is not looked at, nor checked */
+        if (q.n_q > 0 && n_done < q.n_kv) { /* a sequence without queries is not read: it was not checked */
             if (x.key)
                 append(ctx, job, s, &x, q.n_kv);
             if (keeps || job->moments)

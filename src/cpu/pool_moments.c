@@ -5,8 +5,8 @@
  *   K, V, mean query   -> mean and variance of a whole block's keys and mean of its values, with weights
  *                         e^(mean query . key)
  *
- * A block's moments are made once, when its last key comes, from all its tokens: however a prompt is cut that is seen
- * from its start, the bits are the same.
+ * A block's moments are made once, when its last key comes, from all its tokens. So a prompt that is pooled from its
+ * start gives the same bits however it is cut.
  */
 #include <string.h>
 
@@ -33,7 +33,7 @@ size_t prism_moments_bytes_cpu(const prism_problem *p)
 
 /* --------------------------------------------------------------------------------------------- mean query ---- */
 
-/* The sampled queries of positions [begin, end) of KV head h_kv's query heads. */
+/* Adds the sampled queries at positions [begin, end), over the query heads of KV head h_kv. */
 static void add_queries(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t q_start,
                         int32_t begin, int32_t end, float *sum, int32_t *n)
 {
@@ -51,8 +51,8 @@ static void add_queries(const prism_tier *k, const prism_problem *p, int32_t s, 
         }
 }
 
-/* Running sums of blocks [first, last]; blocks before the first sampled query take what the first block with one has.
- */
+/* Writes the running sums of blocks [first, last]. Blocks before the first sampled query take the sum of the first
+ * block that has one. */
 static void sum_queries(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t n_done,
                         const prism_block_moments *m)
 {
@@ -63,7 +63,7 @@ static void sum_queries(const prism_tier *k, const prism_problem *p, int32_t s, 
     for (int32_t b = first; b <= last; b++) {
         const int64_t at = (int64_t)b * n_kv_head + h_kv, before = at - n_kv_head;
         const int32_t lo = b * block, from = n_done > known ? n_done : known;
-        if (lo >= n_done) { /* else the block was begun in an earlier call */
+        if (lo >= n_done) { /* else an earlier call began the block */
             if (b > 0)
                 memcpy(m->query_sum + at * d, m->query_sum + before * d, (size_t)d * sizeof(float));
             else
@@ -83,8 +83,8 @@ static void sum_queries(const prism_tier *k, const prism_problem *p, int32_t s, 
 
 /* ------------------------------------------------------------------------------------------------- blocks ---- */
 
-/* Weights of the n listed tokens of a block: weight = e^(factor * scale * mean query . key) / their sum. Returns the
- * logarithm of how many keys the tilted moments stand for. */
+/* Computes the weights of a block's tokens: e^(factor * scale * mean query . key), divided by their sum. Returns the
+ * logarithm of the number of keys that the tilted moments stand for. */
 static float weigh(const prism_tier *k, const prism_problem *p, const prism_block_keys *x, const float *query,
                    float *weight)
 {
@@ -118,7 +118,7 @@ static float weigh(const prism_tier *k, const prism_problem *p, const prism_bloc
     return logf(sum) + max - tilt / sum;
 }
 
-/* mean = sum of weight[i] * token i. */
+/* Computes mean = sum of weight[i] * token i. */
 static void weighted_mean(const prism_tier *k, const prism_tensor *x, const prism_block_keys *of, int32_t d,
                           const float *weight, float *mean)
 {

@@ -1,7 +1,7 @@
 /*
  * probe: softmax attention of the last queries over all keys, summed along columns and along diagonals.
  *
- * One head at a time, its keys split over the threads. Scores stand as [key][query]: then the queries are the packed
+ * Takes one head at a time, its keys split over the threads. Scores lie as [key][query]: so the queries are the packed
  * operand of the product, keys need no packing, and both sums run along contiguous memory.
  */
 #include <math.h>
@@ -15,7 +15,7 @@ typedef struct probe_scratch {
     float *panel;      /* [d][queries], packed */
     float *score;      /* [keys rounded up to chunks][queries] */
     float *chunk;      /* [chunks][queries]: largest score, then sum of weights */
-    float *max, *rate; /* [queries]: largest score; 1 / sum of weights, 0 for a query that is not asked */
+    float *max, *rate; /* [queries]: largest score; 1 / sum of weights, 0 for a query that is not finite */
     char *thread;      /* [threads][chunk_keys][d] */
     size_t thread_bytes;
 } probe_scratch;
@@ -25,8 +25,8 @@ typedef struct probe_head {
     const prism_tier *k;
     const probe_scratch *x;
     prism_seq q;
-    int32_t s, h, n, ld, n_chunk; /* n queries are asked, padded to ld */
-    int32_t first;                /* position of the first of them */
+    int32_t s, h, n, ld, n_chunk; /* n queries, padded to ld */
+    int32_t first;                /* position of the first query */
     float *column, *slash;
 } probe_head;
 
@@ -57,7 +57,7 @@ size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_probe_job *job)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* Packs the queries; one that is not finite is not asked: its scores say nothing about the keys. */
+/* Packs the queries. A query that is not finite does not count: its scores say nothing about the keys. */
 static void load_queries(const probe_head *t)
 {
     const prism_call *c = t->job->problem->call;
@@ -85,8 +85,8 @@ static void load_queries(const probe_head *t)
     }
 }
 
-/* Scores that do not count become -inf: keys after the query, and those that are not finite, whose column is flagged.
- */
+/* Sets scores that do not count to -inf: keys after the query, and scores that are not finite. Flags the column of the
+ * latter. */
 static void drop_scores(const probe_head *t, int32_t key, float *score, bool finite)
 {
     const int32_t hidden = key - t->first < t->n ? key - t->first : t->n; /* queries before the key */
@@ -99,7 +99,7 @@ static void drop_scores(const probe_head *t, int32_t key, float *score, bool fin
         }
 }
 
-/* Scores of chunk c, and the largest of each query. */
+/* Computes the scores of chunk c, and the largest score of each query. */
 static void score_chunk(const probe_head *t, int32_t c, float *rows)
 {
     const prism_call *call = t->job->problem->call;
@@ -122,7 +122,7 @@ static void score_chunk(const probe_head *t, int32_t c, float *rows)
     }
 }
 
-/* Scores of chunk c become weights; their sum for each query. */
+/* Turns the scores of chunk c into weights, and sums them for each query. */
 static void weigh_chunk(const probe_head *t, int32_t c)
 {
     const int32_t begin = c * chunk_keys, m = t->q.n_kv - begin < chunk_keys ? t->q.n_kv - begin : chunk_keys;
@@ -138,7 +138,7 @@ static void weigh_chunk(const probe_head *t, int32_t c)
     }
 }
 
-/* Over chunks, in their order: the result does not depend on the threads. */
+/* Merges chunks in their order, so that the result does not depend on the threads. */
 static void merge_max(const probe_head *t)
 {
     for (int32_t i = 0; i < t->ld; i++) {
@@ -168,7 +168,7 @@ static void sum_columns(const probe_head *t, int32_t c)
         t->column[begin + j] += sum[j];
 }
 
-/* Distances [begin, end): query i stands at distance first + i - key from it. */
+/* Sums the weights at distances [begin, end): query i stands at distance first + i - key from a key. */
 static void sum_diagonals(const probe_head *t, int32_t begin, int32_t end)
 {
     const int32_t last = t->first + t->n - 1, lo = t->first - end + 1 > 0 ? t->first - end + 1 : 0;

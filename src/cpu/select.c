@@ -1,5 +1,5 @@
-/* score and select, one pass: a tile of query blocks scores the key blocks it can see, and each row is cut down to a
- * bitmap at once. Nothing quadratic is written but the bits. */
+/* score and select in one pass: a tile of query blocks scores the key blocks that it can see, and each row becomes a
+ * bitmap at once. Only the bits have quadratic size. */
 #include <math.h>
 #include <string.h>
 
@@ -68,7 +68,7 @@ size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_select_job *job)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* The two bands, calibrated; or all dimensions at the softmax's own scale. */
+/* Sets the two bands, calibrated; or one band of all dimensions at the softmax's own scale. */
 static void set_bands(const prism_select_job *job, select_scratch *x)
 {
     const prism_problem *p = job->problem;
@@ -93,7 +93,7 @@ static float *head_panels(const prism_problem *p, const select_band *band, int32
     return band->panels + (int64_t)h_kv * prism_padded_blocks(p) * band->n_dim;
 }
 
-/* One panel of `width` blocks of a KV head: panel[l][j] = k_mean[first + j][dim[l]] */
+/* Packs one panel of `width` blocks of a KV head: panel[l][j] = k_mean[first + j][dim[l]] */
 static void pack_panel(const prism_select_job *job, const prism_seq *q, int32_t s, int32_t h_kv,
                        const select_band *band, int32_t first, int32_t width)
 {
@@ -119,7 +119,7 @@ static void select_row(const prism_tier *k, float *logit, int32_t n, float facto
     prism_topp_row(logit, n, top_p, fixed, bits);
 }
 
-/* Query blocks [i0, i0 + m) of one head. */
+/* Selects for query blocks [i0, i0 + m) of one head. */
 static void select_tile(const prism_ctx *ctx, const prism_select_job *job, const prism_seq *q, int64_t row0,
                         int32_t h_kv, int32_t i0, int32_t m, const select_scratch *scratch, thread_scratch *t)
 {

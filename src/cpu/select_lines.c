@@ -1,5 +1,5 @@
-/* select_lines: FlexPrefill, one head a work item. Pooled scores of a whole head are kept only for heads that turn out
- * to be block-sparse: half of n_qblk x n_kblk probabilities a thread. */
+/* select_lines: FlexPrefill; each head is a work item. Only block-sparse heads keep the pooled scores of the whole
+ * head: half of n_qblk x n_kblk probabilities for each thread. */
 #include <math.h>
 #include <string.h>
 
@@ -9,8 +9,8 @@
 #include "cpu/cpu.h"
 
 typedef struct flex_scratch {
-    float *token;          /* [n_kv]: a mass without its infinities */
-    float *column, *slash; /* [n_kblk]: of blocks */
+    float *token;          /* [n_kv]: a mass, infinities set to 0 */
+    float *column, *slash; /* [n_kblk]: masses of blocks */
     float *pooled;         /* [n_kblk]: what the mean of the last queries attends to */
     int32_t *index;        /* [n_kblk] */
     uint64_t *fixed;       /* [n_kv or n_pair] */
@@ -54,7 +54,7 @@ size_t prism_select_lines_bytes_cpu(const prism_ctx *ctx, const prism_flex_job *
     return one.overflow || all.overflow ? SIZE_MAX : all.used;
 }
 
-/* Softmax of n pooled scores. One that is not finite gets 0 and, where bits is given, its bit. */
+/* Computes the softmax of n pooled scores. A score that is not finite gets 0; its bit is set unless bits is NULL. */
 static void pooled_softmax(const flex_head *t, const float *q_mean, int32_t n, float *prob, uint64_t *bits)
 {
     const int32_t d = t->job->problem->call->d_head;
@@ -80,7 +80,7 @@ static void pooled_softmax(const flex_head *t, const float *q_mean, int32_t n, f
         prob[v] = (float)((double)prob[v] / sum);
 }
 
-/* Every row (i, v) with v among the columns, or at one of the distances i - v. */
+/* Keeps every pair (i, v) with v among the columns, or with i - v among the distances. */
 static void keep_lines(const flex_head *t, const int32_t *index, int32_t n, bool are_columns)
 {
     for (int32_t i = 0; i < t->q.n_qblk; i++) {
@@ -90,7 +90,7 @@ static void keep_lines(const flex_head *t, const int32_t *index, int32_t n, bool
     }
 }
 
-/* Columns of blocks that hold a key with a score that is not finite are kept whatever the budget. */
+/* Keeps every column of blocks that holds a key with a score that is not finite, whatever the budget. */
 static void keep_flagged(const flex_head *t, int32_t *index)
 {
     const int32_t block = t->job->problem->block_size;

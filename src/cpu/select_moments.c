@@ -1,6 +1,6 @@
-/* select_moments: asking query tokens against the entries of the blocks before their own. A few at a time: their
- * weights beside the exact sum of the own block, times what the entries leave open, summed over the query block. Only
- * the sums outlive the tokens; they become bits at once. docs/moments.md has the formulas. */
+/* select_moments: scores asking tokens against the entries of the blocks before their own, a few tokens at a time. An
+ * entry's weight is its share beside the exact sum of the own block. Weights times what the moments leave open are
+ * summed over the query block, and the sums become bits at once. docs/moments.md has the formulas. */
 #include <math.h>
 #include <string.h>
 
@@ -89,7 +89,7 @@ static void pack_own_keys(const moments_seq *t, int32_t h_kv, int32_t own, const
     prism_operand_pack_keys(&t->op, x->rows, p->block_size, x->key);
 }
 
-/* Entries whose estimate is not finite keep their block; what is left of them weighs nothing. */
+/* Keeps the block of every entry whose estimate is not finite, and sets the entry's weight to 0. */
 static void keep_non_finite(float *logit, float *spread, const float *bias, int32_t n, uint64_t *bits)
 {
     for (int32_t e = 0; e < n; e++) {
@@ -102,7 +102,7 @@ static void keep_non_finite(float *logit, float *spread, const float *bias, int3
     }
 }
 
-/* Tokens of head h, m of them: adds to x->sum[e] their weight of entry e times its spread^1.5. */
+/* Scores m tokens of head h: adds to x->sum[e] the weight of entry e times its spread^1.5. */
 static void score_tokens(const moments_seq *t, int32_t h, int32_t own, const int32_t *token, int32_t m,
                          const thread_scratch *x, uint64_t *bits)
 {
@@ -139,7 +139,7 @@ static void score_tokens(const moments_seq *t, int32_t h, int32_t own, const int
             k->add_error(x->sum, x->logit + (int64_t)r * ld, x->spread + (int64_t)r * ld, n_pad, 1.0f / state[r].sum);
 }
 
-/* Returns how many tokens were asked. */
+/* Scores the asking tokens of a row. Returns their number. */
 static int32_t ask(const moments_seq *t, int32_t h, int32_t own, prism_range rows, const thread_scratch *x,
                    uint64_t *bits)
 {

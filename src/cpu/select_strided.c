@@ -1,9 +1,9 @@
 /*
- * select_strided: XAttention's antidiagonals. Groups of `stride` tokens: score(R, C) = sum over i of
+ * select_strided: XAttention's antidiagonals. A group is `stride` tokens. Groups score(R, C) = sum over i of
  * q[stride R + stride - 1 - i] . k[stride C + i], a matrix product over stride * d dimensions.
  *
- * Keys of one KV head are packed group by group; then tiles of query blocks (64 groups) score what they see, and each
- * row of blocks is cut down to bits at once. Tokens that are not there count as zeros, as upstream's padding does.
+ * Keys of one KV head are packed group by group. Then tiles of query blocks (64 groups) score what they see, and each
+ * row of blocks becomes bits at once. Missing tokens of a group count as zeros, as upstream's padding does.
  */
 #include <math.h>
 #include <string.h>
@@ -73,7 +73,7 @@ size_t prism_select_strided_bytes_cpu(const prism_ctx *ctx, const prism_strided_
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* Panel: `width` groups of keys from group `first` on. */
+/* Packs a panel: `width` groups of keys from group `first` on. */
 static void pack_groups(const strided_head *t, int32_t first, int32_t width)
 {
     const prism_call *c = t->job->problem->call;
@@ -91,7 +91,7 @@ static void pack_groups(const strided_head *t, int32_t first, int32_t width)
         }
 }
 
-/* Row of groups: softmax over the groups of keys it may see, added to mass block by block. */
+/* Takes a group of queries: softmax over the groups of keys that it may see, added to mass block by block. */
 static void add_group_row(const strided_head *t, float *logit, int32_t n, double *mass, uint64_t *bits)
 {
     const int32_t per_block = t->per_block;
@@ -122,7 +122,7 @@ static void add_group_row(const strided_head *t, float *logit, int32_t n, double
     }
 }
 
-/* Groups of queries [first, first + m), zero where the call has no such query. */
+/* Loads groups of queries [first, first + m); zero where the call has no such query. */
 static void load_groups(const strided_head *t, int32_t h, int32_t first, int32_t m, float *query)
 {
     const prism_call *c = t->job->problem->call;
@@ -137,8 +137,8 @@ static void load_groups(const strided_head *t, int32_t h, int32_t first, int32_t
         }
 }
 
-/* Scores of m groups against every group up to theirs: dimension by dimension of the stride, so that a slice of the
- * packed keys stays in the first cache. */
+/* Scores m groups of queries against the first n groups of keys. Goes token by token of the stride, so that a slice of
+ * the packed keys stays in the first cache. */
 static void score_groups(const strided_head *t, const float *query, float *logit, int32_t ld, int32_t m, int32_t n)
 {
     const int32_t d = t->job->problem->call->d_head, stride = t->job->stride, width = t->k->panel;
@@ -148,7 +148,7 @@ static void score_groups(const strided_head *t, const float *query, float *logit
                        t->x->panels + ((int64_t)c * stride + (int64_t)i * width) * d, m, width, d);
 }
 
-/* Query blocks [i0, i1) of head h. */
+/* Selects for query blocks [i0, i1) of head h. */
 static void select_tile(const strided_head *t, int32_t h, int32_t i0, int32_t i1, const thread_scratch *x)
 {
     const prism_problem *p = t->job->problem;
@@ -181,7 +181,7 @@ static void select_kv_head(const prism_ctx *ctx, const strided_head *t)
 #pragma omp for schedule(static)
         for (int32_t first = 0; first < n_group; first += width)
             pack_groups(t, first, width);
-            /* Later query blocks see more: longest first. */
+        /* Later query blocks see more: longest first. */
 #pragma omp for schedule(dynamic, 1)
         for (int32_t item = 0; item < n_tile * p->group; item++) {
             const int32_t i0 = (n_tile - 1 - item / p->group) * per_tile, i1 = i0 + per_tile;

@@ -1,5 +1,5 @@
-/* select_tokens: every query token of a block against the means of the key blocks; a block's mass is summed over the
- * rows, and the row of masses is cut down to bits at once. */
+/* select_tokens: scores every query token of a block against the means of the key blocks. A key block's mass is the sum
+ * over the tokens, and the row of masses becomes bits at once. */
 #include <math.h>
 #include <string.h>
 
@@ -76,8 +76,8 @@ static void pack_panel(const tokens_seq *t, int32_t h_kv, int32_t first, int32_t
             panel[l * width + j] = first + j < t->q.n_kblk ? mean[(int64_t)j * d + l] : 0.0f;
 }
 
-/* Query block i of head h: mass(v) = sum over rows of e^(score - the tile's best), over blocks that lie wholly in a
- * row's past (its own only from the block's last position). */
+/* Selects for query block i of head h: mass(v) = sum over tokens of e^(score - the tile's best). A token counts for the
+ * blocks that end at or before its position. */
 static void select_row(const tokens_seq *t, int32_t h, int32_t i, const thread_scratch *x)
 {
     const prism_problem *p = t->job->problem;
@@ -120,7 +120,7 @@ static void select_sequence(const prism_ctx *ctx, const tokens_seq *t)
 #pragma omp for schedule(static)
         for (int32_t item = 0; item < n_panel * p->call->n_kv_head; item++)
             pack_panel(t, item / n_panel, item % n_panel * width, width);
-            /* Later query blocks see more: longest first. */
+        /* Later query blocks see more: longest first. */
 #pragma omp for schedule(dynamic, 1)
         for (int32_t item = 0; item < t->q.n_qblk * n_head; item++)
             select_row(t, item % n_head, t->q.n_qblk - 1 - item / n_head, &x);

@@ -8,11 +8,13 @@
  */
 #include "cuda/bitmap.cuh"
 #include "cuda/device.cuh"
+#include "cuda/takes.h"
 
 namespace prism
 {
 
 constexpr int kLayoutThreads = 1024;
+static_assert((PRISM_CU_FILL_MAX_BLOCKS + 1) * 4 <= 98 * 1024, "layout() counts in the least shared memory of a GPU");
 
 /* Exclusive sum over the threads of a CTA; total to all. */
 __device__ __forceinline__ int64_t scan(int64_t x, int64_t *total)
@@ -96,7 +98,7 @@ __global__ void __launch_bounds__(kLayoutThreads) layout(const __grid_constant__
     }
     __syncthreads();
     for (int i = threadIdx.x; i < per_set; i += kLayoutThreads)
-        p.work[first + atomicAdd(&bin[s.n_kblk - p.count[first + i]], 1)] = first + i;
+        p.order[first + atomicAdd(&bin[s.n_kblk - p.count[first + i]], 1)] = first + i;
 }
 
 /* A warp writes one list: each lane unpacks a word into shared memory, then the warp copies what there is in one piece.
@@ -202,16 +204,16 @@ static cudaError_t layout_launch(const prism_cu_select &a, int n_row, cudaStream
 {
     const prism_cu_shape &s = a.shape;
     size_t bytes = (size_t)(s.n_kblk + 1) * 4;
-    Device device;
-    cudaError_t e = device_of(&device);
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism_cu_gpu_here(&gpu);
     if (e)
         return e;
-    if (bytes > (size_t)device.dynamic)
+    if (bytes > (size_t)dynamic_bytes(gpu))
         return cudaErrorNotSupported;
-    e = cudaFuncSetAttribute(layout, cudaFuncAttributeMaxDynamicSharedMemorySize, device.dynamic);
+    e = cudaFuncSetAttribute(layout, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic_bytes(gpu));
     if (e)
         return e;
-    layout<<<1 + (a.work ? s.n_seq * s.n_kv_head : 0), kLayoutThreads, bytes, stream>>>(a, n_row);
+    layout<<<1 + (a.order ? s.n_seq * s.n_kv_head : 0), kLayoutThreads, bytes, stream>>>(a, n_row);
     return cudaGetLastError();
 }
 

@@ -9,7 +9,7 @@
  * the result does not depend on the grid.
  */
 #include "cuda/device.cuh"
-#include "cuda/attend/split.cuh"
+#include "cuda/select/split.cuh"
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(2 * D) pool(const __grid_constant__ prism_cu_p
         if (lo < hi)
             *out = x;
     }
-    if (keys && !p.k_image) /* their sums alone are wanted */
+    if (keys && !p.key_image) /* their sums alone are wanted */
         return;
     float mean = x / (hi - from), e[3] = {mean * mean, 0, 0};
     if (p.high[j / 32] >> j % 32 & 1)
@@ -152,8 +152,8 @@ __global__ void __launch_bounds__(2 * D) pool(const __grid_constant__ prism_cu_p
     __half high = __float2half_rn(y), low = __float2half_rn(y - __half2float(high));
     char *out;
     if (keys) {
-        char *image = (char *)p.k_image + images_before(s, (int64_t)seq * n_head + head) +
-                      (int64_t)(row / kKeys) * image_bytes(D);
+        char *image = (char *)p.key_image + key_images_before(s, (int64_t)seq * n_head + head) +
+                      (int64_t)(row / kKeys) * key_image_bytes(D);
         out = image + key_byte(row, j);
         if (j == 0)
             ((float *)(image + key_scales(D)))[row % kKeys] = 1 / scale;
@@ -196,5 +196,5 @@ extern "C" cudaError_t prism_pool_cuda(const prism_cu_pool *a, cudaStream_t stre
 
 extern "C" int64_t prism_key_image_bytes(const prism_cu_shape *s)
 {
-    return prism::images_before(*s, (int64_t)s->n_seq * s->n_kv_head);
+    return prism::key_images_before(*s, (int64_t)s->n_seq * s->n_kv_head);
 }

@@ -139,7 +139,7 @@ __device__ __forceinline__ void mbar_arrive(uint32_t bar)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
-/* A warp has read what the barrier guards, and one arrival tells for all of it. */
+/* After all lanes of a warp have read what the barrier guards: one lane arrives for the warp. */
 __device__ __forceinline__ void release(int lane, uint32_t bar)
 {
     if (lane == 0)

@@ -7,7 +7,7 @@
 namespace prism
 {
 
-/* As prism_seq: keys past the last query are nobody's to see, so n_kv ends there. */
+/* As prism_seq: no query sees keys after the last query, so n_kv stops there. */
 struct Lengths {
     int n_q, n_kv, q_start;
 };
@@ -19,7 +19,7 @@ __device__ __forceinline__ Lengths lengths(const prism_cu_shape &s, int seq)
         q_start = s.q_start_of[seq];
     else if (s.n_q_of || s.n_kv_of)
         q_start = n_kv - n_q;
-    if (q_start < 0 || q_start + n_q > n_kv) /* lengths that nobody could check: nothing is read */
+    if (q_start < 0 || q_start + n_q > n_kv) /* the host could not check these lengths: nothing is read */
         return {0, 0, 0};
     return {n_q, q_start + n_q, q_start};
 }
@@ -38,7 +38,7 @@ __device__ __forceinline__ bool finite(float x)
 {
     return fabsf(x) < 2.9e38f;
 }
-/* Power of two near 1 / sqrt(x); 1 for 0 and for what is not finite. */
+/* Power of two near 1 / sqrt(x); 1 where x is 0 or not finite. */
 __device__ __forceinline__ float scale_for(float x)
 {
     return x > 0 && finite(x) ? exp2f(-rintf(0.5f * log2f(x))) : 1;

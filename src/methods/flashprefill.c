@@ -1,5 +1,5 @@
-/* FlashPrefill (arXiv 2603.06199): query tokens against block means of keys; a row keeps the blocks whose summed
- * exponentials reach a part of its best block's, some sinks, a window, and everything in the last rows. */
+/* FlashPrefill (arXiv 2603.06199): scores query tokens against block means of keys. A row keeps the blocks whose summed
+ * exponentials reach a part of the best block's sum, some first blocks, and a window. The last rows keep everything. */
 #include "core/work.h"
 #include "methods/method.h"
 

@@ -1,5 +1,5 @@
-/* FlexPrefill (arXiv 2502.20766): the last queries' attention gives every head its budgets of columns and diagonals of
- * blocks; heads whose pooled scores agree with it add the best pooled block pairs. */
+/* FlexPrefill (arXiv 2502.20766): the attention of the last queries gives every head a budget of columns and diagonals
+ * of blocks. Heads whose pooled scores agree with this attention add the best pooled block pairs. */
 #include "core/arena.h"
 #include "core/work.h"
 #include "methods/method.h"
@@ -45,7 +45,7 @@ static size_t scratch_bytes(const prism_plan_job *job)
     return a.overflow ? SIZE_MAX : a.used;
 }
 
-/* Upstream's own short-prompt rule: two blocks, or the least budget in whole blocks, are attended fully. */
+/* Upstream's rule for short prompts: up to two blocks, or up to the least budget in whole blocks, is dense. */
 static int32_t least_tokens(const prism_plan_job *job)
 {
     const int64_t block = job->problem->block_size, least = job->options->flex_min_budget;
@@ -93,7 +93,7 @@ static void select_flexprefill(const prism_plan_job *job)
                               });
 }
 
-/* An upper bound: pooled scores are counted for every head, and are computed for the block-sparse ones. */
+/* An upper bound: counts pooled scores for every head, although only block-sparse heads compute them. */
 static double flop_flexprefill(const prism_problem *p, const prism_options *o, const prism_seq *q, int32_t n_pooled)
 {
     (void)o;

@@ -1,4 +1,4 @@
-/* Plain mean pooling: one band of all dimensions at the softmax's own scale. What Prism improves on. */
+/* Plain mean pooling, which Prism improves on: one band of all dimensions at the softmax's own scale. */
 #include "core/work.h"
 #include "methods/pooled.h"
 

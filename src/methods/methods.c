@@ -1,4 +1,4 @@
-/* The list of methods, and what the public header asks of it. */
+/* The list of methods, and the public functions that read it. */
 #include <string.h>
 
 #include "methods/method.h"

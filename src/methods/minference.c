@@ -1,5 +1,6 @@
 /* MInference's vertical-slash pattern (arXiv 2407.02490): the last 64 queries tell which keys and which distances
- * matter; every row reads those keys, and the 64 keys at each of those distances from 64 queries. */
+ * matter. Every row reads these keys and, for each of these distances, the 64 keys at that distance from its 64
+ * queries. */
 #include "core/arena.h"
 #include "core/work.h"
 #include "methods/method.h"
@@ -13,7 +14,7 @@ static const prism_option_row budget = {
               "above 0: 0.2 and 0.8 of this part of the keys replace minference_vertical and minference_slash")};
 static const prism_option_row *const options[] = {&vertical, &slash, &budget, NULL};
 
-/* Upstream's constants: queries asked; forced first keys and shortest distances; the least of each. */
+/* Upstream's constants: probing queries; forced first keys and shortest distances; least columns and diagonals. */
 enum { n_asked = 64, n_first = 30, n_near = 100, min_column = 30, min_slash = 50 };
 
 typedef struct buffers {

@@ -1,5 +1,5 @@
-/* Moments (docs/moments.md): query tokens against mean and variance of the keys of a block; a row keeps the blocks that
- * their moments cannot stand for. */
+/* Moments (docs/moments.md): scores asking tokens against mean and variance of a block's keys. A row keeps the blocks
+ * that their moments describe badly. */
 #include <float.h>
 
 #include "core/work.h"
@@ -22,7 +22,7 @@ static prism_moments_job job_of(const prism_plan_job *job)
         .min_tokens = job->min_tokens,
         .moments = job->moments,
         .error = o->moments_error,
-        .keep_sink = o->keep_sink && prism_options_correction(o) == PRISM_CORRECTION_NONE, /* else it is exact */
+        .keep_sink = o->keep_sink && prism_options_correction(o) == PRISM_CORRECTION_NONE, /* else exact */
         .keep_own = o->keep_own,
         .bits = job->bits,
         .scratch = job->scratch,

@@ -1,6 +1,7 @@
-/* Options by rows: the common ones here, each method's own beside its functions. */
+/* Options by rows. The common rows stand here; a method's own rows stand beside its functions. */
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,7 @@ enum { n_common = sizeof common / sizeof common[0] };
 
 /* -------------------------------------------------------------------------------------- walks over rows ---- */
 
-/* Whether a method before this one has the row, too. */
+/* Whether a method before this one also has the row. */
 static bool is_repeated(const prism_option_row *row, prism_method method)
 {
     for (int32_t m = 0; m < (int32_t)method; m++)
@@ -37,7 +38,7 @@ static bool is_repeated(const prism_option_row *row, prism_method method)
     return false;
 }
 
-/* Row i of all, each once: the common ones, then the methods' in their order. NULL past the last. */
+/* Returns row i of all rows, each once: the common rows, then the methods' in their order. NULL past the last. */
 static const prism_option_row *row_at(int32_t i)
 {
     if (i < 0 || i < n_common)
@@ -114,6 +115,8 @@ prism_status prism_option_at(int32_t i, prism_option_info *info)
 int32_t prism_method_uses(prism_method method, const char *name)
 {
     const prism_method_impl *m = prism_method_get(method);
+    if (m && name && !strcmp(name, "bands"))
+        return m->needs_bands;
     const prism_option_row *row = m && name ? find(name) : NULL;
     if (!row)
         return 0;
@@ -125,7 +128,7 @@ int32_t prism_method_uses(prism_method method, const char *name)
     return 0;
 }
 
-/* The place of a name among the row's, or a number; NaN: neither. */
+/* Returns the place of text among the row's names, or its number; NaN: neither. */
 static double parse(const prism_option_row *row, const char *text)
 {
     if (row->kind == PRISM_OPTION_NAME) {
@@ -159,17 +162,48 @@ prism_status prism_options_set(prism_options *options, const char *name, const c
 
 /* ------------------------------------------------------------------------------- what options come to ---- */
 
-const char *prism_options_problem(const prism_options *options)
+static void put_limit(char *text, size_t n, double x)
+{
+    if (x == FLT_TRUE_MIN)
+        snprintf(text, n, "above 0");
+    else if (x == INT32_MAX || x == FLT_MAX)
+        snprintf(text, n, "any");
+    else
+        snprintf(text, n, "%g", x);
+}
+
+/* Returns false, after the problem was told. */
+static bool tell(prism_option_problem *problem, const char *name, double value, const char *wanted)
+{
+    if (problem) {
+        *problem = (prism_option_problem){.name = name, .value = value};
+        snprintf(problem->wanted, sizeof problem->wanted, "%s", wanted);
+    }
+    return false;
+}
+
+static bool tell_range(prism_option_problem *problem, const prism_option_row *row, double value)
+{
+    char low[16], high[16], wanted[64];
+    put_limit(low, sizeof low, row->min);
+    put_limit(high, sizeof high, row->max);
+    snprintf(wanted, sizeof wanted, "%s to %s%s is taken", low, high, row->power_of_two ? ", a power of two," : "");
+    return tell(problem, row->name, value, wanted);
+}
+
+bool prism_options_fit(const prism_options *options, prism_option_problem *problem)
 {
     const prism_option_row *row;
     for (int32_t i = 0; (row = row_at(i)); i++)
         if (!fits(row, load(options, row)))
-            return row->name;
+            return tell_range(problem, row, load(options, row));
     const prism_method_impl *m = prism_method_get(options->method);
     if (!m)
-        return "method";
+        return tell(problem, "method", options->method, "there is no such method");
     /* A correction stands for whole blocks, and single keys are none. */
-    return m->list && options->correct > PRISM_CORRECTION_NONE ? "correct" : NULL;
+    if (m->list && options->correct > PRISM_CORRECTION_NONE)
+        return tell(problem, "correct", options->correct, "a method that lists single keys takes none (1)");
+    return true;
 }
 
 prism_correction prism_options_correction(const prism_options *options)

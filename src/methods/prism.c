@@ -1,5 +1,5 @@
-/* Prism (arXiv 2602.08426): pooled queries and keys score blocks twice, in a high- and a low-frequency band, each at a
- * strength restored from its energy; a row keeps the blocks that hold top_p of the mass in either band. */
+/* Prism (arXiv 2602.08426): pooled queries and keys score blocks twice, in a high- and in a low-frequency band. Each
+ * band's strength is restored from its energy. A row keeps the blocks that hold top_p of the mass in either band. */
 #include "core/work.h"
 #include "methods/pooled.h"
 
@@ -24,7 +24,7 @@ static float low(const prism_options *o)
     return o->top_p_low > 0 ? o->top_p_low : o->top_p;
 }
 
-/* One band that keeps everything is enough. */
+/* The bands unite, so one band that keeps everything is enough. */
 static bool is_full(const prism_options *o)
 {
     return high(o) >= 1 || low(o) >= 1;

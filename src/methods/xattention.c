@@ -1,5 +1,5 @@
-/* XAttention (arXiv 2503.16428): sums along the antidiagonals of stride x stride tiles stand for the tiles' scores;
- * after a softmax over them, a row keeps the blocks that hold the threshold's share of its mass. */
+/* XAttention (arXiv 2503.16428): the sum along the antidiagonal of a stride x stride tile is the tile's score. After a
+ * softmax over tiles, a row keeps the blocks that hold the threshold's share of the row's mass. */
 #include <float.h>
 
 #include "core/work.h"

@@ -1,4 +1,4 @@
-/* The arithmetic of the measurements: counts against direct sums, densities, rounding, what is derived from times. */
+/* The arithmetic of the measurements: counts against direct sums, densities, what is derived from times. */
 #include "../lm/lm_test.h"
 
 #include <math.h>
@@ -172,37 +172,27 @@ static void seeds(void **state)
 
 /* ---------------------------------------------------------------------------------------------- tensors ---- */
 
-static float half_to_float(uint16_t h)
-{
-    const int exponent = h >> 10 & 31, m = h & 1023;
-    const double x = exponent ? ldexp(1024 + m, exponent - 25) : ldexp(m, -24);
-    return (float)(h & 0x8000 ? -x : x);
-}
-
-/* Every finite half comes back; so does what lies between two, to the nearer, ties to even. */
-static void rounding(void **state)
+/* The same noise, rounded to each type: one is the nearest value of the other. */
+static void types(void **state)
 {
     (void)state;
-    for (uint32_t h = 0; h < 0x7bff; h++) {
-        const float a = half_to_float((uint16_t)h), b = half_to_float((uint16_t)(h + 1)), middle = (a + b) / 2;
-        const float x[4] = {a, -a, middle, nextafterf(middle, b)};
-        uint16_t out[4];
-        bench_store(out, PRISM_F16, x, 4);
-        assert_int_equal(out[0], h);
-        assert_int_equal(out[1], h | 0x8000);
-        assert_int_equal(out[2], h + (h & 1));
-        assert_int_equal(out[3], h + 1);
+    bench_shape s = {40, 2, 2, 6, PRISM_F32};
+    bench_tensors wide, narrow;
+    ok(bench_tensors_random(&s, 3, 1, &wide, &err));
+    for (int type = PRISM_F16; type <= PRISM_BF16; type++) {
+        s.dtype = (prism_dtype)type;
+        ok(bench_tensors_random(&s, 3, 1, &narrow, &err));
+        for (int i = 0; i < 40 * 2 * 6; i++) {
+            const uint16_t bits = ((uint16_t *)narrow.v)[i];
+            const int mantissa = type == PRISM_BF16 ? 7 : 10, bias = type == PRISM_BF16 ? 127 : 15;
+            const int exponent = (bits & 0x7fff) >> mantissa, low = bits & ((1 << mantissa) - 1);
+            const double size = ldexp((1 << mantissa) + low, exponent - bias - mantissa);
+            const double x = ((float *)wide.v)[i], y = bits & 0x8000 ? -size : size;
+            assert_true(fabs(x - y) <= ldexp(fabs(y), -mantissa - 1));
+        }
+        bench_tensors_free(&narrow);
     }
-    const float edge[] = {65504, 65519.996f, 65520, INFINITY, -INFINITY, 1e-8f};
-    const uint16_t wanted[] = {0x7bff, 0x7bff, 0x7c00, 0x7c00, 0xfc00, 0};
-    uint16_t out[6];
-    bench_store(out, PRISM_F16, edge, 6);
-    assert_memory_equal(out, wanted, sizeof wanted);
-    const float b[] = {1.0f, 1.00390625f, 1.01171875f, INFINITY, -3.0f, NAN};
-    bench_store(out, PRISM_BF16, b, 6);
-    const uint16_t wanted_b[] = {0x3f80, 0x3f80, 0x3f82, 0x7f80, 0xc040};
-    assert_memory_equal(out, wanted_b, sizeof wanted_b);
-    assert_true((out[5] & 0x7fff) > 0x7f80);
+    bench_tensors_free(&wide);
 }
 
 static void noise(void **state)
@@ -309,13 +299,13 @@ static void attention(void **state)
         methods[i].options.min_tokens = 0;
     }
     methods[1].options.method = PRISM_METHOD_DENSE;
-    bench_attention_spec spec = {.methods = methods,
-                                 .n_method = 2,
-                                 .n_token = 1024,
-                                 .density = 0.5,
-                                 .seed = 1,
-                                 .limits = {.reps = 1, .seconds = 60},
-                                 .measures_memory = true};
+    bench_spec spec = {.methods = methods,
+                       .n_method = 2,
+                       .n_token = 1024,
+                       .density = 0.5,
+                       .seed = 1,
+                       .limits = {.reps = 1, .seconds = 60},
+                       .measures_memory = true};
     bench_attention_result r[2];
     ok(bench_attention(ctx, &t, &spec, r, &err));
     assert_string_equal(r[0].label, "a");
@@ -330,13 +320,10 @@ static void attention(void **state)
     assert_true(fabs(r[0].attend_flop - r[0].density * r[0].dense_flop) < 1 && r[1].attend_flop == r[1].dense_flop);
     assert_true(r[0].select_flop > 0 && r[1].select_flop == 0 && r[0].pool.median > 0);
     check_stages(&t, &r[0], &methods[0].options);
-    bench_peer_result peer; /* a GPU's: on the CPU the methods go without */
-    spec.peer = &peer;
     spec.density = 0;
     spec.limits.seconds = 0; /* the warm-up is the measurement */
     ok(bench_attention(ctx, &t, &spec, r, &err));
     assert_true(r[0].density == r[0].density_of_method && !r[0].call.warm && r[0].call.n == 1);
-    assert_true(peer.problem.kind == LM_ERROR_UNSUPPORTED && peer.call.n == 0 && r[0].speedup_over_peer == 0);
     spec.n_token = 1101;
     lm_error err = {0};
     assert_false(bench_attention(ctx, &t, &spec, r, &err));
@@ -358,7 +345,7 @@ static void corrections(void **state)
         methods[i].options.min_tokens = 0;
         methods[i].options.correct = i ? PRISM_CORRECTION_MOMENTS : PRISM_CORRECTION_NONE;
     }
-    bench_attention_spec spec = {
+    bench_spec spec = {
         .methods = methods, .n_method = 2, .n_token = 1024, .seed = 1, .limits = {.reps = 1, .seconds = 0}};
     bench_attention_result r[2];
     bench_stage stages[2][BENCH_N_STAGE];
@@ -383,7 +370,7 @@ static void peaks(void **state)
 {
     (void)state;
     bench_peaks p;
-    ok(bench_measure_peaks(ctx, PRISM_BF16, 0.1, &p, &err));
+    ok(bench_measure_peaks(ctx, PRISM_BF16, 0.02, &p, &err));
     assert_true(p.fma_flops > 0 && p.read_bytes_s > 0 && p.copy_bytes_s > 0 && p.n_tier >= 1);
     for (int32_t i = 0; i < p.n_tier; i++)
         assert_true(p.tiers[i].flops > 0 && p.tiers[i].name && p.tiers[i].what);
@@ -393,7 +380,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flop),        cmocka_unit_test(flop_of_library), cmocka_unit_test(densities),
-        cmocka_unit_test(seeds),       cmocka_unit_test(rounding),        cmocka_unit_test(noise),
+        cmocka_unit_test(seeds),       cmocka_unit_test(types),           cmocka_unit_test(noise),
         cmocka_unit_test(capture),     cmocka_unit_test(median),          cmocka_unit_test(attention),
         cmocka_unit_test(corrections), cmocka_unit_test(peaks),
     };

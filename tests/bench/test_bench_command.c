@@ -101,7 +101,6 @@ static void attention(void **state)
     cJSON *json = run_json("attention " SMALL "--lengths 1K,1280 --density 0.5 --methods dense,prism:min_tokens=0");
     const cJSON *rows = results(json, "attention", 4), *row;
     assert_true(number(json, "density_imposed") == 0.5);
-    assert_null(cJSON_GetObjectItemCaseSensitive(json, "peers")); /* a GPU has one */
     cJSON_ArrayForEach(row, rows)
     {
         const double blocks = number(row, "tokens") / 128, causal = blocks * (blocks + 1) / 2;

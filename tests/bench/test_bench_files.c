@@ -1,4 +1,4 @@
-/* The CSV file of a report, by the byte: peers are timed on a GPU only, and their lines must be right without one. */
+/* The CSV file of a report, by the byte. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/bench.h"
+#include "cli/bench_command.h"
 
 static void check(const char *report, const char *wanted)
 {
@@ -41,17 +41,8 @@ static void rows(void **state)
                                                "\"a,b\",8,1,3,\n\"a,b\",8,1,3,\n");
 }
 
-static void peers(void **state)
-{
-    (void)state;
-    check("{\"results\": [" ROW "], \"peers\": [{\"peer\": \"cudnn\", \"tokens\": 8, \"version\": \"9.19.0\", "
-          "\"call_seconds\": 2, \"speedup\": 1.5, \"flop\": 7}, {\"peer\": \"cudnn\", \"tokens\": 9, "
-          "\"problem\": \"not there\"}]}",
-          "method,tokens,select_seconds,call_seconds,speedup\n\"a,b\",8,1,3,\npeer: cudnn 9.19.0,8,,2,1.5\n");
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows), cmocka_unit_test(peers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,7 +46,7 @@ static void moments(const prism_cu_shape &s, const prism_cu_view &q, const prism
     m.k_sum = make<float>(n_all), m.key = make<float>(n_all), m.variance = make<float>(n_all),
     m.value = make<float>(n_all);
     m.log_count = make<float>(n_row), m.query_sum = make<float>(n_all), m.n_query = make<int32_t>(n_row);
-    m.image = make<char>(prism_moments_image_bytes(&s)), m.own_mass = make<float>(prism_moments_own_floats(&s));
+    m.moments_image = make<char>(prism_moments_image_bytes(&s)), m.own_mass = make<float>(prism_moments_own_floats(&s));
     m.scale = .1f, m.error = .01f, m.keep_own = 1, m.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
     m.count = make<int32_t>(s.n_head * s.n_qblk);
     m.row_ptr = plan.row_ptr, m.index = plan.index, m.full = plan.full;
@@ -64,7 +64,7 @@ static prism_cu_select estimate(const prism_cu_shape &s, const prism_cu_view &q,
 {
     prism_cu_pool p = {s, q, k};
     const int d = s.d_head, H = s.n_head, Hk = s.n_kv_head, n_row = s.n_seq * H * s.n_qblk;
-    p.q_split = make<float>((size_t)s.n_seq * s.n_qblk * H * d), p.k_image = make<char>(prism_key_image_bytes(&s));
+    p.q_split = make<float>((size_t)s.n_seq * s.n_qblk * H * d), p.key_image = make<char>(prism_key_image_bytes(&s));
     p.q_energy = make<float>((size_t)4 * n_row), p.k_energy = make<float>((size_t)4 * s.n_seq * s.n_kblk * Hk);
     p.k_sum = make<float>((size_t)s.n_seq * s.n_kblk * Hk * d), p.k_sum_stride_seq = (int64_t)s.n_kblk * Hk * d;
     p.block_size = 128;
@@ -74,13 +74,13 @@ static prism_cu_select estimate(const prism_cu_shape &s, const prism_cu_view &q,
     if (n_band == 1)
         memset(p.high, 0xff, sizeof p.high);
     expect(prism_pool_cuda(&p, 0), "pool");
-    prism_cu_select e = {s, p.q_split, p.k_image, p.q_energy, p.k_energy};
+    prism_cu_select e = {s, p.q_split, p.key_image, p.q_energy, p.k_energy};
     e.block_size = 128, e.n_band = n_band, e.causal_calibration = causal, e.keep_sink = e.keep_own = 1,
     e.top_p[0] = e.top_p[1] = .9f, e.scale = .1f;
     memcpy(e.high, p.high, sizeof e.high), memcpy(e.low, p.low, sizeof e.low);
     e.scratch = make<char>(prism_select_scratch_bytes(&s)),
     e.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)), e.count = make<int32_t>(n_row);
-    e.row_ptr = make<int64_t>(n_row + 1), e.work = make<int32_t>(n_row), e.capacity = (int64_t)n_row * s.n_kblk,
+    e.row_ptr = make<int64_t>(n_row + 1), e.order = make<int32_t>(n_row), e.capacity = (int64_t)n_row * s.n_kblk,
     e.index = make<int32_t>(e.capacity);
     expect(prism_select_cuda(&e, 0), "select");
     e.full = make<int32_t>(1);
@@ -132,16 +132,16 @@ static void run(int n_q, int n_kv, int d, int page)
     int32_t zero[2] = {};
     prism_cu_attend a = {s, q, k, v, o};
     a.lse = make<float>((size_t)n_q * H), a.lse_stride_token = H, a.lse_stride_head = 1, a.row_ptr = e.row_ptr,
-    a.index = e.index, a.work = e.work;
+    a.index = e.index, a.order = e.order;
     a.ticket = make(2, zero), a.scale = .1f, a.block_size = 128;
     a.scratch_bytes = prism_attend_scratch_bytes(&s, 128), a.scratch = make<char>(a.scratch_bytes + 1);
     expect(prism_attend_sm90(&a, 0), "attend_sm90");
     expect(prism_attend_sm80(&a, 0), "attend_sm80");
     if (n_q < 500) /* slow, and many shared-memory accesses: racecheck would take minutes */
         expect(prism_attend_any(&a, 0), "attend_any");
-    a.image = make<char>(prism_fp8_image_bytes(&s));
+    a.fp8_image = make<char>(prism_fp8_image_bytes(&s));
     expect(prism_attend_cuda(&a, 0, nullptr), "attend_fp8");
-    a.index = nullptr, a.work = nullptr, a.init_o = random_bf16((size_t)n_q * H * d), a.init_lse = a.lse;
+    a.index = nullptr, a.order = nullptr, a.init_o = random_bf16((size_t)n_q * H * d), a.init_lse = a.lse;
     expect(prism_attend_sm90(&a, 0), "attend_sm90 dense");
     expect(prism_attend_sm80(&a, 0), "attend_sm80 dense");
     expect(prism_attend_cuda(&a, 0, nullptr), "attend_fp8 dense");

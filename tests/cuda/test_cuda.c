@@ -182,8 +182,8 @@ static double difference(const uint16_t *a, const uint16_t *b)
     return sqrt(square / all);
 }
 
-/* Attention in 8 bits: another answer than in 16, as far from it as 4 significant bits may be (check_fp8.py reasons it
- * and checks the kernel), the same by both doors, and with room of its own. */
+/* Attention in 8 bits: another answer than in 16, as far from it as 4 significant bits may be (ck_launch_fp8.c
+ * reasons it and checks the kernel), the same by both doors, and with room of its own. */
 static void test_fp8(void **state)
 {
     fixture *f = *state;
@@ -287,9 +287,9 @@ static void test_chunks(void **state)
     NEEDS_GPU(f);
     size_t pooled_bytes, bytes;
     prism_pooled pooled;
-    assert_ok(prism_pooled_bytes(KV_HEADS, DIM, BLOCK, N, &pooled_bytes));
+    assert_ok(prism_pooled_bytes(&f->options, KV_HEADS, DIM, N, &pooled_bytes));
     void *memory = device_memory(pooled_bytes);
-    assert_ok(prism_pooled_init(&pooled, KV_HEADS, DIM, BLOCK, N, memory, pooled_bytes));
+    assert_ok(prism_pooled_init(&pooled, &f->options, KV_HEADS, DIM, N, memory, pooled_bytes));
     assert_ok(attention(f, NULL));
     uint16_t *want = output_of(f);
     assert_int_equal(cudaMemset(f->call.o.data, 0xff, N_Q * sizeof(uint16_t)), cudaSuccess);

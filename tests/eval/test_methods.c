@@ -22,6 +22,20 @@ static void lists(void **state)
     eval_methods_free(&m);
 }
 
+static void usual_list(void **state)
+{
+    (void)state;
+    prism_options defaults;
+    prism_options_init(&defaults);
+    eval_methods m;
+    ok(eval_methods_parse(NULL, NULL, &m, &err));
+    assert_int_equal(m.n, 2);
+    assert_int_equal(m.items[0].options.method, PRISM_METHOD_DENSE);
+    assert_int_equal(m.items[1].options.method, defaults.method);
+    assert_string_equal(m.items[1].label, prism_method_name(defaults.method));
+    eval_methods_free(&m);
+}
+
 static void base_is_kept(void **state)
 {
     (void)state;
@@ -127,8 +141,8 @@ static void prompts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lists), cmocka_unit_test(base_is_kept),
-                                       cmocka_unit_test(bad_lists), cmocka_unit_test(templates),
-                                       cmocka_unit_test(prompts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lists),     cmocka_unit_test(usual_list),
+                                       cmocka_unit_test(base_is_kept), cmocka_unit_test(bad_lists),
+                                       cmocka_unit_test(templates), cmocka_unit_test(prompts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

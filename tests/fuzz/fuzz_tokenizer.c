@@ -70,7 +70,7 @@ static lm_tokenizer *fixed(const char *pre)
     }
     lm_tokenizer_desc desc;
     lm_tokenizer_desc_init(&desc);
-    desc = (lm_tokenizer_desc){tokens, types, N, merges, n_merge, pre, -1, -1, false, -1};
+    desc = (lm_tokenizer_desc){tokens, types, N, merges, n_merge, pre, -1, false, -1};
     lm_tokenizer *tok = NULL;
     if (!lm_tokenizer_create(&desc, &tok, NULL))
         abort();

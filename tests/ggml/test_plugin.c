@@ -304,7 +304,7 @@ static double difference(const node *n, const float *want)
     return worst;
 }
 
-/* Blocks chosen through the plug-in are those that the library chooses: frequencies, scale, positions and, for a
+/* The plug-in and the library choose the same blocks: frequencies, scale, positions and, for a
  * quantised cache, the undone mixing are right. */
 static void test_sparse(void **state)
 {

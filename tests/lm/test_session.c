@@ -68,7 +68,7 @@ static void test_misuse(void **state)
     assert_non_null(lm_session_logits(s));
     refused(lm_session_decode(s, 5, &err), LM_ERROR_USAGE, "do not fit");
     lm_session_reset(s);
-    assert_int_equal(lm_session_n_token(s), 0);
+    assert_null(lm_session_logits(s));
     ok(lm_session_decode(s, 5, &err)); /* no prompt at all is one token of prompt */
     lm_session_destroy(s);
     lm_session_destroy(NULL);
@@ -216,7 +216,9 @@ static void test_score(void **state)
     lm_session *s;
     ok(lm_session_create(f->model, f->ctx, &o, &s, &err));
     ok(lm_session_score(s, tokens, targets, N_SCORED, nll, NULL, NULL, &err));
-    assert_int_equal(lm_session_n_token(s), N_SCORED);
+    lm_session_stats stats;
+    lm_session_read_stats(s, &stats);
+    assert_int_equal(stats.n_prefill, N_SCORED);
     assert_non_null(lm_session_logits(s));
     for (int i = 0; i < N_SCORED; i++) {
         assert_true(nll[i] == (targets[i] < 0 ? 0 : hooked.nll[i]));
@@ -226,6 +228,30 @@ static void test_score(void **state)
     targets[3] = 8192;
     refused(lm_session_score(s, tokens, targets, N_SCORED, nll, NULL, NULL, &err), LM_ERROR_USAGE,
             "target 3 has id 8192");
+    lm_session_destroy(s);
+}
+
+static bool stop(void *user, int32_t first, int32_t n, const float *logits)
+{
+    (void)user, (void)first, (void)n, (void)logits;
+    return false;
+}
+
+/* Prefills that fail leave nothing behind: any number of them fits into the session's marks. */
+static void test_many_failures(void **state)
+{
+    const fixture *f = *state;
+    const int32_t tokens[2] = {0, 5};
+    lm_session_options o;
+    lm_session_options_init(&o);
+    o.n_ctx = 16;
+    o.on_logits = stop;
+    lm_session *s;
+    ok(lm_session_create(f->model, f->ctx, &o, &s, &err));
+    for (int i = 0; i < 600; i++) {
+        refused(lm_session_prefill(s, tokens, 2, NULL, NULL, &err), LM_ERROR_RUN, "stopped at position 0");
+        lm_session_reset(s);
+    }
     lm_session_destroy(s);
 }
 
@@ -294,7 +320,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_misuse),      cmocka_unit_test(test_too_large), cmocka_unit_test(test_encode),
         cmocka_unit_test(test_chunks),      cmocka_unit_test(test_score),     cmocka_unit_test(test_nan_weights),
-        cmocka_unit_test(test_open_errors),
+        cmocka_unit_test(test_many_failures), cmocka_unit_test(test_open_errors),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Writes small made-up files in the formats of LongBench (all 21 tasks), SQuAD 2.0 and HotpotQA: data/longbench,
-data/squad.json, data/hotpot.json.
+"""Writes small made-up files in the formats of SQuAD 2.0 and HotpotQA: data/squad.json, data/hotpot.json.
 
     python3 make_data.py
 """
@@ -20,56 +19,6 @@ def fact(i):
 
 def facts(n):
     return " ".join(fact(rng.randrange(1000)) for _ in range(n))
-
-
-def line(task, language, context, question, answers, classes=None):
-    return {"input": question, "context": context, "answers": answers, "length": len(context.split()), "dataset": task,
-            "language": language, "all_classes": classes, "_id": f"{rng.getrandbits(64):016x}"}
-
-
-def zh(n):
-    return "".join(f"第{i}号居民住在{rng.choice('东西南北')}区，养了{rng.randrange(2, 99)}箱蜜蜂。" for i in range(n))
-
-
-def longbench():
-    en_qa = lambda t: line(t, "en", facts(12), "Who lives in Riga?", ["Chen", "Chen number 2"])
-    passages = lambda t: line(t, "en", "\n\n".join(f"Passage {i}:\n{facts(4)}" for i in range(1, 5)),
-                              "Where does Ada live?", ["Lund"])
-    summary = lambda t: line(t, "en", facts(30), "", ["People live in towns. They keep bees."])
-    kinds = ["Number of bees", "Person", "Place", "Number"]
-    trec = "\n".join(f"Question: Where does {p} live?\nType: Place" for p in PEOPLE)
-    topics = ["体育", "经济", "农业"]
-    makers = {
-        "narrativeqa": en_qa, "qasper": en_qa, "multifieldqa_en": en_qa,
-        "multifieldqa_zh": lambda t: line(t, "zh", zh(12), "第3号居民住在哪个区？", ["东区"]),
-        "hotpotqa": passages, "2wikimqa": passages, "musique": passages,
-        "dureader": lambda t: line(t, "zh", zh(20), "居民养什么？", ["养蜜蜂", "蜜蜂"]),
-        "gov_report": summary,
-        "qmsum": lambda t: line(t, "en", facts(20), "What did they say about bees?", ["They keep bees."]),
-        "multi_news": summary,
-        "vcsum": lambda t: line(t, "zh", zh(30), "", ["居民们讨论了养蜂。"]),
-        "trec": lambda t: line(t, "en", trec, "Question: How many bees are there?\nType:", ["Number of bees"], kinds),
-        "triviaqa": lambda t: line(t, "en", f"Passage:\n{facts(3)}\nQuestion: Who?\nAnswer: Ada\n",
-                                   f"Passage:\n{facts(3)}\nQuestion: Who?\nAnswer:", ["Boris", "Boris number 1"]),
-        "samsum": lambda t: line(t, "en", "Dialogue: Ada: Bees? Boris: Yes.\nSummary: Boris has bees.",
-                                 "Dialogue: Chen: Honey? Dora: No.\nSummary: ", ["Dora has no honey."]),
-        "lsht": lambda t: line(t, "zh", f"新闻内容：\n{zh(2)}\n类别：农业\n", f"新闻内容：\n{zh(2)}\n类别：", ["农业"], topics),
-        "passage_count": lambda t: line(t, "en", "\n\n".join(f"Paragraph {i}: {facts(3)}" for i in range(1, 6)), "", ["5"]),
-        "passage_retrieval_en": lambda t: line(t, "en", "\n\n".join(f"Paragraph {i}: {facts(3)}" for i in range(1, 31)),
-                                               "Somebody keeps bees.", ["Paragraph 17"]),
-        "passage_retrieval_zh": lambda t: line(t, "zh", "\n\n".join(f"段落{i}：{zh(3)}" for i in range(1, 9)),
-                                               "有人养蜂。", ["段落5"]),
-        "lcc": lambda t: line(t, "python", "def bees(n):\n    total = 0\n    for i in range(n):\n", "",
-                              ["        total += i"]),
-        "repobench-p": lambda t: line(t, "java", "class Bees {\n    int total;\n}\n",
-                                      "class Hive {\n    Bees bees = new Bees();\n", ["    int count() { return bees.total; }"]),
-    }
-    assert len(makers) == 21
-    os.makedirs(os.path.join(HERE, "longbench"), exist_ok=True)
-    for task, make in makers.items():
-        with open(os.path.join(HERE, "longbench", task + ".jsonl"), "w", encoding="utf-8") as out:
-            for _ in range(3):
-                out.write(json.dumps(make(task), ensure_ascii=False) + "\n")
 
 
 def squad():
@@ -104,6 +53,5 @@ def hotpot():
 
 
 if __name__ == "__main__":
-    longbench()
     squad()
     hotpot()

@@ -10,7 +10,7 @@ torch.get_num_threads() says, or all processors without torch.
 
 from ._abi import PrismError
 from .api import attention, plan, plan_from_mask
-from .config import make_config, methods
+from .config import make_config, methods, options
 from .counting import Stats, reset_stats, stats
 from .engine import clear
 from .plans import Plan
@@ -27,6 +27,7 @@ __all__ = [
     "clear",
     "make_config",
     "methods",
+    "options",
     "plan",
     "plan_from_mask",
     "reset_stats",

@@ -30,173 +30,129 @@ _RESERVE = 512  # bytes a newer library may add to a struct
 
 
 class PrismError(RuntimeError):
-    """A call that the library refused: `.status` is its name, the text its sentence."""
+    """A call that the library refused. `.status` is the status's name, the text the library's sentence."""
 
     def __init__(self, status: str, sentence: str) -> None:
         super().__init__(f"{sentence or 'no further explanation'} [{status}]")
         self.status = status
 
 
+def _fields(*groups: tuple[type, str]) -> list[tuple[str, type]]:
+    """Fields in order: a type and the names that have it."""
+    return [(name, kind) for kind, names in groups for name in names.split()]
+
+
+def _growing(*groups: tuple[type, str]) -> list[tuple[str, type]]:
+    """The same of a struct that starts with struct_size; room for a newer library's fields follows."""
+    return _fields((c_size_t, "struct_size"), *groups, (c_char * _RESERVE, "reserved"))
+
+
 class Config(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("device", c_int32),
-        ("n_thread", c_int32),
-        ("isa", c_int32),
-        ("ordinal", c_int32),
-        ("reserved", c_char * _RESERVE),
-    ]
+    _fields_ = _growing((c_int32, "device n_thread isa ordinal"))
 
 
 class Info(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("device", c_int32),
-        ("isa", c_int32),
-        ("n_thread", c_int32),
-        ("isa_name", c_char_p),
-        ("cpu_features", c_char_p),
-        ("ordinal", c_int32),
-        ("reserved", c_char * _RESERVE),
-    ]
+    _fields_ = _growing(
+        (c_int32, "device isa n_thread"), (c_char_p, "isa_name cpu_features"), (c_int32, "ordinal min_tokens")
+    )
 
 
 class Tensor(Structure):
-    _fields_ = [
-        ("data", c_void_p),
-        ("dtype", c_int32),
-        ("stride_seq", c_int64),
-        ("stride_token", c_int64),
-        ("stride_head", c_int64),
-        ("stride_dim", c_int64),
-        ("row_start", c_void_p),
-        ("page_table", c_void_p),
-        ("stride_table", c_int64),
-        ("stride_page", c_int64),
-        ("page_size", c_int32),
-        ("n_page", c_int32),
-        ("n_element", c_int64),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "data"),
+        (c_int32, "dtype"),
+        (c_int64, "stride_seq stride_token stride_head stride_dim"),
+        (c_void_p, "row_start page_table"),
+        (c_int64, "stride_table stride_page"),
+        (c_int32, "page_size n_page"),
+        (c_int64, "n_element"),
+    )
 
 
 class Rope(Structure):
-    _fields_ = [
-        ("d_head", c_int32),
-        ("n_pair", c_int32),
-        ("dim", (c_int16 * 2) * (MAX_D_HEAD // 2)),
-        ("frequency", c_double * (MAX_D_HEAD // 2)),
-    ]
+    _fields_ = _fields(
+        (c_int32, "d_head n_pair"),
+        ((c_int16 * 2) * (MAX_D_HEAD // 2), "dim"),
+        (c_double * (MAX_D_HEAD // 2), "frequency"),
+    )
 
 
 class Bands(Structure):
-    _fields_ = [
-        ("d_head", c_int32),
-        ("n_high", c_int32),
-        ("n_low", c_int32),
-        ("high", c_int16 * MAX_D_HEAD),
-        ("low", c_int16 * MAX_D_HEAD),
-    ]
+    _fields_ = _fields((c_int32, "d_head n_high n_low"), (c_int16 * MAX_D_HEAD, "high low"))
 
 
 class Options(Structure):
     """Only what is not set by name: prism_options_set() knows the rest."""
 
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("method", c_int32),
-        ("calibration", c_int32),
-        ("block_size", c_int32),
-        ("top_p", c_float),
-        ("top_p_high", c_float),
-        ("top_p_low", c_float),
-        ("keep_sink", c_int32),
-        ("keep_own", c_int32),
-        ("min_tokens", c_int32),
-        ("bands", POINTER(Bands)),
-        ("reserved", c_char * _RESERVE),
-    ]
+    _fields_ = _growing(
+        (c_int32, "method calibration block_size"),
+        (c_float, "top_p top_p_high top_p_low"),
+        (c_int32, "keep_sink keep_own min_tokens"),
+        (POINTER(Bands), "bands"),
+    )
+
+
+class OptionInfo(Structure):
+    _fields_ = _growing(
+        (c_char_p, "name text"),
+        (c_int32, "kind"),
+        (c_double, "value min max"),
+        (POINTER(c_char_p), "names"),
+        (c_int32, "n_name"),
+    )
 
 
 class Call(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("n_seq", c_int32),
-        ("n_head", c_int32),
-        ("n_kv_head", c_int32),
-        ("d_head", c_int32),
-        ("n_q", c_int32),
-        ("n_kv", c_int32),
-        ("q_start", c_int32),
-        ("n_q_of", c_void_p),
-        ("n_kv_of", c_void_p),
-        ("q_start_of", c_void_p),
-        ("q", Tensor),
-        ("k", Tensor),
-        ("v", Tensor),
-        ("o", Tensor),
-        ("lse", Tensor),
-        ("pooled", c_void_p),
-        ("scale", c_float),
-        ("reserved", c_char * _RESERVE),
-    ]
+    _fields_ = _growing(
+        (c_int32, "n_seq n_head n_kv_head d_head n_q n_kv q_start"),
+        (c_void_p, "n_q_of n_kv_of q_start_of"),
+        (Tensor, "q k v o lse"),
+        (c_void_p, "pooled"),
+        (c_float, "scale"),
+    )
 
 
 class PlanView(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("n_seq", c_int32),
-        ("n_head", c_int32),
-        ("n_qblk", c_int32),
-        ("n_kblk", c_int32),
-        ("block_size", c_int32),
-        ("n_row", c_int64),
-        ("row_ptr", POINTER(c_int64)),
-        ("index", POINTER(c_int32)),
-        ("n_selected", c_int64),
-        ("n_causal", c_int64),
-        ("density", c_double),
-        ("path", c_int32),
-        ("key_ptr", POINTER(c_int64)),
-        ("key_index", POINTER(c_int32)),
-        ("n_key_selected", c_int64),
-        ("select_flop", c_double),
-        ("pool_seconds", c_double),
-        ("correct", c_int32),
-        ("correct_flop", c_double),
-        ("reserved", c_char * _RESERVE),
-    ]
+    _fields_ = _growing(
+        (c_int32, "n_seq n_head n_qblk n_kblk block_size"),
+        (c_int64, "n_row"),
+        (POINTER(c_int64), "row_ptr"),
+        (POINTER(c_int32), "index"),
+        (c_int64, "n_selected n_causal"),
+        (c_double, "density"),
+        (c_int32, "path"),
+        (POINTER(c_int64), "key_ptr"),
+        (POINTER(c_int32), "key_index"),
+        (c_int64, "n_key_selected"),
+        (c_double, "select_flop pool_seconds"),
+        (c_int32, "correct"),
+        (c_double, "correct_flop"),
+    )
 
 
 class Stats(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("select_seconds", c_double),
-        ("attend_seconds", c_double),
-        ("n_selected", c_int64),
-        ("n_causal", c_int64),
-        ("density", c_double),
-        ("path", c_int32),
-        ("work_flop", c_double),
-        ("dense_flop", c_double),
-        ("pool_seconds", c_double),
-        ("reserved", c_char * _RESERVE),
-    ]
+    _fields_ = _growing(
+        (c_double, "select_seconds attend_seconds"),
+        (c_int64, "n_selected n_causal"),
+        (c_double, "density"),
+        (c_int32, "path"),
+        (c_double, "work_flop dense_flop pool_seconds"),
+    )
 
 
 class CudaInfo(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("name", c_char * 64),
-        ("n_device", c_int32),
-        ("compute_major", c_int32),
-        ("compute_minor", c_int32),
-        ("n_multiprocessor", c_int32),
-        ("memory_bytes", c_size_t),
-        ("driver_version", c_int32),
-        ("runtime_version", c_int32),
-        ("problem", c_char * 256),
-        ("reserved", c_char * _RESERVE),
-    ]
+    _fields_ = _growing(
+        (c_char * 64, "name"),
+        (c_int32, "n_device compute_major compute_minor n_multiprocessor"),
+        (c_size_t, "memory_bytes"),
+        (c_int32, "driver_version runtime_version"),
+        (c_char * 256, "problem"),
+    )
+
+
+def sized(struct: type[Structure]) -> Structure:
+    """An empty struct that knows its size, for a function that fills it in."""
+    return struct(struct_size=ctypes.sizeof(struct))
 
 
 _STATUS = c_int32
@@ -215,7 +171,9 @@ _SIGNATURES: dict[str, tuple] = {
     "prism_bands_auto": (_STATUS, [c_void_p, c_void_p, c_int32]),
     "prism_options_init": (None, [c_void_p]),
     "prism_options_set": (_STATUS, [c_void_p, c_char_p, c_char_p]),
+    "prism_option_at": (_STATUS, [c_int32, c_void_p]),
     "prism_method_name": (c_char_p, [c_int32]),
+    "prism_method_text": (c_char_p, [c_int32]),
     "prism_method_find": (_STATUS, [c_char_p, POINTER(c_int32)]),
     "prism_method_count": (c_int32, []),
     "prism_method_uses": (c_int32, [c_int32, c_char_p]),
@@ -225,6 +183,7 @@ _SIGNATURES: dict[str, tuple] = {
     "prism_plan_destroy": (None, [c_void_p]),
     "prism_plan_build": (_STATUS, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_size_t]),
     "prism_plan_from_mask": (_STATUS, [c_void_p, c_void_p, c_int32, c_void_p, c_size_t, c_void_p]),
+    "prism_plan_fetch": (_STATUS, [c_void_p, c_void_p]),
     "prism_plan_read": (_STATUS, [c_void_p, c_void_p]),
     "prism_plan_mask": (_STATUS, [c_void_p, c_void_p, c_size_t]),
     "prism_attend": (_STATUS, [c_void_p, c_void_p, c_void_p, c_void_p, c_size_t]),
@@ -274,7 +233,7 @@ lib = _load()
 
 def gpu_problem(ordinal: int) -> str:
     """Why GPU number `ordinal` cannot be used; "" if it can."""
-    info = CudaInfo(struct_size=ctypes.sizeof(CudaInfo))
+    info = sized(CudaInfo)
     if lib.prism_cuda_describe(ordinal, ctypes.byref(info)) == 0:
         return ""
     return info.problem.decode() or "no reason given"

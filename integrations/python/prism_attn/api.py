@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
-from .config import make_config
-from .layout import LAYOUTS, PAGED_LAYOUTS, default_layout
-from .plans import Plan
+from .config import make_config, parse_config
+from .layout import LAYOUTS, PAGED_LAYOUTS, Where, default_layout
+from .plans import Plan, attend_plan, build_plan, fill_plan
 from .rope import Bands, Rope
 
 
-def _backend(q: Any) -> tuple[ModuleType, bool]:
+def _backend(q: Any) -> ModuleType:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(q, torch.Tensor):
         from . import torch_api
 
-        return torch_api, True
+        return torch_api
     from . import array_api
 
-    return array_api, False
+    return array_api
 
 
 def _layouts(q: Any, layout: str | None, kv_layout: str | None, page_table: Any) -> tuple[str, str]:
@@ -53,7 +55,7 @@ def attention(
     k: Any,
     v: Any,
     *,
-    method: str = "prism",
+    method: str | None = None,
     rope: Rope | float | None = None,
     bands: Bands | None = None,
     config: str | None = None,
@@ -82,9 +84,9 @@ def attention(
     multiple of n_kv_head. Strides are free. Returns the output, shaped and typed as q; with return_lse also the log of
     the softmax denominators, float32 [b, n_head, n_q].
 
-    rope: a Rope, or the base of a full half-split rotation; or bands: what method prism scores in. options: the
-    library's by name (top_p=0.9, min_tokens=0, ...). config: all of these as make_config() returns them. plan: use this
-    plan in place of a method.
+    method: one of methods(); None: the library's default. rope: a Rope, or the base of a full half-split rotation;
+    or bands: what a method with bands scores in. options: the library's by name (top_p=0.9, min_tokens=0, ...);
+    options() lists them. config: all of these as make_config() returns them. plan: use this plan in place of a method.
 
     Positions: query i of a sequence stands at q_start + i and sees keys 0 ... q_start + i; by default queries are the
     last of the keys. q_len, kv_len, q_start: a number, or one for each sequence (int32), of which the first rows of
@@ -96,56 +98,34 @@ def attention(
     scale: of the softmax, default 1 / sqrt(d). layer: what stats() files the call under. stream: CUDA stream (an
     integer) for arrays that are not torch's; torch's current stream is used for tensors.
     """
-    backend, is_torch = _backend(q)
+    backend = _backend(q)
     layout, kv_layout = _layouts(q, layout, kv_layout, page_table)
-    if config is None and plan is None:
-        config = make_config(method, rope, bands, q.shape[-1], **options)
     lengths = _lengths(
         backend, q, k, layout, kv_layout, page_table, q_len, kv_len, q_start, cu_seqlens_q, cu_seqlens_kv
     )
     start = q_start if isinstance(q_start, int) and lengths is None else -1
+    where = Where(layout, kv_layout, scale or 0.0, start, lengths, page_table, max_q, max_kv, stream)
+    if plan is None and config is None:
+        config = make_config(method, rope, bands, q.shape[-1], **options)
+    if v is None:
+        return backend.run(q, k, *[None] * 3, where, partial(build_plan, parse_config(config)))
+    out = backend.empty_out(q, where) if out is None else out
     lse = backend.empty_lse(q, layout) if return_lse else None
-    where = (layout, kv_layout, scale or 0.0, start, lengths, page_table, max_q, max_kv, out, lse)
-    tail = () if is_torch else (stream,)
     if plan is None:
-        out = backend.attention(q, k, v, config, *where, layer, *tail)
+        backend.attention(q, k, v, out, lse, config, where, layer)
     else:
-        out = backend.attend(q, k, v, plan, *where, *tail)
+        backend.run(q, k, v, out, lse, where, partial(attend_plan, plan))
     return (out, lse) if return_lse else out
 
 
-def plan(
-    q: Any,
-    k: Any,
-    *,
-    method: str = "prism",
-    rope: Rope | float | None = None,
-    bands: Bands | None = None,
-    config: str | None = None,
-    layout: str | None = None,
-    kv_layout: str | None = None,
-    scale: float | None = None,
-    q_start: Any = None,
-    q_len: Any = None,
-    kv_len: Any = None,
-    cu_seqlens_q: Any = None,
-    cu_seqlens_kv: Any = None,
-    page_table: Any = None,
-    max_q: int = 0,
-    max_kv: int = 0,
-    stream: int | None = None,
-    **options: Any,
-) -> Plan:
+def plan(q: Any, k: Any, **arguments: Any) -> Plan:
     """The plan that attention() would use: `.density`, `.mask()`, `.indptr`, `.indices`. Arguments as there."""
-    backend, is_torch = _backend(q)
-    layout, kv_layout = _layouts(q, layout, kv_layout, page_table)
-    config = config or make_config(method, rope, bands, q.shape[-1], **options)
-    lengths = _lengths(
-        backend, q, k, layout, kv_layout, page_table, q_len, kv_len, q_start, cu_seqlens_q, cu_seqlens_kv
-    )
-    start = q_start if isinstance(q_start, int) and lengths is None else -1
-    tail = () if is_torch else (stream,)
-    return backend.plan(q, k, config, layout, kv_layout, scale or 0.0, start, lengths, page_table, max_q, max_kv, *tail)
+    return attention(q, k, None, **arguments)
+
+
+_attention = inspect.signature(attention)
+_no_output = [x for x in _attention.parameters.values() if x.name not in ("v", "plan", "out", "return_lse", "layer")]
+plan.__signature__ = _attention.replace(parameters=_no_output, return_annotation="Plan")
 
 
 def plan_from_mask(
@@ -162,7 +142,7 @@ def plan_from_mask(
 
     Blocks above the causal limit are refused; a row without any gets its own block.
     """
-    backend, _ = _backend(q)
-    layout, kv_layout = _layouts(q, layout, kv_layout, None)
-    config = make_config("dense", block_size=block_size)
-    return backend.plan_from_mask(mask, q, k, config, layout, kv_layout, q_start)
+    config = parse_config(make_config("dense", block_size=block_size))
+    where = Where(*_layouts(q, layout, kv_layout, None), q_start=q_start)
+    host = mask.cpu() if hasattr(mask, "cpu") else mask
+    return _backend(q).run(q, k, *[None] * 3, where, partial(fill_plan, config, host))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 
-from . import calls, counting
-from ._abi import CPU, CUDA, check, lib
+from . import calls
+from ._abi import CPU, CUDA
 from .calls import Rows
 from .config import parse_config
 from .dlpack import Borrowed
-from .engine import Engine, PlanHandle, PoolKey, borrow, give_back
-from .layout import KV_ROW, N_KV, N_LENGTH, N_Q, Q_ROW, Q_START, Array, Prepared, prepare, row_step
-from .plans import Plan
+from .engine import Engine, PoolKey, borrow, give_back
+from .layout import Array, Prepared, Where, count_sequences, prepare
 
 _LEGACY_STREAM = 1  # CUDA's default stream, as DLPack numbers it
 
@@ -29,8 +29,8 @@ def namespace(q: object) -> ModuleType:
     return package
 
 
-def empty_like(q: object) -> object:
-    """An array of q's library."""
+def empty_out(q: object, where: Where) -> object:
+    """An output for q, of q's library."""
     return namespace(q).empty_like(q)
 
 
@@ -64,7 +64,6 @@ class _Operands:
         if any(x is not None and x.device != device for x in self.arrays):
             raise ValueError("the arrays lie on different devices")
         self._page_table = None if page_table is None else Borrowed(page_table, dl_stream)
-        self.page_shape = self._page_table.shape if self._page_table else (0, 0)
         self.on_gpu = device[0] == CUDA
         self.key: PoolKey = (*device, 0, stream or 0, False) if self.on_gpu else (CPU, 0, 0, 0, False)
         self._source, self._keep = q, []
@@ -93,93 +92,35 @@ class _Operands:
 
         return take
 
-    def prepared(self, layout, kv_layout, lengths, max_q, max_kv) -> Prepared:
-        if lengths is not None:
-            n_seq = lengths.size // N_LENGTH
-        elif self._page_table:
-            n_seq = self.page_shape[0]
-        else:
-            n_seq = self.arrays[0].shape[layout.index("b")] if "b" in layout else 1
-        return prepare(*self.arrays, layout, kv_layout, n_seq, self.page_shape[1], max_q, max_kv)
-
     def rows(self, lengths: np.ndarray | None, prepared: Prepared) -> Rows | None:
         if lengths is None:
             return None
         slot = np.arange(prepared.dims[0], dtype=np.int32)
-        tensors = (prepared.q, prepared.k, prepared.v, prepared.o, prepared.lse)
-        first = (Q_ROW, KV_ROW, KV_ROW, Q_ROW, Q_ROW)
-        starts = [lengths[row] + slot * row_step(x, prepared.dims[0]) for row, x in zip(first, tensors, strict=True)]
-        rows = [lengths[N_Q], lengths[N_KV], lengths[Q_START], *starts]
+        steps = calls.row_steps(prepared)
+        starts = [lengths[row] + slot * step for row, step in zip(calls.ROW_STARTS, steps, strict=True)]
+        rows = [*(lengths[i] for i in calls.ROW_LENGTHS), *starts]
         return Rows(*(self.int32s(np.ascontiguousarray(x, np.int32)) for x in rows))
 
 
-def _run(operands: _Operands, layout, kv_layout, scale, q_start, lengths, max_q, max_kv, work):
-    """Borrows an engine, fills in the call, and has `work(engine, prepared, workspace)` do the rest."""
+def run(q, k, v, out, lse, where: Where, work: Callable) -> object:
+    """Borrows an engine, fills in the call, and has work(engine, prepared, workspace) do the rest."""
+    operands = _Operands(q, k, v, out, lse, where.page_table, where.stream)
     engine = borrow(operands.key)
     try:
-        prepared = operands.prepared(layout, kv_layout, lengths, max_q, max_kv)
-        rows = operands.rows(lengths, prepared)
-        calls.bind(prepared, *operands.addresses(), q_start, scale, rows, operands.page_table())
+        prepared = prepare(operands.arrays, where, count_sequences(q.shape, where))
+        rows = operands.rows(where.lengths, prepared)
+        calls.bind(prepared, operands.addresses(), where, rows, operands.page_table())
         return work(engine, prepared, operands.workspace(engine))
     finally:
         give_back(operands.key, engine)
 
 
-def attention(
-    q, k, v, config, layout, kv_layout, scale, q_start, lengths, page_table, max_q, max_kv, out, lse, layer, stream
-) -> object:
-    """Exact attention over the planned blocks. On a GPU the statistics wait for the stream."""
-    out = empty_like(q) if out is None else out
-    operands = _Operands(q, k, v, out, lse, page_table, stream)
+def attention(q, k, v, out, lse, config: str, where: Where, layer: int) -> None:
+    """Exact attention over the planned blocks, into out and lse. On a GPU the statistics wait for the stream."""
     options = parse_config(config)
 
-    def work(engine: Engine, prepared: Prepared, workspace) -> None:
-        calls.attention(engine, prepared, options, workspace, True)
-        s = engine.stats
+    def work(engine: Engine, prepared: Prepared, workspace: calls.Workspace) -> None:
         n_query = prepared.dims[0] * prepared.dims[2]
-        path = counting.path_name(s.path, options.note)
-        counting.record(layer, path, n_query, s.n_selected, s.n_causal, s.select_seconds, s.attend_seconds)
+        calls.counted_attention(engine, prepared, options, workspace, layer, n_query)
 
-    _run(operands, layout, kv_layout, scale, q_start, lengths, max_q, max_kv, work)
-    return out
-
-
-def plan(q, k, config, layout, kv_layout, scale, q_start, lengths, page_table, max_q, max_kv, stream) -> Plan:
-    """A plan of its own memory."""
-    operands, options = _Operands(q, k, None, None, None, page_table, stream), parse_config(config)
-
-    def work(engine: Engine, prepared: Prepared, workspace) -> Plan:
-        handle = PlanHandle(engine.context, prepared.dims, options.block_size)
-        calls.build(engine, prepared, options, workspace, handle)
-        return Plan(handle, options)
-
-    return _run(operands, layout, kv_layout, scale, q_start, lengths, max_q, max_kv, work)
-
-
-def attend(
-    q, k, v, plan, layout, kv_layout, scale, q_start, lengths, page_table, max_q, max_kv, out, lse, stream
-) -> object:
-    """Attention over a plan made before."""
-    out = empty_like(q) if out is None else out
-    operands = _Operands(q, k, v, out, lse, page_table, stream)
-
-    def work(engine: Engine, prepared: Prepared, workspace) -> None:
-        calls.attend(engine, prepared, plan.config, workspace, plan.handle)
-
-    _run(operands, layout, kv_layout, scale, q_start, lengths, max_q, max_kv, work)
-    return out
-
-
-def plan_from_mask(mask, q, k, config, layout, kv_layout, q_start) -> Plan:
-    """A plan of your own: bool or uint8 [n_seq, n_head, n_qblk, n_kblk]."""
-    operands, options = _Operands(q, k, None, None, None, None, None), parse_config(config)
-    host = np.ascontiguousarray(mask, np.uint8)
-
-    def work(engine: Engine, prepared: Prepared, workspace) -> Plan:
-        handle, ctx = PlanHandle(engine.context, prepared.dims, options.block_size), engine.context.handle
-        call = calls.byref(prepared.call)
-        status = lib.prism_plan_from_mask(ctx, call, options.block_size, host.ctypes.data, host.nbytes, handle.handle)
-        check(status, ctx)
-        return Plan(handle, options)
-
-    return _run(operands, layout, kv_layout, 0.0, q_start, None, 0, 0, work)
+    run(q, k, v, out, lse, where, work)

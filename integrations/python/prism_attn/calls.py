@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import byref
+from threading import Lock
 from typing import NamedTuple
 
-from . import _abi
+import numpy as np
+
+from . import _abi, counting
 from ._abi import check, lib
 from .config import Config
 from .engine import Engine, PlanHandle
-from .layout import Prepared
+from .layout import KV_ROW, N_KV, N_Q, Q_ROW, Q_START, Prepared, Where, row_step
 
 Workspace = Callable[[int], int]  # bytes -> address, aligned to 64
 
@@ -28,29 +31,26 @@ class Rows(NamedTuple):
     lse: int
 
 
-def bind(
-    prepared: Prepared,
-    q: int,
-    k: int,
-    v: int,
-    o: int,
-    lse: int,
-    q_start: int,
-    scale: float,
-    rows: Rows | None,
-    page_table: int,
-) -> None:
-    """Puts this call's addresses and scalars in."""
-    call = prepared.call
-    prepared.q.data, prepared.k.data, prepared.v.data, prepared.o.data = q, k, v, o
-    prepared.lse.data = lse
-    call.q_start, call.scale = q_start, scale
+ROW_STARTS = (Q_ROW, KV_ROW, KV_ROW, Q_ROW, Q_ROW)  # of q, k, v, o, lse in a lengths array
+ROW_LENGTHS = (N_Q, N_KV, Q_START)
+
+
+def row_steps(prepared: Prepared) -> tuple[int, ...]:
+    """row_step() of q, k, v, o and lse."""
+    return tuple(row_step(x, prepared.dims[0]) for x in prepared.tensors)
+
+
+def bind(prepared: Prepared, addresses: list[int], where: Where, rows: Rows | None, page_table: int) -> None:
+    """Puts this call's addresses (of q, k, v, o, lse) and scalars in."""
+    call, (q, k, v, o, lse) = prepared.call, prepared.tensors
+    q.data, k.data, v.data, o.data, lse.data = addresses
+    call.q_start, call.scale = where.q_start, where.scale
     if rows is not None:
         call.n_q_of, call.n_kv_of, call.q_start_of = rows.n_q, rows.n_kv, rows.q_start
-        prepared.q.row_start, prepared.o.row_start, prepared.lse.row_start = rows.q, rows.o, rows.lse
-        prepared.k.row_start, prepared.v.row_start = rows.k, rows.v
+        q.row_start, o.row_start, lse.row_start = rows.q, rows.o, rows.lse
+        k.row_start, v.row_start = rows.k, rows.v
     if page_table:
-        prepared.k.page_table = prepared.v.page_table = page_table
+        k.page_table = v.page_table = page_table
 
 
 def workspace_bytes(engine: Engine, prepared: Prepared, config: Config) -> int:
@@ -68,24 +68,36 @@ def attention(engine: Engine, prepared: Prepared, config: Config, workspace: Wor
     handle, n_byte = engine.context.handle, workspace_bytes(engine, prepared, config)
     plan = engine.plan(prepared.dims, config.block_size)
     stats = byref(engine.stats) if want_stats else None
-    address = workspace(n_byte)
-    status = lib.prism_attention(
-        handle, byref(config.options), byref(prepared.call), plan.handle, address, n_byte, stats
-    )
+    options, call, address = byref(config.options), byref(prepared.call), workspace(n_byte)
+    status = lib.prism_attention(handle, options, call, plan.handle, address, n_byte, stats)
     if status:
         check(status, handle)
     return plan
 
 
+def counted_attention(
+    engine: Engine, prepared: Prepared, config: Config, workspace: Workspace, layer: int, n_query: int
+) -> None:
+    """prism_attention(), and what it was into stats(). On a GPU this waits for the stream."""
+    attention(engine, prepared, config, workspace, True)
+    s = engine.stats
+    path = counting.path_name(s.path, config.note)
+    counting.record(layer, path, n_query, s.n_selected, s.n_causal, s.select_seconds, s.attend_seconds)
+
+
 def build(engine: Engine, prepared: Prepared, config: Config, workspace: Workspace, plan: PlanHandle) -> None:
     """prism_plan_build()."""
     handle, n_byte = engine.context.handle, workspace_bytes(engine, prepared, config)
-    check(
-        lib.prism_plan_build(
-            handle, byref(config.options), byref(prepared.call), plan.handle, workspace(n_byte), n_byte
-        ),
-        handle,
-    )
+    options, call = byref(config.options), byref(prepared.call)
+    check(lib.prism_plan_build(handle, options, call, plan.handle, workspace(n_byte), n_byte), handle)
+
+
+def fill(engine: Engine, prepared: Prepared, config: Config, mask: np.ndarray, plan: PlanHandle) -> None:
+    """prism_plan_from_mask(): makes a mask, bool or uint8 [n_seq, n_head, n_qblk, n_kblk] on the host, the plan."""
+    handle, host = engine.context.handle, np.ascontiguousarray(mask, np.uint8)
+    call = byref(prepared.call)
+    status = lib.prism_plan_from_mask(handle, call, config.block_size, host.ctypes.data, host.nbytes, plan.handle)
+    check(status, handle)
 
 
 def attend(engine: Engine, prepared: Prepared, config: Config, workspace: Workspace, plan: PlanHandle) -> None:
@@ -94,9 +106,20 @@ def attend(engine: Engine, prepared: Prepared, config: Config, workspace: Worksp
     check(lib.prism_attend(handle, byref(prepared.call), plan.handle, workspace(n_byte), n_byte), handle)
 
 
+_fetching = Lock()
+
+
 def read(plan: PlanHandle) -> _abi.PlanView:
-    """prism_plan_read(); its pointers live until the plan is built again."""
-    view = _abi.PlanView()
-    view.struct_size = _abi.ctypes.sizeof(view)
-    check(lib.prism_plan_read(plan.handle, byref(view)), plan.context.handle)
+    """prism_plan_read(), which on a GPU waits for the plan; its pointers live until the plan is built again."""
+    view, context = _abi.sized(_abi.PlanView), plan.context.handle
+    with _fetching:  # fetching writes into the plan
+        check(lib.prism_plan_fetch(context, plan.handle), context)
+    check(lib.prism_plan_read(plan.handle, byref(view)), context)
     return view
+
+
+def mask(plan: PlanHandle, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """prism_plan_mask(), of a plan that was read."""
+    out = np.empty(shape, np.uint8)
+    check(lib.prism_plan_mask(plan.handle, out.ctypes.data, out.nbytes), plan.context.handle)
+    return out.view(bool)

@@ -1,4 +1,4 @@
-"""What every call was: sparse or dense, why, its density and time."""
+"""Counts every call: sparse or dense, why, its density and time."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def path_name(path: int, note: str) -> str:
 
 _lock = threading.Lock()
 _rows: dict[tuple[int, str], Row] = {}
-_pending: list[Callable[[], None]] = []  # GPU counts that nobody has waited for yet
+_pending: list[Callable[[], None]] = []  # calls on a GPU that were not waited for yet
 
 
 def record(
@@ -109,7 +109,7 @@ def record(
 
 
 def record_later(finish: Callable[[], None]) -> None:
-    """Adds a call whose numbers are still on a GPU: `finish` records it. MAX_PENDING at most wait."""
+    """Adds a call on a GPU: `finish` waits for its numbers and records it. At most MAX_PENDING calls wait."""
     _pending.append(finish)
     if len(_pending) >= MAX_PENDING:
         _settle()

@@ -2,8 +2,8 @@
 
 An Engine is one C context with what its calls reuse: filled-in call structs per shape, at most `MAX_PLAN` plans, one
 workspace. A context serves one thread at a time, so an engine is borrowed from a pool for the length of a call and
-given back; the pool is as large as the most calls that ever ran at once. Engines of a GPU belong to one stream, whose
-order keeps their calls apart.
+given back; the pool grows to the largest number of calls at once. An engine of a GPU belongs to one stream: the
+stream's order keeps its calls apart.
 """
 
 from __future__ import annotations
@@ -23,8 +23,21 @@ MAX_PLAN = 3
 MAX_PREPARED = 256
 
 
-class Context:
-    """A prism_ctx. key: (device, ordinal, n_thread)."""
+class _Owned:
+    """An object of the library, destroyed with this one."""
+
+    handle: c_void_p | None = None
+    destroy: Callable
+
+    def __del__(self) -> None:
+        if self.handle:
+            self.destroy(self.handle)
+
+
+class Context(_Owned):
+    """A prism_ctx."""
+
+    destroy = lib.prism_destroy
 
     def __init__(self, device: int, ordinal: int, n_thread: int) -> None:
         config = _abi.Config()
@@ -37,13 +50,11 @@ class Context:
             why = f"GPU {ordinal}: {_abi.gpu_problem(ordinal)}" if device == CUDA else f"no CPU with {n_thread} threads"
             raise _abi.PrismError("PRISM_ERROR_DEVICE", why)
 
-    def __del__(self, destroy: Callable = lib.prism_destroy) -> None:
-        if getattr(self, "handle", None):
-            destroy(self.handle)
 
+class PlanHandle(_Owned):
+    """A prism_plan with room for calls up to `dims`."""
 
-class PlanHandle:
-    """A prism_plan with room for calls up to `dims`; owned, and destroyed with this object."""
+    destroy = lib.prism_plan_destroy
 
     def __init__(self, context: Context, dims: tuple[int, int, int, int], block_size: int) -> None:
         call = _abi.Call()
@@ -65,10 +76,6 @@ class PlanHandle:
             and dims[3] <= mine[3]
         )
 
-    def __del__(self, destroy: Callable = lib.prism_plan_destroy) -> None:
-        if getattr(self, "handle", None):
-            destroy(self.handle)
-
 
 class HostMemory:
     """Pages from the system: aligned, used only where written, given back with this object."""
@@ -84,10 +91,10 @@ class Engine:
 
     def __init__(self, device: int, ordinal: int, n_thread: int, stream: int, captured: bool) -> None:
         self.context = Context(device, ordinal, n_thread)
-        self.on_gpu = device == CUDA
+        self.on_gpu, self.captured = device == CUDA, captured
         if self.on_gpu:
             check(lib.prism_cuda_set_stream(self.context.handle, stream), self.context.handle)
-        self.stats = _abi.Stats(struct_size=ctypes.sizeof(_abi.Stats))
+        self.stats = _abi.sized(_abi.Stats)
         self._prepared: OrderedDict[tuple, Prepared] = OrderedDict()
         self._plans: list[PlanHandle] = []
         self._max_plan = 1 << 30 if captured else MAX_PLAN
@@ -143,7 +150,7 @@ _free: dict[PoolKey, list[Engine]] = {}
 
 
 def borrow(key: PoolKey) -> Engine:
-    """An engine that nobody uses. key: (device, ordinal, n_thread, stream, captured).
+    """An engine that is not in use. key: (device, ordinal, n_thread, stream, captured).
 
     stream is 0 on the CPU. captured: the call is being recorded in a CUDA graph, which will use the plan again and
     again; such engines keep every plan until clear().

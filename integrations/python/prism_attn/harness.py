@@ -6,22 +6,24 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from .config import default_method, methods
 from .counting import reset_stats, stats
 from .plot import parse_options
 
-OPTIONS = """options of ours, before or between the harness's own:
-  --prism-method NAME        prism, dense, meanpool, ... (default prism)
+OPTIONS = f"""options of ours, before or between the harness's own:
+  --prism-method NAME        {", ".join(methods())} (default {default_method()})
   --prism-option NAME=VALUE  top_p=0.9, min_tokens=2048, ...; may be repeated"""
 
 
 def take_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Ours, and the harness's arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--prism-method", default="prism")
+    parser.add_argument("--prism-method", default=default_method())
     parser.add_argument("--prism-option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--prism-text", help="text of the tasks prism_needle and prism_perplexity")
     parser.add_argument("--prism-tokens", type=int, default=8192, help="their length")
     parser.add_argument("--prism-samples", type=int, default=8)
+    parser.add_argument("--prism-longbench", help="folder of LongBench's files, one TASK.jsonl each")
     return parser.parse_known_args(argv)
 
 

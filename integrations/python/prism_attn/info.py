@@ -1,4 +1,4 @@
-"""`python -m prism_attn.info`: the library, its kernels, the GPUs it can use."""
+"""`python -m prism_attn.info`: the library, its methods and options, its kernels, the GPUs it can use."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import ctypes
 
 from . import _abi
 from ._abi import CPU, CUDA, PrismError, lib
-from .config import methods
+from .config import method_text, methods, options
 from .engine import Context
 
 
 def main() -> None:
     """Prints it."""
     print(f"library  {_abi.lib._name}, version {lib.prism_version().decode()}")
-    print(f"methods  {', '.join(methods())}")
-    info, context = _abi.Info(struct_size=ctypes.sizeof(_abi.Info)), Context(CPU, 0, 0)
+    for method in methods():
+        print(f"method   {method}: {method_text(method)}")
+    for option in options():
+        value = option.names[int(option.value)] if option.names else f"{option.value:g}"
+        print(f"option   {option.name}={value}: {option.text} ({option.range()})")
+    info, context = _abi.sized(_abi.Info), Context(CPU, 0, 0)
     _abi.check(lib.prism_get_info(context.handle, ctypes.byref(info)), context.handle)
     print(f"CPU      {info.isa_name.decode()} kernels, {info.n_thread} threads; has {info.cpu_features.decode()}")
     try:

@@ -8,9 +8,10 @@ dims] and need a page table.
 from __future__ import annotations
 
 import ctypes
+import math
 from ctypes import byref
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import _abi
 from ._abi import lib
@@ -26,16 +27,29 @@ class Array(NamedTuple):
     device: tuple[int, int]
 
 
+class Where(NamedTuple):
+    """How the arrays of a call lie and what its rows see: all arguments of the operators but tensors and options.
+
+    lengths: None, or the lengths array below. stream: of arrays that are not torch's.
+    """
+
+    layout: str
+    kv_layout: str
+    scale: float = 0.0
+    q_start: int = -1
+    lengths: Any = None
+    page_table: Any = None
+    max_q: int = 0
+    max_kv: int = 0
+    stream: int | None = None
+
+
 @dataclass
 class Prepared:
-    """A call struct with everything but addresses and lengths. `q` ... `lse` are its tensors, shared memory."""
+    """A call struct with everything but addresses and lengths. `tensors` are its q, k, v, o and lse, shared memory."""
 
     call: _abi.Call
-    q: _abi.Tensor
-    k: _abi.Tensor
-    v: _abi.Tensor
-    o: _abi.Tensor
-    lse: _abi.Tensor
+    tensors: tuple[_abi.Tensor, ...]
     dims: tuple[int, int, int, int]  # n_seq, n_head, n_q, n_kv: upper bounds
     workspace_bytes: dict[str, int]  # by configuration
 
@@ -75,24 +89,23 @@ def tensor(x: Array, layout: str) -> _abi.Tensor:
     return out
 
 
-def prepare(
-    q: Array,
-    k: Array,
-    v: Array | None,
-    o: Array | None,
-    lse: Array | None,
-    layout: str,
-    kv_layout: str,
-    n_seq: int,
-    n_page_of_seq: int = 0,
-    max_q: int = 0,
-    max_kv: int = 0,
-) -> Prepared:
-    """The call of these shapes: n_seq sequences, of at most max_q queries and max_kv keys (0: what the arrays hold).
+def count_sequences(q_shape: tuple[int, ...], where: Where) -> int:
+    """Sequences of a call."""
+    if where.lengths is not None:
+        return math.prod(where.lengths.shape) // N_LENGTH
+    if where.page_table is not None:
+        return where.page_table.shape[0]
+    return q_shape[where.layout.index("b")] if "b" in where.layout else 1
 
-    n_page_of_seq: columns of the page table, for paged layouts. The checks here are those of shapes against each other,
-    which the library cannot see; everything else is its own.
+
+def prepare(arrays: list[Array | None], where: Where, n_seq: int) -> Prepared:
+    """The call of these shapes. arrays: q, k, v, o, lse, of which v, o and lse may be None.
+
+    The checks here compare shapes with each other, which the library cannot see. All other checks are the library's.
     """
+    q, k, v, o, lse = arrays
+    layout, kv_layout = where.layout, where.kv_layout
+    n_page_of_seq = 0 if where.page_table is None else where.page_table.shape[1]
     sizes, kv_sizes = dict(zip(layout, q.shape, strict=True)), dict(zip(kv_layout, k.shape, strict=True))
     if sizes["d"] != kv_sizes["d"]:
         raise ValueError(f"queries of {sizes['d']} dimensions, keys of {kv_sizes['d']}")
@@ -105,8 +118,8 @@ def prepare(
     call = _abi.Call()
     lib.prism_call_init(byref(call))
     call.n_seq, call.n_head, call.n_kv_head, call.d_head = n_seq, sizes["h"], kv_sizes["h"], sizes["d"]
-    call.n_q = max_q or sizes["n"]
-    call.n_kv = max_kv or kv_sizes["n"] * (n_page_of_seq or 1)
+    call.n_q = where.max_q or sizes["n"]
+    call.n_kv = where.max_kv or kv_sizes["n"] * (n_page_of_seq or 1)
     call.q, call.k = tensor(q, layout), tensor(k, kv_layout)
     if v is not None:
         call.v = tensor(v, kv_layout)
@@ -118,9 +131,8 @@ def prepare(
         call.lse = tensor(lse, layout.replace("d", ""))
     for x in (call.k, call.v):
         x.stride_table = n_page_of_seq
-    return Prepared(
-        call, call.q, call.k, call.v, call.o, call.lse, (n_seq, call.n_head, call.n_q, max(call.n_kv, call.n_q)), {}
-    )
+    dims = (n_seq, call.n_head, call.n_q, max(call.n_kv, call.n_q))
+    return Prepared(call, (call.q, call.k, call.v, call.o, call.lse), dims, {})
 
 
 def row_step(x: _abi.Tensor, n_seq: int) -> int:

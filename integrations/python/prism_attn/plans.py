@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from ctypes import c_void_p
 from functools import cached_property
 
 import numpy as np
 
 from . import calls
-from ._abi import check, lib
 from .config import Config
 from .counting import PATHS
-from .engine import PlanHandle
+from .engine import Engine, PlanHandle
+from .layout import Prepared
 
 
 class Plan:
@@ -80,9 +79,29 @@ class Plan:
 
     def mask(self) -> np.ndarray:
         """bool [n_seq, n_head, n_qblk, n_kblk]: whole blocks; single keys do not show."""
-        out = np.empty(self.shape, np.uint8)
-        check(lib.prism_plan_mask(self.handle.handle, c_void_p(out.ctypes.data), out.nbytes), None)
-        return out.view(bool)
+        return calls.mask(self.handle, self.shape)
 
     def __repr__(self) -> str:
         return f"Plan{self.shape} of {self.block_size}, {self.path}, density {self.density:.3f}"
+
+
+# What a backend's run() does with a call, once the arguments before `engine` are bound.
+
+
+def build_plan(config: Config, engine: Engine, prepared: Prepared, workspace: calls.Workspace) -> Plan:
+    """A plan of its own memory, built for a call."""
+    handle = PlanHandle(engine.context, prepared.dims, config.block_size)
+    calls.build(engine, prepared, config, workspace, handle)
+    return Plan(handle, config)
+
+
+def fill_plan(config: Config, mask: np.ndarray, engine: Engine, prepared: Prepared, _: calls.Workspace) -> Plan:
+    """A plan of its own memory, filled from a mask."""
+    handle = PlanHandle(engine.context, prepared.dims, config.block_size)
+    calls.fill(engine, prepared, config, mask, handle)
+    return Plan(handle, config)
+
+
+def attend_plan(plan: Plan, engine: Engine, prepared: Prepared, workspace: calls.Workspace) -> None:
+    """Attention over a plan made before."""
+    calls.attend(engine, prepared, plan.config, workspace, plan.handle)

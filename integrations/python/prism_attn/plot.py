@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .config import default_method
+
 INK, PAPER = "#1f4e79", "#eef2f6"
 
 
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompt", required=True, help="text, or a RULER prompt file (.json)")
     parser.add_argument("--layer", type=int, required=True)
     parser.add_argument("--head", type=int, nargs="+", default=[0])
-    parser.add_argument("--method", default="prism")
+    parser.add_argument("--method", default=default_method())
     parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--max-tokens", type=int, default=1 << 30)
     parser.add_argument("--device", default="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 
 import numpy as np
@@ -218,8 +219,12 @@ def test_mistakes_are_said():
     q, k, v = random_qkv()
     with pytest.raises(ValueError, match="unknown method 'prsm'"):
         prism_attn.attention(q, k, v, method="prsm")
-    with pytest.raises(ValueError, match="option top_q=1"):
+    with pytest.raises(ValueError, match="option top_q=1: unknown name; there are block_size, "):
         prism_attn.attention(q, k, v, method="dense", top_q=1)
+    with pytest.raises(ValueError, match=r"option top_p=2: mass .*; [0-9.e-]+ to 1$"):
+        prism_attn.attention(q, k, v, method="dense", top_p=2)
+    with pytest.raises(ValueError, match=r"option correct=all: .* one of default, none, mean, moments"):
+        prism_attn.attention(q, k, v, method="dense", correct="all")
     with pytest.raises(prism_attn.PrismError, match="bands is NULL"):
         prism_attn.attention(q, k, v)
     with pytest.raises(prism_attn.PrismError, match="PRISM_ERROR_INVALID"):
@@ -230,6 +235,17 @@ def test_mistakes_are_said():
         prism_attn.attention(q.double(), k.double(), v.double(), method="dense")
     with pytest.raises(RuntimeError, match="no backward"):
         prism_attn.attention(q.requires_grad_(), k, v, method="dense")
+
+
+def test_methods_and_options_are_the_librarys():
+    names = [option.name for option in prism_attn.options()]
+    assert len(set(names)) == len(names) and {"top_p", "correct", "min_tokens"} <= set(names)
+    for option in prism_attn.options():
+        assert option.text and option.min <= option.value <= option.max
+        value = option.names[int(option.value)] if option.names else f"{option.value:.9g}"
+        prism_attn.make_config(**{option.name: value})
+    assert prism_attn.make_config() == "method=prism"
+    assert "kv_len" in inspect.signature(prism_attn.plan).parameters
 
 
 def test_nothing_is_counted_twice():

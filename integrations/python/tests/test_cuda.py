@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import families
 import numpy as np
@@ -51,6 +52,14 @@ def test_sparse_is_the_cpus(dtype, d):
     assert torch.equal(prism_attn.attention(*_gpu(q, k, v), plan=ours), out)
     own = prism_attn.plan_from_mask(ours.mask(), *_gpu(q, k))
     assert torch.equal(prism_attn.attention(*_gpu(q, k, v), plan=own), out)
+
+
+def test_threads_read_one_plan():
+    q, k, _ = random_qkv(n_q=3000, n_kv=3000, d=128, dtype=torch.bfloat16)
+    plan = prism_attn.plan(*_gpu(q, k), **SPARSE)
+    with ThreadPoolExecutor(4) as pool:
+        masks = list(pool.map(lambda _: plan.mask(), range(16)))
+    assert masks[0].any() and all(np.array_equal(mask, masks[0]) for mask in masks)
 
 
 def test_counts_come_without_waiting():

@@ -1,5 +1,6 @@
 /*
- * The inner loops of one CPU tier. kernels_c.c fills the table first; a tier overrides what it does better.
+ * The inner loops of one CPU tier. tier_c.c fills the table first; a tier overrides what it does better.
+ * docs/howto/cpu-tier.md says how to add one.
  *
  * Attention over a block is two small matrix products, Q K^T and P V, and so are block scores: one gemm kernel serves
  * all three. Its right operand is packed in panels of `panel` columns: panel c holds columns [c * panel, ...) as

@@ -15,8 +15,8 @@ typedef struct tier {
     const char *name; /* as in PRISM_ISA */
     prism_isa isa;
     bool (*runs)(void);
-    bool (*pays)(void);                 /* whether it is chosen unasked */
-    void (*fill)(prism_tier *k); /* over what the tiers before it filled in */
+    bool (*pays)(void);          /* whether it is chosen unasked */
+    void (*fill)(prism_tier *k); /* overrides what the tiers before it set */
 } tier;
 
 static bool always(void)
@@ -48,8 +48,7 @@ static bool has_avx512bf16(void)
     return has_avx512() && HAS("avx512bf16");
 }
 
-/* Intel's processors take two cycles for a dot product, and half of one for a multiply-add: float32 is twice as fast.
- */
+/* Intel's processors take two cycles for a dot product and half a cycle for a multiply-add: float32 is faster there. */
 static bool pays_avx512bf16(void)
 {
     return __builtin_cpu_init(), !__builtin_cpu_is("intel");

@@ -21,11 +21,11 @@ constexpr int kItemsPerSm = 3, kMaxParts = 128;
 static cudaError_t max_parts(const prism_cu_shape &s, int block_size, int *n_part)
 {
     int64_t n_row = (int64_t)s.n_seq * s.n_head * s.n_qblk, longest = (int64_t)s.n_kblk * block_size / kPartKeys;
-    Device device;
-    cudaError_t e = device_of(&device);
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism_cu_gpu_here(&gpu);
     if (e)
         return e;
-    const int n_sm = device.n_sm;
+    const int n_sm = gpu->n_sm;
     int64_t turns = (n_row + n_sm - 1) / n_sm, n = 10 * n_row >= 9 * turns * n_sm ? 1 : kItemsPerSm * n_sm / n_row;
     n = n < longest ? n : longest;
     n = n < kMaxParts ? n : kMaxParts;
@@ -39,17 +39,24 @@ static size_t parts_bytes(const prism_cu_shape &s, int block_size, int n_part)
     return n_part == 1 ? 0 : n_query * n_part * (s.d_head + 1) * sizeof(float);
 }
 
-static bool whole_pieces(const prism_cu_view &t)
+static prism_cu_ask ask_of(const prism_cu_attend *a, const prism_cu_gpu *gpu)
 {
-    return (uintptr_t)t.data % 16 == 0 &&
-           (t.stride_seq | t.stride_token | t.stride_head | (t.page_table ? t.stride_page : 0)) % 8 == 0;
+    prism_cu_ask ask = {};
+    ask.capability = gpu->capability, ask.dtypes = 1u << a->shape.dtype, ask.block_size = a->block_size;
+    ask.fp8 = a->fp8_image, ask.single_keys = a->key_ptr, ask.scale = a->scale;
+    prism_cu_ask_tensors(&ask, &a->shape, &a->q, &a->k, &a->v, &a->o);
+    ask.odd |= (uintptr_t)a->init_o % 16 != 0;
+    return ask;
 }
 
-bool for_tensor_cores(const prism_cu_attend *a)
+cudaError_t gpu_for(const prism_cu_attend *a, prism_cu_kernel kernel, const prism_cu_gpu **gpu)
 {
-    return (a->shape.dtype == PRISM_CU_BF16 || a->shape.dtype == PRISM_CU_F16) && whole_pieces(a->q) &&
-           whole_pieces(a->k) && whole_pieces(a->v) && whole_pieces(a->o) && (uintptr_t)a->init_o % 16 == 0 &&
-           !a->q.page_table && !a->o.page_table && !a->key_ptr && a->scale > 0;
+    cudaError_t e = prism_cu_gpu_here(gpu);
+    if (e)
+        return e;
+    prism_cu_ask ask = ask_of(a, *gpu);
+    ask.fp8 = kernel == PRISM_CU_ATTEND_FP8;
+    return prism_cu_takes(kernel, &ask) ? cudaSuccess : cudaErrorNotSupported;
 }
 
 cudaError_t make_job(Job *j, const prism_cu_attend *a, int q_tile, int k_tile)
@@ -151,31 +158,36 @@ extern "C" size_t prism_attend_scratch_bytes(const prism_cu_shape *shape, int32_
     return prism::max_parts(*shape, block_size, &n_part) ? 0 : prism::parts_bytes(*shape, block_size, n_part);
 }
 
+static cudaError_t image_and_attend(const prism_cu_attend *a, cudaStream_t stream)
+{
+    cudaError_t e = prism_fp8_image_cuda(a, stream);
+    return e ? e : prism_attend_fp8(a, stream);
+}
+
+static cudaError_t launch_attend(prism_cu_kernel kernel, const prism_cu_attend *a, cudaStream_t stream)
+{
+    switch (kernel) {
+    case PRISM_CU_ATTEND_SM90: return prism_attend_sm90(a, stream);
+    case PRISM_CU_ATTEND_SM80: return prism_attend_sm80(a, stream);
+    case PRISM_CU_ATTEND_ANY: return prism_attend_any(a, stream);
+    case PRISM_CU_ATTEND_FP8: return image_and_attend(a, stream);
+    default: return cudaErrorNotSupported;
+    }
+}
+
+/* The driver may refuse to describe a tensor of unusual strides to the copy engine of sm90: then the next kernel that
+ * takes the call is launched. */
 extern "C" cudaError_t prism_attend_cuda(const prism_cu_attend *a, cudaStream_t stream, int32_t *kernel)
 {
-    int device, major, minor;
-    cudaError_t e = cudaGetDevice(&device);
-    if (!e)
-        e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    if (!e)
-        e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism_cu_gpu_here(&gpu);
     if (e)
         return e;
-    if (a->image) {
-        if (kernel)
-            *kernel = PRISM_CU_ATTEND_FP8;
-        if (major != 9 || minor != 0)
-            return cudaErrorNotSupported;
-        e = prism_fp8_image_cuda(a, stream);
-        return e ? e : prism_attend_fp8(a, stream);
-    }
-    int chosen = PRISM_CU_ATTEND_SM90;
-    e = major == 9 && minor == 0 ? prism_attend_sm90(a, stream) : cudaErrorNotSupported;
-    if (e == cudaErrorNotSupported && major >= 8)
-        chosen = PRISM_CU_ATTEND_SM80, e = prism_attend_sm80(a, stream);
-    if (e == cudaErrorNotSupported)
-        chosen = PRISM_CU_ATTEND_ANY, e = prism_attend_any(a, stream);
-    if (kernel)
+    const prism_cu_ask ask = prism::ask_of(a, gpu);
+    prism_cu_kernel chosen = prism_cu_attend_kernel(&ask, 0);
+    while ((e = launch_attend(chosen, a, stream)) == cudaErrorNotSupported && chosen != PRISM_N_CU_KERNEL)
+        chosen = prism_cu_attend_kernel(&ask, chosen + 1);
+    if (kernel && chosen != PRISM_N_CU_KERNEL)
         *kernel = chosen;
     return e;
 }

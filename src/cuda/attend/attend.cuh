@@ -21,11 +21,9 @@ struct Job {
     float *part_o, *part_lse; /* [query tile][n_part][q_tile][d], normalised, and without [d] */
 };
 
-/* What both kernels with tensor cores ask: 16 bits, whole 16-byte pieces, and no more than blocks. */
-bool for_tensor_cores(const prism_cu_attend *a);
-/* What the kernels of 8 bits ask besides: blocks of 128, d 64 or 128. */
-bool takes_fp8(const prism_cu_attend *a);
-/* Fills *j, splitting rows if there is scratch. */
+/* cudaErrorNotSupported where the kernel does not take the call; *gpu is the current GPU. */
+cudaError_t gpu_for(const prism_cu_attend *a, prism_cu_kernel kernel, const prism_cu_gpu **gpu);
+/* Fills *j. Rows are split where a->scratch is given. */
 cudaError_t make_job(Job *j, const prism_cu_attend *a, int q_tile, int k_tile);
 /* The results of rows that were split, after the kernel. Nothing to do if n_part is 1. */
 cudaError_t merge_parts(const Job &j, cudaStream_t stream);
@@ -61,8 +59,8 @@ __device__ __forceinline__ Row row_of(const Job &j, bool dense, int item)
     int part = item % j.n_part, n_sub = a.block_size / j.q_tile, tile = item / j.n_part, sub = tile % n_sub;
     int t = tile / n_sub;
     Row w;
-    if (a.work && !dense) {
-        w.row = a.work[t];
+    if (a.order && !dense) {
+        w.row = a.order[t];
     } else { /* heads that share keys together, late (long) query blocks first */
         int group = s.n_head / s.n_kv_head, per = s.n_qblk * group, set = t / per, r = t % per;
         w.row = ((set / s.n_kv_head) * s.n_head + (set % s.n_kv_head) * group + r % group) * s.n_qblk + s.n_qblk - 1 -

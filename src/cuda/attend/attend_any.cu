@@ -173,11 +173,7 @@ template <int N, class T> __global__ void __launch_bounds__(kThreadsAny) attend_
 template <int N, class T> static cudaError_t launch_any(const Job &j, cudaStream_t stream)
 {
     int d = j.a.shape.d_head, bytes = kTile * (3 * d + 1) * (int)sizeof(float);
-    cudaError_t e = cudaFuncSetAttribute(attend_any<N, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (e)
-        return e;
-    attend_any<N, T><<<j.n_item, kThreadsAny, bytes, stream>>>(j);
-    return cudaGetLastError();
+    return launch_kernel(attend_any<N, T>, j.n_item, kThreadsAny, bytes, stream, j);
 }
 template <class T> static cudaError_t launch_width(const Job &j, cudaStream_t stream)
 {

@@ -55,28 +55,15 @@ __global__ void __launch_bounds__(Layout8<D>::kThreads, 1) attend8(const __grid_
     }
 }
 
-bool takes_fp8(const prism_cu_attend *a)
-{
-    return for_tensor_cores(a) && a->block_size == kBlock8 && (a->shape.d_head == 64 || a->shape.d_head == 128);
-}
-
 template <int D, class T> static cudaError_t launch8(const prism_cu_attend *a, cudaStream_t stream)
 {
     using L = Layout8<D>;
     Params8 p;
-    p.image = image8(a->image, a->shape);
+    p.image = image8(a->fp8_image, a->shape);
     cudaError_t e = make_job(&p.j, a, kBlock8, kBlock8);
     if (e || p.j.n_item == 0)
         return e;
-    Device device;
-    e = device_of(&device);
-    if (!e)
-        e = cudaFuncSetAttribute(attend8<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
-    if (e)
-        return e;
-    int n_cta = p.j.n_item < device.n_sm ? p.j.n_item : device.n_sm;
-    attend8<D, T><<<n_cta, L::kThreads, L::kBytes, stream>>>(p);
-    e = cudaGetLastError();
+    e = launch_items(attend8<D, T>, p.j.n_item, 1, L::kThreads, L::kBytes, stream, p);
     return e ? e : merge_parts(p.j, stream);
 }
 
@@ -84,8 +71,10 @@ template <int D, class T> static cudaError_t launch8(const prism_cu_attend *a, c
 
 extern "C" cudaError_t prism_attend_fp8(const prism_cu_attend *a, cudaStream_t stream)
 {
-    if (!prism::takes_fp8(a))
-        return cudaErrorNotSupported;
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism::gpu_for(a, PRISM_CU_ATTEND_FP8, &gpu);
+    if (e)
+        return e;
     if (a->shape.dtype == PRISM_CU_BF16)
         return a->shape.d_head == 128 ? prism::launch8<128, __nv_bfloat16>(a, stream)
                                       : prism::launch8<64, __nv_bfloat16>(a, stream);

@@ -155,7 +155,7 @@ template <int D, class T> struct Consumer8 {
         scale[0] = row().scale[r], scale[1] = row().scale[r + 8];
     }
 
-    /* O plus what has been moved out of it. */
+    /* O plus the part that was moved to shared memory. */
     __device__ __forceinline__ void add_moved()
     {
         if (!moved)

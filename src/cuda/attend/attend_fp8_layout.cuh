@@ -23,6 +23,7 @@ struct Slot8 {
 /* Tiles of 128 rows: Q [128][D], K [128][D], V [D][128], bytes. A stage of the ring is a tile of K and the tile of V
  * before it, which the consumers need together. */
 template <int D> struct Layout8 {
+    static_assert(D == 64 || D == 128, "rows of a tile are swizzled over their D bytes");
     static constexpr int kB = kBlock8, kConsumers = 2, kThreads = 128 * (1 + kConsumers);
     static constexpr int kRegs = 216, kOtherRegs = 72, kQueryThreads = 64;
     static constexpr int kStage = 4;
@@ -33,8 +34,8 @@ template <int D> struct Layout8 {
     static constexpr uint32_t kFound = kSlot + 2 * sizeof(Slot8), kBars = kFound + 2 * sizeof(Found);
     static constexpr uint32_t kFullRow = kBars, kNextRow = kFullRow + 16, kFullQ = kNextRow + 8, kEmptyQ = kFullQ + 16,
                               kFull = kEmptyQ + 16, kEmpty = kFull + 8 * kStage, kBytes = kEmpty + 8 * kStage;
+    static_assert(kBytes <= 227 * 1024, "shared memory of a CTA");
 };
-static_assert(Layout8<128>::kBytes <= 227 * 1024, "shared memory of a CTA");
 
 } // namespace prism
 #endif

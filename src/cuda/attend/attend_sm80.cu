@@ -19,6 +19,7 @@ constexpr int kKeys = 64; /* tokens of a key tile; a query tile is a block, R to
 /* Byte of 16-byte column c of row r of a tile with D columns. */
 template <int D> __device__ __forceinline__ uint32_t place(int r, int c)
 {
+    static_assert(D == 64 || D == 128, "rows whose swizzle is known to have no bank conflicts");
     return r * (D * 2) + swizzled(r, c) * 16;
 }
 
@@ -223,12 +224,7 @@ template <int D, int R, class T> static cudaError_t launch80(const prism_cu_atte
     cudaError_t e = make_job(&j, a, R, kKeys);
     if (e || j.n_item == 0)
         return e;
-    int bytes = 4 * kKeys * D * 2;
-    e = cudaFuncSetAttribute(attend80<D, R, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (e)
-        return e;
-    attend80<D, R, T><<<j.n_item, 2 * R, bytes, stream>>>(j);
-    e = cudaGetLastError();
+    e = launch_kernel(attend80<D, R, T>, j.n_item, 2 * R, 4 * kKeys * D * 2, stream, j);
     return e ? e : merge_parts(j, stream);
 }
 template <int D, class T> static cudaError_t launch_block(const prism_cu_attend *a, cudaStream_t stream)
@@ -240,8 +236,10 @@ template <int D, class T> static cudaError_t launch_block(const prism_cu_attend 
 
 extern "C" cudaError_t prism_attend_sm80(const prism_cu_attend *a, cudaStream_t stream)
 {
-    if (!prism::for_tensor_cores(a))
-        return cudaErrorNotSupported;
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism::gpu_for(a, PRISM_CU_ATTEND_SM80, &gpu);
+    if (e)
+        return e;
     bool bf16 = a->shape.dtype == PRISM_CU_BF16;
     if (a->shape.d_head == 128)
         return bf16 ? prism::launch_block<128, __nv_bfloat16>(a, stream) : prism::launch_block<128, __half>(a, stream);

@@ -4,14 +4,17 @@
  *   Q [B][d] -> smem, once per row      K, V [B][d] -> smem rings, once per listed tile
  *   S = Q K^T (registers) -> P = exp2(S c - m c) -> O += P V (registers) -> O / l -> smem -> global
  *
- * CTAs take rows (sequence, head, query tile) or parts of rows from a counter until none is left. One warp goes
- * ahead and looks rows up, one fetches (bulk tensor copies), two look out for values that are not finite; warpgroups of
- * 64 query rows compute. With B =
- * 128 two of them share every K and V tile, one CTA a multiprocessor; with B = 64 (blocks of 64, and d = 256) there is
- * one, and two CTAs where the registers allow it. A warpgroup issues the scores of tile n + 1 together with the values
- * of tile n, and the softmax of one warpgroup hides under the matrix products of the other (they fall out of step by
- * themselves; barriers that make them take turns cost 1 %). The first scores of the next row are issued together with
- * the last values of the old one, so that the tensor cores do not idle between short rows.
+ * CTAs take rows (sequence, head, query tile) or parts of rows from a counter until none is left. One warp (scout)
+ * looks up the next row. One warp (producer) fetches tiles by bulk tensor copies. Two warps (guard) look for values
+ * that are not finite. Each warpgroup of consumers computes 64 query rows.
+ *
+ * B = 128: two warpgroups share every K and V tile, one CTA a multiprocessor. B = 64 (blocks of 64, and d = 256): one
+ * warpgroup, two CTAs a multiprocessor where registers allow it.
+ *
+ * A warpgroup issues the scores of tile n + 1 together with the values of tile n. The softmax of one warpgroup hides
+ * under the products of the other: they fall out of step by themselves (barriers that make them take turns cost 1 %).
+ * The first scores of the next row are issued together with the last values of the old one, so that the tensor cores do
+ * not idle between short rows.
  */
 #include "cuda/attend/attend_sm90_consumer.cuh"
 #include "cuda/attend/attend_sm90_guard.cuh"
@@ -101,41 +104,25 @@ template <int D, int B, class T> static cudaError_t launch(const prism_cu_attend
     using L = Layout<D, B>;
     const prism_cu_shape &s = a->shape;
     Params p;
-    p.box = B;
     cudaError_t e = make_job(&p.j, a, B, B);
     if (e || p.j.n_item == 0)
         return e;
-    if (a->k.page_table) {
-        int page = a->k.page_size;
-        if (!a->v.page_table || page != a->v.page_size || page < 8 || (page < B ? B % page : page % B))
-            return cudaErrorNotSupported;
-        p.box = page < B ? page : B;
-    } else if (a->v.page_table) {
-        return cudaErrorNotSupported;
-    }
+    p.box = a->k.page_table && a->k.page_size < B ? a->k.page_size : B;
     CUtensorMap q, k, v;
     if (!encode(f, &q, a->q, s.dtype, D, s.n_head, s.n_seq, B, B) ||
         !encode(f, &k, a->k, s.dtype, D, s.n_kv_head, s.n_seq, p.box, B) ||
         !encode(f, &v, a->v, s.dtype, D, s.n_kv_head, s.n_seq, p.box, B))
         return cudaErrorNotSupported;
-    Device device;
-    e = device_of(&device);
-    if (!e)
-        e = cudaFuncSetAttribute(attend90<D, B, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes);
-    if (e)
-        return e;
-    int n_cta = p.j.n_item < device.n_sm * L::kPerSm ? p.j.n_item : device.n_sm * L::kPerSm;
-    attend90<D, B, T><<<n_cta, L::kThreads, L::kBytes, stream>>>(p, q, k, v);
-    e = cudaGetLastError();
+    e = launch_items(attend90<D, B, T>, p.j.n_item, L::kPerSm, L::kThreads, L::kBytes, stream, p, q, k, v);
     return e ? e : merge_parts(p.j, stream);
 }
 
-/* Tiles of 128 share K and V between twice as many queries; d = 256 has no room for them. */
 template <class T> static cudaError_t launch_shape(const prism_cu_attend *a, EncodeTiled f, cudaStream_t stream)
 {
+    const bool wide = prism_cu_sm90_tile(a->shape.d_head, a->block_size) == 128;
     switch (a->shape.d_head) {
-    case 64: return a->block_size == 128 ? launch<64, 128, T>(a, f, stream) : launch<64, 64, T>(a, f, stream);
-    case 128: return a->block_size == 128 ? launch<128, 128, T>(a, f, stream) : launch<128, 64, T>(a, f, stream);
+    case 64: return wide ? launch<64, 128, T>(a, f, stream) : launch<64, 64, T>(a, f, stream);
+    case 128: return wide ? launch<128, 128, T>(a, f, stream) : launch<128, 64, T>(a, f, stream);
     case 256: return launch<256, 64, T>(a, f, stream);
     default: return cudaErrorNotSupported;
     }
@@ -145,16 +132,13 @@ template <class T> static cudaError_t launch_shape(const prism_cu_attend *a, Enc
 
 extern "C" cudaError_t prism_attend_sm90(const prism_cu_attend *a, cudaStream_t stream)
 {
-    if (!prism::for_tensor_cores(a))
-        return cudaErrorNotSupported;
-    void *f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism::gpu_for(a, PRISM_CU_ATTEND_SM90, &gpu);
     if (e)
         return e;
-    if (found != cudaDriverEntryPointSuccess)
+    prism::EncodeTiled encode = (prism::EncodeTiled)gpu->encode_tiled;
+    if (!encode)
         return cudaErrorNotSupported;
-    prism::EncodeTiled encode = (prism::EncodeTiled)f;
     return a->shape.dtype == PRISM_CU_BF16 ? prism::launch_shape<__nv_bfloat16>(a, encode, stream)
                                            : prism::launch_shape<__half>(a, encode, stream);
 }

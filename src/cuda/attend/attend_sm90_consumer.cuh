@@ -45,6 +45,7 @@ template <int D, int B, class T> struct Consumer {
     __device__ __forceinline__ void values()
     {
         constexpr int kWide = D < 128 ? D : 128; /* columns of one product */
+        static_assert(D % kWide == 0, "products of kWide columns cover O without reaching past it");
         uint64_t b = wgmma_desc(smem + L::kV + v.slot * L::kTile, L::kGroup);
 #pragma unroll
         for (int i = 0; i < B / 16; i++)
@@ -125,7 +126,7 @@ template <int D, int B, class T> struct Consumer {
         m[0] = m[1] = -INFINITY;
         l[0] = l[1] = 0;
     }
-    /* O goes through this warp's 16 rows of the Q tile, which nobody needs any more. */
+    /* O goes through this warp's 16 rows of the Q tile, whose last product is done. */
     __device__ __forceinline__ void finish()
     {
         const RowInfo w = row(); /* a copy: one trip to shared memory */

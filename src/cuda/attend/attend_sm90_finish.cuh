@@ -46,7 +46,7 @@ template <int D, int B, class T> struct Finish {
     {
         float *out = j.part_o + ((int64_t)w.slot * B + r0 + lane / 4) * D + lane % 4 * 2;
 #pragma unroll
-        for (int i = 0; i < D / 8; i++) { /* rows without a query are nobody's: no harm */
+        for (int i = 0; i < D / 8; i++) { /* also rows without a query, which are never written */
             *(float2 *)(out + 8 * i) = make_float2(o[4 * i], o[4 * i + 1]);
             *(float2 *)(out + 8 * D + 8 * i) = make_float2(o[4 * i + 2], o[4 * i + 3]);
         }

@@ -29,6 +29,8 @@ struct Found {
 /* B: tokens of a query tile and of a key tile. Tiles are [d / 64][B rows][64] with 128-byte swizzle, as one bulk copy
  * writes them. */
 template <int D, int B> struct Layout {
+    static_assert(D % 64 == 0 && D <= 256, "tiles are column groups of 64; one product has at most 256 columns");
+    static_assert(B == 64 || B == 128, "a warpgroup computes 64 rows; two of them share a tile of 128");
     static constexpr int kB = B, kConsumers = B / 64, kThreads = 128 * (1 + kConsumers);
     static constexpr int kPerSm = B == 64 && D <= 128 ? 2 : 1;                    /* CTAs */
     static constexpr int kRegs = kPerSm == 2 ? 216 : kConsumers == 2 ? 232 : 240; /* of a consumer; 40 of the others */
@@ -40,6 +42,7 @@ template <int D, int B> struct Layout {
                               kFirstV = kEmptyQ + 16, kFullK = kFirstV + 16;
     static constexpr uint32_t kEmptyK = kFullK + 8 * kStage, kFullV = kEmptyK + 8 * kStage;
     static constexpr uint32_t kEmptyV = kFullV + 8 * kStage, kBytes = kEmptyV + 8 * kStage;
+    static_assert(kBytes <= 227 * 1024, "shared memory of a CTA");
 };
 
 /* Position in a ring of N slots. */

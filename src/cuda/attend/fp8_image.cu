@@ -132,9 +132,11 @@ extern "C" size_t prism_fp8_image_bytes(const prism_cu_shape *shape)
 extern "C" cudaError_t prism_fp8_image_cuda(const prism_cu_attend *a, cudaStream_t stream)
 {
     const prism_cu_shape &s = a->shape;
-    if (!prism::takes_fp8(a))
-        return cudaErrorNotSupported;
-    prism::ImageJob j = {s, a->k, a->v, prism::image8(a->image, s)};
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism::gpu_for(a, PRISM_CU_ATTEND_FP8, &gpu);
+    if (e)
+        return e;
+    prism::ImageJob j = {s, a->k, a->v, prism::image8(a->fp8_image, s)};
     dim3 grid((unsigned)s.n_kblk, (unsigned)s.n_kv_head, (unsigned)s.n_seq);
     if (!j.image.n_tile)
         return cudaSuccess;

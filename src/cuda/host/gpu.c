@@ -41,6 +41,7 @@ prism_status prism_cuda_status(prism_ctx *ctx)
     return status;
 }
 
+/* why: a second part of the sentence, or NULL. */
 static prism_status explain(prism_cuda_info *info, const char *what, const char *why)
 {
     snprintf(info->problem, sizeof info->problem, "%s%s%s", what, why ? ": " : "", why ? why : "");
@@ -87,7 +88,7 @@ prism_status prism_cuda_open(prism_ctx *ctx, int32_t ordinal)
     d->ordinal = ordinal;
     d->attend_kernel = -1;
     const int before = prism_cuda_enter(ordinal);
-    bool ok = true;
+    bool ok = prism_cu_gpu_at(ordinal, &d->gpu) == cudaSuccess;
     for (int i = 0; i < PRISM_N_MARK; i++)
         ok = cudaEventCreate(&d->event[i]) == cudaSuccess && ok;
     prism_cuda_leave(before, ordinal);

@@ -1,11 +1,8 @@
-/* The stages of moments (docs/moments.md) as launches. In the workspace: images as the kernels read them, then the
- * moments of blocks, where no caller keeps those. */
+/* The stages of moments (docs/moments.md) as launches. */
 #include "core/block_moments.h"
-#include "core/options.h"
 #include "cuda/host/host.h"
 
-enum { max_key_blocks = 16384 }; /* of the correction */
-
+/* The workspace: images as the kernels read them; the moments of blocks, unless the caller keeps them. */
 typedef struct moments_layout {
     char *image;                /* prism_moments_image_bytes() */
     prism_block_moments blocks; /* [n_seq * n_kblk] */
@@ -25,29 +22,7 @@ size_t prism_cuda_moments_bytes(const prism_problem *p)
 {
     prism_arena a = {0};
     cut_moments(p, &a);
-    return a.overflow ? SIZE_MAX : a.used;
-}
-
-const char *prism_cuda_refuses_moments(const prism_ctx *ctx, const prism_problem *p, const prism_options *o)
-{
-    const prism_call *c = p->call;
-    const prism_correction correct = prism_options_correction(o);
-    int major = 0;
-    if (o->method != PRISM_METHOD_MOMENTS && correct == PRISM_CORRECTION_NONE)
-        return NULL;
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, prism_cuda_of(ctx)->ordinal) || major != 9)
-        return "moments need an H100 or H200";
-    if ((c->d_head != 64 && c->d_head != 128) || p->block_size != 128)
-        return "moments need d_head 64 or 128 and blocks of 128";
-    if (p->n_kblk > max_key_blocks)
-        return "moments hold for at most 16384 blocks of keys";
-    if (c->q.dtype == PRISM_F32)
-        return "moments need queries and keys of 16 bits";
-    if (!(p->scale > 0))
-        return "moments need a softmax scale above 0";
-    if (!prism_cuda_copies_by_16(c))
-        return "moments need strides of a multiple of 8 and data aligned to 16 bytes";
-    return NULL;
+    return prism_cuda_counted(&a);
 }
 
 static void set_blocks(prism_cu_moments *m, const prism_block_moments *of)
@@ -56,7 +31,7 @@ static void set_blocks(prism_cu_moments *m, const prism_block_moments *of)
     m->log_count = of->log_count, m->query_sum = of->query_sum, m->n_query = of->n_query;
 }
 
-static prism_cu_moments moments_of(const prism_problem *p, void *memory)
+prism_cu_moments prism_cuda_moments_of(const prism_problem *p, void *memory)
 {
     const prism_call *c = p->call;
     prism_arena a = {.base = memory};
@@ -68,7 +43,7 @@ static prism_cu_moments moments_of(const prism_problem *p, void *memory)
                           .scale = p->scale};
     if (memory) {
         const moments_layout x = cut_moments(p, &a);
-        m.image = x.image;
+        m.moments_image = x.image;
         m.n_block_seq = p->n_kblk;
         set_blocks(&m, &x.blocks);
     }
@@ -78,7 +53,8 @@ static prism_cu_moments moments_of(const prism_problem *p, void *memory)
 static bool pool_and_image(prism_cuda_device *device, const prism_cu_moments *m)
 {
     return prism_cuda_ok(device, prism_moments_pool_cuda(m, device->stream), "pooling moments") &&
-           (!m->image || prism_cuda_ok(device, prism_moments_image_cuda(m, device->stream), "moments of blocks"));
+           (!m->moments_image ||
+            prism_cuda_ok(device, prism_moments_image_cuda(m, device->stream), "moments of blocks"));
 }
 
 bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
@@ -88,39 +64,37 @@ bool prism_cuda_pool_moments(const prism_ctx *ctx, const prism_pool_job *job)
     const bool kept = job->pooled && job->pooled[0].moments.key;
     if (!job->moments && !kept)
         return false;
-    prism_cu_moments all = moments_of(p, job->moments);
+    prism_cu_moments all = prism_cuda_moments_of(p, job->moments);
     if (!job->reads_values)
         all.v.data = NULL;
     const int before = prism_cuda_enter(device->ordinal);
     if (!kept)
         pool_and_image(device, &all);
     for (int32_t s = 0; kept && s < p->call->n_seq; s++) {
-        const prism_seq q = prism_problem_seq(p, s);
         prism_pooled *pooled = &job->pooled[s];
         prism_cu_moments one = all;
-        one.shape.n_seq = 1;
-        one.shape.n_q = q.n_q, one.shape.n_kv = q.n_kv, one.shape.q_start = q.q_start;
+        one.shape = prism_cuda_shape_one(p, s);
         one.q = prism_cuda_view_one(&p->call->q, one.q, s);
         one.k = prism_cuda_view_one(&p->call->k, one.k, s), one.v = prism_cuda_view_one(&p->call->v, one.v, s);
         one.k_sum = pooled->key_sum;
         set_blocks(&one, &pooled->moments);
         one.n_done = pooled->n_token;
-        if (one.image)
-            one.image = (char *)one.image + s * prism_moments_image_bytes(&one.shape);
-        if (q.n_q > 0 && pool_and_image(device, &one))
-            pooled->n_token = q.n_kv;
+        if (one.moments_image)
+            one.moments_image = (char *)one.moments_image + s * prism_moments_image_bytes(&one.shape);
+        if (one.shape.n_q > 0 && pool_and_image(device, &one))
+            pooled->n_token = one.shape.n_kv;
     }
     prism_cuda_leave(before, device->ordinal);
     return true;
 }
 
-size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_problem *p)
+size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_moments_job *job)
 {
-    const prism_cu_shape shape = prism_cuda_shape(p);
+    const prism_cu_shape shape = prism_cuda_shape(job->problem);
     prism_arena a = {0};
     (void)ctx;
     prism_arena_take(&a, (size_t)prism_moments_own_floats(&shape), sizeof(float));
-    return a.overflow ? SIZE_MAX : a.used;
+    return prism_cuda_counted(&a);
 }
 
 void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *job)
@@ -129,54 +103,11 @@ void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *jo
     const prism_problem *p = job->problem;
     prism_arena arena = {.base = job->bits};
     const prism_cuda_bits bits = prism_cuda_cut_bits(p, &arena);
-    prism_cu_moments m = moments_of(p, job->moments);
+    prism_cu_moments m = prism_cuda_moments_of(p, job->moments);
     m.keep_sink = job->keep_sink, m.keep_own = job->keep_own, m.min_tokens = job->min_tokens;
     m.error = job->error, m.own_mass = job->scratch;
     m.bitmap = bits.bitmap, m.count = bits.count;
     const int before = prism_cuda_enter(device->ordinal);
     prism_cuda_ok(device, prism_moments_select_cuda(&m, device->stream), "choosing blocks by moments");
-    prism_cuda_leave(before, device->ordinal);
-}
-
-/* Where no log-sum-exp is wanted its place is in the scratch: [n_seq][n_q][n_head]. */
-static float *cut_lse(const prism_problem *p, prism_arena *a)
-{
-    return prism_arena_take(a, prism_arena_count(a, p->call->n_seq, p->call->n_q, p->call->n_head, 1), sizeof(float));
-}
-
-size_t prism_cuda_attend_corrected_bytes(const prism_ctx *ctx, const prism_problem *p)
-{
-    prism_arena a = {0};
-    cut_lse(p, &a);
-    prism_arena_take(&a, prism_cuda_attend_bytes(ctx, p), 1);
-    return a.overflow ? SIZE_MAX : a.used;
-}
-
-/* The correction goes where the result goes: attention starts from what it finds there. */
-void prism_cuda_attend_corrected(const prism_ctx *ctx, const prism_correct_job *job)
-{
-    prism_cuda_device *device = prism_cuda_of(ctx);
-    const prism_problem *p = job->problem;
-    const prism_call *c = p->call;
-    prism_arena arena = {.base = job->scratch};
-    float *lse = cut_lse(p, &arena);
-    prism_cu_attend a =
-        prism_cuda_attention(ctx, p, job->plan, prism_arena_take(&arena, prism_cuda_attend_bytes(ctx, p), 1));
-    const int before = prism_cuda_enter(device->ordinal);
-    if (a.index) {
-        prism_cu_moments m = moments_of(p, job->moments);
-        m.mean = !job->variances;
-        if (!c->lse.data) {
-            a.lse_stride_seq = (int64_t)c->n_q * c->n_head, a.lse_stride_token = c->n_head, a.lse_stride_head = 1;
-            a.lse_row_start = NULL;
-        }
-        m.row_ptr = a.row_ptr, m.index = a.index, m.full = a.full;
-        m.o = a.o, m.init_o = a.o.data, m.init_lse = c->lse.data ? c->lse.data : lse;
-        m.lse_stride_seq = a.lse_stride_seq, m.lse_stride_token = a.lse_stride_token;
-        m.lse_stride_head = a.lse_stride_head, m.lse_row_start = a.lse_row_start;
-        a.init_o = m.init_o, a.init_lse = m.init_lse;
-        prism_cuda_ok(device, prism_moments_correct_cuda(&m, device->stream), "correction");
-    }
-    prism_cuda_ok(device, prism_attend_cuda(&a, device->stream, &device->attend_kernel), "attention");
     prism_cuda_leave(before, device->ordinal);
 }

@@ -6,7 +6,7 @@
 #include "core/arena.h"
 #include "cuda/host/host.h"
 
-/* Cuts one allocation; with memory NULL it only counts. */
+/* Cuts one allocation, or with d->memory NULL only counts. */
 static size_t layout(prism_cuda_plan *d, const prism_plan *plan)
 {
     prism_arena a = {.base = d->memory};
@@ -14,14 +14,15 @@ static size_t layout(prism_cuda_plan *d, const prism_plan *plan)
     d->ticket = prism_arena_take(&a, 2, sizeof *d->ticket);
     d->full = prism_arena_take(&a, 1, sizeof *d->full);
     d->lengths = prism_arena_take(&a, (size_t)plan->n_seq_max * 3, sizeof *d->lengths);
-    d->work = prism_arena_take(&a, (size_t)plan->n_row_max, sizeof *d->work);
+    d->order = prism_arena_take(&a, (size_t)plan->n_row_max, sizeof *d->order);
     d->index = prism_arena_take(&a, (size_t)plan->n_index_max, sizeof *d->index);
-    return a.overflow ? SIZE_MAX : a.used;
+    return prism_cuda_counted(&a);
 }
 
 /*
- * Zeroed memory, whether or not a graph is being captured: a caller may meet a new shape there, and allocating is no
- * part of its graph. A stream of its own, because the default one does not wait for, nor hold up, the caller's.
+ * Takes memory of which the first bytes_zero are zero. A caller that captures a graph may meet a new shape there, so
+ * the allocation must not become part of the graph: capture is relaxed meanwhile. The memory is zeroed on a new stream,
+ * which neither waits for the caller's streams nor holds them up.
  */
 static cudaError_t take_zeroed(void **memory, size_t bytes, size_t bytes_zero)
 {
@@ -44,7 +45,7 @@ static cudaError_t take_zeroed(void **memory, size_t bytes, size_t bytes_zero)
 prism_status prism_cuda_plan_create(prism_ctx *ctx, prism_plan *plan)
 {
     prism_cuda_device *device = prism_cuda_of(ctx);
-    prism_cuda_plan *d = calloc(1, sizeof *d);
+    prism_cuda_plan *d = calloc(1, sizeof *d + (size_t)plan->n_seq_max * 3 * sizeof *d->host_lengths);
     if (!d)
         return PRISM_ERROR_MEMORY;
     plan->device = d;
@@ -77,7 +78,7 @@ void prism_cuda_plan_destroy(prism_plan *plan)
     free(d);
 }
 
-/* A copy of one array of lengths, so that a reader of the plan finds those that it was built with. */
+/* Copies one array of lengths: the plan keeps the lengths it was built with. */
 static const int32_t *keep(prism_cuda_device *device, prism_cuda_plan *d, int which, int32_t n, const int32_t *lengths)
 {
     if (!lengths)
@@ -96,7 +97,7 @@ void prism_cuda_plan_begin(const prism_ctx *ctx, const prism_problem *p, prism_p
     const prism_call *c = p->call;
     d->stream = device->stream;
     d->shape = prism_cuda_shape(p);
-    d->has_work = false;
+    d->has_order = false;
     if (!p->device_lengths)
         return;
     d->shape.n_q_of = keep(device, d, 0, c->n_seq, c->n_q_of);
@@ -112,15 +113,13 @@ static prism_status copy_out(void *to, const void *from, size_t bytes, cudaStrea
     return error == cudaSuccess ? PRISM_OK : PRISM_ERROR_DEVICE;
 }
 
-/* Lengths that only the device knew, and what follows from them. */
+/* Copies the lengths to the host, and sets plan->seq and plan->n_causal from them. */
 static prism_status fetch_lengths(prism_plan *plan)
 {
     prism_cuda_plan *d = plan->device;
     const prism_cu_shape *s = &d->shape;
     const int32_t n = plan->n_seq;
-    int32_t *host = malloc((size_t)n * 3 * sizeof *host);
-    if (!host)
-        return PRISM_ERROR_MEMORY;
+    int32_t *host = d->host_lengths;
     const prism_status status = copy_out(host, d->lengths, (size_t)n * 3 * sizeof *host, d->stream);
     plan->n_causal = 0;
     for (int32_t i = 0; !status && i < n; i++) {
@@ -129,7 +128,6 @@ static prism_status fetch_lengths(prism_plan *plan)
         plan->seq[i] = prism_make_seq(n_q, q_start, plan->block_size);
         plan->n_causal += plan->n_head * prism_seq_causal_blocks(&plan->seq[i]);
     }
-    free(host);
     return status;
 }
 
@@ -171,17 +169,6 @@ void prism_cuda_plan_push(const prism_ctx *ctx, const prism_problem *p, prism_pl
                   "copying a plan");
     prism_cuda_ok(device, cudaMemsetAsync(d->full, 0, sizeof *d->full, device->stream), "clearing a flag");
     prism_cuda_leave(before, d->ordinal);
-}
-
-void prism_cuda_plan_look(const prism_plan *plan, prism_cuda_plan_view *view)
-{
-    const prism_cuda_plan *d = plan->device;
-    *view = (prism_cuda_plan_view){.struct_size = view->struct_size,
-                                   .n_row = plan->n_row,
-                                   .row_ptr = plan->full ? NULL : d->row_ptr,
-                                   .index = plan->full ? NULL : d->index,
-                                   .full = d->full,
-                                   .n_index_max = plan->n_index_max};
 }
 
 void prism_cuda_plan_count(const prism_ctx *ctx, const prism_plan *plan, int64_t *counts)

@@ -18,6 +18,7 @@ namespace prism
 constexpr int kCorrectThreads = kScorers + 128, kCorrectSlots = 6, kLookers = 3;
 constexpr int kMaxWords = 2 * 264; /* of one row's entries */
 constexpr float kSlack = 8;        /* log2 of the largest weight */
+static_assert(2 * tiles_for(PRISM_CU_MOMENTS_MAX_BLOCKS) <= kMaxWords, "the bits of a row's entries fit their array");
 
 struct CorrectItem {
     int seq, head, n_tile; /* images that it walks through */
@@ -41,7 +42,7 @@ struct CorrectItem {
 };
 
 template <int D> struct CorrectShared {
-    char slot[kCorrectSlots][Image<D>::kBytes];
+    char slot[kCorrectSlots][MomentsImage<D>::kBytes];
     float bias[kCorrectSlots][kTile];
     uint32_t pruned[kLookers][kMaxWords]; /* bit e: entry e */
     Slots<kCorrectSlots> slots;
@@ -61,7 +62,7 @@ template <int D, class T> struct Looker {
     {
         int n = past_entries(item.block.own);
         uint32_t *pruned = sh.pruned[me];
-        __syncwarp(); /* nobody reads the last row's */
+        __syncwarp(); /* all lanes have read the last row's bits */
         for (int i = lane; i < 2 * item.n_tile; i += 32) {
             int left = n - 32 * i;
             pruned[i] = left >= 32 ? kAll : left > 0 ? (1u << left) - 1 : 0;
@@ -105,7 +106,7 @@ template <int D, class T> struct Looker {
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     int e = 32 * h + lane;
-                    float bias = *(const float *)(sh.slot[ring.slot] + Image<D>::bias(e));
+                    float bias = *(const float *)(sh.slot[ring.slot] + MomentsImage<D>::bias(e));
                     bool counts = sh.pruned[me][2 * t + h] >> lane & 1 && !isnan(bias);
                     sh.bias[ring.slot][e] = counts ? bias : -INFINITY;
                 }
@@ -156,7 +157,7 @@ template <int D, class T> struct Corrector {
     }
     __device__ __forceinline__ void add_values(int slot)
     {
-        uint64_t values = wgmma_desc(uniform(smem_addr(sh.slot[slot])) + Image<D>::kValues, kTile * 128);
+        uint64_t values = wgmma_desc(uniform(smem_addr(sh.slot[slot])) + MomentsImage<D>::kValues, kTile * 128);
         wgmma_hold(o);
         wgmma_fence();
 #pragma unroll
@@ -382,32 +383,22 @@ __global__ void __launch_bounds__(kCorrectThreads, 1) correct(const __grid_const
             CorrectItem item(p.shape, i, full);
             const char *image = image_of<D>(p, item.seq, item.head / (p.shape.n_head / p.shape.n_kv_head));
             for (int t = 0; t < item.n_tile; t++)
-                ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kBytes);
+                ring.copy(sh.slot[ring.slot], image + (int64_t)t * MomentsImage<D>::kBytes, MomentsImage<D>::kBytes);
         }
     }
 }
 
 template <int D, class T> static cudaError_t correct_launch(const prism_cu_moments &a, cudaStream_t stream)
 {
-    int n_item = a.shape.n_seq * a.shape.n_head * a.shape.n_qblk, bytes = sizeof(CorrectShared<D>);
+    int n_item = a.shape.n_seq * a.shape.n_head * a.shape.n_qblk;
     if (n_item == 0)
         return cudaSuccess;
-    Device device;
-    cudaError_t e = device_of(&device);
-    if (e)
-        return e;
-    if (!device.hopper || a.scale <= 0 || 2 * tiles_for(a.shape.n_kblk) > kMaxWords)
-        return cudaErrorNotSupported;
-    e = cudaFuncSetAttribute(correct<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (e)
-        return e;
-    correct<D, T><<<min(n_item, device.n_sm), kCorrectThreads, bytes, stream>>>(a, n_item);
-    return cudaGetLastError();
+    return launch_items(correct<D, T>, n_item, 1, kCorrectThreads, sizeof(CorrectShared<D>), stream, a, n_item);
 }
 
 } // namespace prism
 
 extern "C" cudaError_t prism_moments_correct_cuda(const prism_cu_moments *a, cudaStream_t stream)
 {
-    PRISM_MOMENTS_SWITCH(a, correct_launch, stream);
+    PRISM_MOMENTS_SWITCH(a, PRISM_CU_CORRECT, correct_launch, stream);
 }

@@ -17,24 +17,27 @@ __device__ __forceinline__ void put_entry(char *images, int entry, int j, float 
 {
     int bad = __syncthreads_or(
         !(fabsf(mean) < 65504.f && fabsf(value) < 65504.f && fabsf(variance) < 65504.f && fabsf(bias) < 65504.f));
-    char *image = images + (int64_t)(entry / kTile) * Image<D>::kBytes;
+    char *image = images + (int64_t)(entry / kTile) * MomentsImage<D>::kBytes;
     int e = entry % kTile;
-    *(__half *)(image + Image<D>::mean(e, j)) = __float2half_rn(bad ? 0 : mean);
-    *(__half *)(image + Image<D>::kValues + Image<D>::mean(e, j)) = __float2half_rn(bad ? 0 : value);
+    *(__half *)(image + MomentsImage<D>::mean(e, j)) = __float2half_rn(bad ? 0 : mean);
+    *(__half *)(image + MomentsImage<D>::kValues + MomentsImage<D>::mean(e, j)) = __float2half_rn(bad ? 0 : value);
     if (j % 8 == 0)
-        *(__half *)(image + Image<D>::kMeans + Image<D>::var(e, j / 8)) = __float2half_rn(bad ? 0 : variance);
+        *(__half *)(image + MomentsImage<D>::kMeans + MomentsImage<D>::var(e, j / 8)) =
+            __float2half_rn(bad ? 0 : variance);
     if (D == 64 && j < 8) /* groups that there are not */
-        *(__half *)(image + Image<D>::kMeans + Image<D>::var(e, 8 + j)) = __float2half_rn(0);
+        *(__half *)(image + MomentsImage<D>::kMeans + MomentsImage<D>::var(e, 8 + j)) = __float2half_rn(0);
     if (j == 0)
-        *(float *)(image + Image<D>::bias(e)) = bad ? NAN : bias;
+        *(float *)(image + MomentsImage<D>::bias(e)) = bad ? NAN : bias;
 }
 
 template <int D> __device__ __forceinline__ char *images_of(const prism_cu_moments &p, int seq, int head)
 {
-    return (char *)p.image + ((int64_t)seq * p.shape.n_kv_head + head) * tiles_for(p.shape.n_kblk) * Image<D>::kBytes;
+    return (char *)p.moments_image +
+           ((int64_t)seq * p.shape.n_kv_head + head) * tiles_for(p.shape.n_kblk) * MomentsImage<D>::kBytes;
 }
 
-/* One block of one head a CTA; entries of blocks that are not whole are zeros: nobody has those in the past. */
+/* One block of one head a CTA; entries of blocks that are not whole are zeros: no query has
+ * such a block in its past. */
 template <int D> __global__ void __launch_bounds__(D) image_blocks(const __grid_constant__ prism_cu_moments p)
 {
     const prism_cu_shape &s = p.shape;
@@ -90,10 +93,10 @@ template <int D, class T> static cudaError_t image_launch(const prism_cu_moments
 
 extern "C" int64_t prism_moments_image_bytes(const prism_cu_shape *s)
 {
-    int bytes = s->d_head == 64 ? prism::Image<64>::kBytes : prism::Image<128>::kBytes;
+    int bytes = s->d_head == 64 ? prism::MomentsImage<64>::kBytes : prism::MomentsImage<128>::kBytes;
     return (int64_t)s->n_seq * s->n_kv_head * prism::tiles_for(s->n_kblk) * bytes;
 }
 extern "C" cudaError_t prism_moments_image_cuda(const prism_cu_moments *a, cudaStream_t stream)
 {
-    PRISM_MOMENTS_SWITCH(a, image_launch, stream);
+    PRISM_MOMENTS_SWITCH(a, PRISM_CU_POOL_MOMENTS, image_launch, stream);
 }

@@ -88,7 +88,7 @@ template <int D> __device__ __forceinline__ void add_variances(float (&x)[32], c
 {
     wgmma_hold(x);
     wgmma_fence();
-    wgmma_tile(x, square, desc32(uniform(image) + Image<D>::kMeans), 0);
+    wgmma_tile(x, square, desc32(uniform(image) + MomentsImage<D>::kMeans), 0);
     wgmma_commit();
 }
 /* x += q . means */
@@ -111,8 +111,8 @@ __device__ __forceinline__ int past_entries(int own)
 /* Images of a KV head. */
 template <int D> __device__ __forceinline__ const char *image_of(const prism_cu_moments &p, int seq, int kv_head)
 {
-    return (const char *)p.image +
-           ((int64_t)seq * p.shape.n_kv_head + kv_head) * tiles_for(p.shape.n_kblk) * Image<D>::kBytes;
+    return (const char *)p.moments_image +
+           ((int64_t)seq * p.shape.n_kv_head + kv_head) * tiles_for(p.shape.n_kblk) * MomentsImage<D>::kBytes;
 }
 
 } // namespace prism

@@ -14,12 +14,14 @@
  * are stored in such an order that what a lane holds are eight neighbouring dimensions of every 32, which is 16 bytes
  * of a query or of a result and one group.
  */
-#ifndef PRISM_CUDA_MOMENTS_CUH
-#define PRISM_CUDA_MOMENTS_CUH
+#ifndef PRISM_CUDA_MOMENTS_SHAPE_CUH
+#define PRISM_CUDA_MOMENTS_SHAPE_CUH
 
 #include "core/block_moments_constants.h"
+#include "cuda/device.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/shape.cuh"
+#include "cuda/takes.h"
 
 namespace prism
 {
@@ -28,7 +30,8 @@ constexpr int kTile = 64, kBlockKeys = 128, kSingles = PRISM_MOMENT_SINGLE, kGro
 static_assert(PRISM_MOMENT_GROUP == 8 && PRISM_MOMENT_STEP == 4, "what lanes share and hold is laid out for these");
 constexpr float kLog2e = 1.44269504f, kLow = -1e30f;
 
-template <int D> struct Image {
+template <int D> struct MomentsImage {
+    static_assert(D == 64 || D == 128, "at most kGroups groups of 8 dimensions, column groups of 64");
     static constexpr int kMeans = kTile * D * 2, kVars = kTile * kGroups * 2;
     static constexpr int kScored = kMeans + kVars + kTile * 4; /* what logits are made of */
     static constexpr int kValues = (kScored + 1023) / 1024 * 1024, kBytes = kValues + kMeans;
@@ -46,7 +49,7 @@ template <int D> struct Image {
     static __device__ __forceinline__ int bias(int e) { return kMeans + kVars + e * 4; }
 };
 /* Images that hold the entries of blocks 0 .. n_blk - 1. */
-__host__ __device__ __forceinline__ int tiles_for(int n_blk)
+constexpr __host__ __device__ __forceinline__ int tiles_for(int n_blk)
 {
     return (n_blk + kSingles + kTile - 1) / kTile;
 }
@@ -105,23 +108,34 @@ struct QueryBlock {
     __device__ __forceinline__ int n_asking() const { return (end + 3) / 4 - begin / 4; }
 };
 
+/* cudaErrorNotSupported where the kernel does not take the call. */
+static inline cudaError_t take_moments(const prism_cu_moments *a, prism_cu_kernel kernel)
+{
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism_cu_gpu_here(&gpu);
+    if (e)
+        return e;
+    prism_cu_ask ask = {};
+    ask.capability = gpu->capability, ask.dtypes = 1u << a->shape.dtype, ask.block_size = a->block_size;
+    ask.scale = a->scale;
+    prism_cu_ask_tensors(&ask, &a->shape, &a->q, &a->k, &a->v, &a->o);
+    return prism_cu_takes(kernel, &ask) ? cudaSuccess : cudaErrorNotSupported;
+}
+
 } // namespace prism
 
-/* The instance of FUNCTION for a call's dimension and type. */
-#define PRISM_MOMENTS_SWITCH(a, FUNCTION, stream)                                                                      \
+/* Launches the instance of FUNCTION for a call's dimension and type. */
+#define PRISM_MOMENTS_SWITCH(a, KERNEL, FUNCTION, stream)                                                              \
     do {                                                                                                               \
         const prism_cu_shape &s = (a)->shape;                                                                          \
-        if ((a)->block_size != prism::kBlockKeys)                                                                      \
-            return cudaErrorNotSupported;                                                                              \
-        if (s.d_head == 128 && s.dtype == PRISM_CU_BF16)                                                               \
-            return prism::FUNCTION<128, __nv_bfloat16>(*(a), stream);                                                  \
-        if (s.d_head == 128 && s.dtype == PRISM_CU_F16)                                                                \
-            return prism::FUNCTION<128, __half>(*(a), stream);                                                         \
-        if (s.d_head == 64 && s.dtype == PRISM_CU_BF16)                                                                \
-            return prism::FUNCTION<64, __nv_bfloat16>(*(a), stream);                                                   \
-        if (s.d_head == 64 && s.dtype == PRISM_CU_F16)                                                                 \
-            return prism::FUNCTION<64, __half>(*(a), stream);                                                          \
-        return cudaErrorNotSupported;                                                                                  \
+        const bool bf16 = s.dtype == PRISM_CU_BF16;                                                                    \
+        cudaError_t e = prism::take_moments(a, KERNEL);                                                                \
+        if (e)                                                                                                         \
+            return e;                                                                                                  \
+        if (s.d_head == 128)                                                                                           \
+            return bf16 ? prism::FUNCTION<128, __nv_bfloat16>(*(a), stream)                                            \
+                        : prism::FUNCTION<128, __half>(*(a), stream);                                                  \
+        return bf16 ? prism::FUNCTION<64, __nv_bfloat16>(*(a), stream) : prism::FUNCTION<64, __half>(*(a), stream);    \
     } while (0)
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * Moments of key blocks (docs/moments.md, "State").
  *
- *   queries  q, every 16th token          -> sums of blocks, then running sums: the mean query that a block is tilted
- * by pool     k, v, mean query             -> sums of k, and of whole blocks the moments          one pass over K and V
+ *   sum_queries    q, every 16th token    -> sums of blocks
+ *   scan_queries   sums of blocks         -> running sums: the mean query by which a block's keys are weighted
+ *   pool_moments   k, v, mean query       -> sums of k; moments of whole blocks         one pass over K and V
  */
 #include "cuda/moments/moments_first.cuh"
 
@@ -321,15 +322,14 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
     __syncthreads();
     float c[4];
     if (p.k_sum) {
-        sh.multiply(c, sh.key,
-                    [&](uint32_t(&one)[2], int k) { /* column 0: ones for tokens that are new */
+        auto new_tokens = [&](uint32_t(&one)[2], int k) { /* column 0: ones for tokens that are new */
 #pragma unroll
-                                                    for (int h = 0; h < 2; h++) {
-                                                        int token = 16 * k + 8 * h + lane % 4 * 2;
-                                                        one[h] =
-                                                            lane / 4 ? 0 : pack2<T>(token >= from, token + 1 >= from);
-                                                    }
-                    });
+            for (int h = 0; h < 2; h++) {
+                int token = 16 * k + 8 * h + lane % 4 * 2;
+                one[h] = lane / 4 ? 0 : pack2<T>(token >= from, token + 1 >= from);
+            }
+        };
+        sh.multiply(c, sh.key, new_tokens);
         float *sum = p.k_sum + row * D + dim;
         if (lane % 4 == 0)
             sum[0] = c[0] + (from ? sum[0] : 0), sum[8] = c[2] + (from ? sum[8] : 0);
@@ -426,5 +426,5 @@ template <int D, class T> static cudaError_t pool_moments_launch(const prism_cu_
 
 extern "C" cudaError_t prism_moments_pool_cuda(const prism_cu_moments *a, cudaStream_t stream)
 {
-    PRISM_MOMENTS_SWITCH(a, pool_moments_launch, stream);
+    PRISM_MOMENTS_SWITCH(a, PRISM_CU_POOL_MOMENTS, pool_moments_launch, stream);
 }

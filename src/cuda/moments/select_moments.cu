@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kScorers, 4) own_mass(const __grid_constant__ 
 }
 
 template <int D> struct SelectShared {
-    char slot[kSelectSlots][Image<D>::kValues]; /* kScored bytes of it, aligned */
+    char slot[kSelectSlots][MomentsImage<D>::kValues]; /* kScored bytes of it, aligned */
     float sum[2][kHeads][2][kTile];             /* [turn][head][warp of the two][entry] */
     int count[kHeads][2];
     Slots<kSelectSlots> slots;
@@ -131,7 +131,7 @@ template <int D> struct Feeder {
             i += gridDim.x;
         }
         int t = left > n_tile ? 2 * n_tile - left : n_tile - left;
-        ring.copy(sh.slot[ring.slot], image + (int64_t)t * Image<D>::kBytes, Image<D>::kScored);
+        ring.copy(sh.slot[ring.slot], image + (int64_t)t * MomentsImage<D>::kBytes, MomentsImage<D>::kScored);
         left--;
     }
 };
@@ -159,7 +159,7 @@ template <int D, class T> struct Selector {
         float bias[16];
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            float2 b = *(const float2 *)(image + Image<D>::bias(8 * j + first));
+            float2 b = *(const float2 *)(image + MomentsImage<D>::bias(8 * j + first));
             bias[2 * j] = errors ? b.x : fmaxf(b.x, kLow), bias[2 * j + 1] = errors ? b.y : fmaxf(b.y, kLow);
         }
         if (!errors && left < kTile) {
@@ -337,21 +337,9 @@ template <int D, class T> static cudaError_t select_launch(const prism_cu_moment
     int n_item = SelectItem::count(a.shape);
     if (n_item == 0)
         return cudaSuccess;
-    Device device;
-    cudaError_t e = device_of(&device);
-    if (e)
-        return e;
-    if (!device.hopper || a.scale <= 0)
-        return cudaErrorNotSupported;
     own_mass<D, T><<<n_item, kScorers, 0, stream>>>(a);
-    if ((e = cudaGetLastError()))
-        return e;
-    int bytes = sizeof(SelectShared<D>);
-    e = cudaFuncSetAttribute(score<D, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    if (e)
-        return e;
-    score<D, T><<<min(n_item, 2 * device.n_sm), kScorers, bytes, stream>>>(a, n_item);
-    return cudaGetLastError();
+    cudaError_t e = cudaGetLastError();
+    return e ? e : launch_items(score<D, T>, n_item, 2, kScorers, sizeof(SelectShared<D>), stream, a, n_item);
 }
 
 } // namespace prism
@@ -362,5 +350,5 @@ extern "C" int64_t prism_moments_own_floats(const prism_cu_shape *s)
 }
 extern "C" cudaError_t prism_moments_select_cuda(const prism_cu_moments *a, cudaStream_t stream)
 {
-    PRISM_MOMENTS_SWITCH(a, select_launch, stream);
+    PRISM_MOMENTS_SWITCH(a, PRISM_CU_SELECT_MOMENTS, select_launch, stream);
 }

@@ -40,7 +40,7 @@ struct Row {
 /* C: chunks of 16 dimensions that a band may have; G, S: chunks a step, steps in flight. */
 template <int C, int G, int S> struct Tile {
     const prism_cu_select &p;
-    Images<C, G, S> images;
+    KeyImages<C, G, S> images;
     Queries<C> q;
     uint32_t *bucket; /* of the thread's first row, shared; the other is 8 further */
     float *base; /* the same; logits are large: less this, before they are multiplied. NaN: not yet known, 0: not */
@@ -346,7 +346,7 @@ __global__ void __launch_bounds__(256, C > 6 ? 1 : kCtas)
     int n_row = max(0, min(rows, item.n_blk * item.group - item.row0)),
         n_key =
             n_row && chunks.n[item.band] ? item.own(n_row - 1) + 1 : 0; /* a band without dimensions chooses nothing */
-    char *low = smem + S * Images<C, G, S>::kSlot;
+    char *low = smem + S * KeyImages<C, G, S>::kSlot;
     uint32_t *buckets = (uint32_t *)(low + rows / 64 * Queries<C>::kLow);
     for (int i = threadIdx.x; i < rows * kBucketStride; i += blockDim.x)
         buckets[i] = 0;
@@ -405,26 +405,26 @@ static cudaError_t select_launch(const prism_cu_select &a, Chunks chunks, cudaSt
         while (chunks.n[b] && chunks.n[b] < n)
             chunks.at[b][chunks.n[b]++] = chunks.at[b][0]; /* queries are zero there */
     }
-    Device device;
-    cudaError_t e = device_of(&device);
+    const prism_cu_gpu *gpu;
+    cudaError_t e = prism_cu_gpu_here(&gpu);
     if (e)
         return e;
     /* Two warpgroups share the images where there are rows for all multiprocessors. */
     int64_t n_row = (int64_t)s.n_qblk * (s.n_head / s.n_kv_head), n_set = (int64_t)s.n_seq * s.n_kv_head * a.n_band;
-    int rows = (n_row + 127) / 128 * n_set >= 2 * device.n_sm ? 128 : 64, bytes;
+    int rows = (n_row + 127) / 128 * n_set >= 2 * gpu->n_sm ? 128 : 64, bytes;
     for (;; rows /= 2) {
-        bytes = S * Images<C, G, S>::kSlot + rows * kBucketStride * 4 + rows / 64 * Queries<C>::kLow;
-        if (bytes <= device.dynamic)
+        bytes = S * KeyImages<C, G, S>::kSlot + rows * kBucketStride * 4 + rows / 64 * Queries<C>::kLow;
+        if (bytes <= dynamic_bytes(gpu))
             break;
         if (rows == 64)
             return cudaErrorNotSupported;
     }
-    e = cudaFuncSetAttribute(select<C, G, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, device.dynamic);
+    e = cudaFuncSetAttribute(select<C, G, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic_bytes(gpu));
     if (e)
         return e;
     int64_t n_word = prism_select_bitmap_words(&s, a.block_size);
     int n_clear =
-        (int)min((n_word + 4 * kCalibrateThreads - 1) / (4 * kCalibrateThreads), (int64_t)8 * device.n_sm) + 1;
+        (int)min((n_word + 4 * kCalibrateThreads - 1) / (4 * kCalibrateThreads), (int64_t)8 * gpu->n_sm) + 1;
     e = launch_early(calibrate, dim3(s.n_seq * s.n_head + n_clear), kCalibrateThreads, 0, stream, a, n_word);
     if (e)
         return e;

@@ -127,7 +127,7 @@ struct Cut {
         if (who)
             narrow(at, before, in, index_bits);
         else
-            close(from); /* rounding: what there is does not reach top_p, all of it stays */
+            close(from); /* rounding: all blocks together do not reach top_p, and all stay */
     }
 };
 

@@ -6,7 +6,7 @@
 #define PRISM_CUDA_SELECT_IMAGE_CUH
 
 #include "cuda/ptx.cuh"
-#include "cuda/attend/split.cuh"
+#include "cuda/select/split.cuh"
 
 namespace prism
 {
@@ -95,7 +95,7 @@ __device__ __forceinline__ void products(float (&acc)[32], const Queries<C> &q, 
  * Images of one band in a ring of S slots, over and over: in steps of G of up to C chunks. All threads of the CTA walk
  * through them together.
  */
-template <int C, int G, int S> struct Images {
+template <int C, int G, int S> struct KeyImages {
     static constexpr int kSlot = G * kChunk + kKeys * 4;
     uint32_t ring, full; /* shared memory: S * kSlot bytes; S barriers */
     uint32_t phase;      /* bit of a slot: of its barrier */
@@ -107,9 +107,9 @@ template <int C, int G, int S> struct Images {
     __device__ __forceinline__ void init(const prism_cu_select &p, int head_of_all, int n, const void *smem,
                                          const uint64_t *bars)
     {
-        image = (const char *)p.k_image + images_before(p.shape, head_of_all);
+        image = (const char *)p.key_image + key_images_before(p.shape, head_of_all);
         ring = smem_addr(smem), full = smem_addr(bars), phase = 0;
-        bytes = image_bytes(p.shape.d_head), scales = key_scales(p.shape.d_head), n_image = n;
+        bytes = key_image_bytes(p.shape.d_head), scales = key_scales(p.shape.d_head), n_image = n;
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
         if (threadIdx.x == 0) {
             for (int i = 0; i < S; i++)
@@ -119,7 +119,7 @@ template <int C, int G, int S> struct Images {
         __syncthreads();
 #endif
     }
-    /* The next step's chunks and scales, on their way to a slot that nobody reads. */
+    /* The next step's chunks and scales, copied to a slot that no thread reads. */
     __device__ __forceinline__ void copy(int to)
     {
         uint32_t dst = ring + to * kSlot;

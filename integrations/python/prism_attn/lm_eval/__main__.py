@@ -5,6 +5,8 @@
 
 Everything but --prism-... goes to lm-eval as it is. The tasks prism_needle (RULER's needles in a text of your own) and
 prism_perplexity need no network: --prism-text names the text, --prism-tokens the length, --prism-samples how many.
+lm-eval's LongBench tasks (longbench, longbench_hotpotqa, ...) need none with --prism-longbench DIR, where DIR has
+LongBench's own files, one TASK.jsonl each.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ..harness import OPTIONS, add_model_args, enable_all, take_options, with_statistics
-from . import text_tasks
+from . import longbench, text_tasks
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,6 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     from lm_eval.__main__ import cli_evaluate
 
     lm_eval.simple_evaluate = with_statistics(lm_eval.simple_evaluate, enable_all(ours))
+    if ours.prism_longbench:
+        longbench.use_files(ours.prism_longbench)
     text_tasks.configure(ours.prism_text, ours.prism_tokens, ours.prism_samples)
     tasks = Path(__file__).with_name("tasks")
     sys.argv = ["lm-eval", *add_model_args(theirs, "attn_implementation=prism"), "--include_path", str(tasks)]

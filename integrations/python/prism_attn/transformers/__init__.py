@@ -20,7 +20,9 @@ AttentionInterface.register("prism", prism_attention)
 AttentionMaskInterface.register("prism", prism_mask)
 
 
-def enable(model: nn.Module | None = None, *, method: str = "prism", gpu_timing: bool = False, **options: Any) -> None:
+def enable(
+    model: nn.Module | None = None, *, method: str | None = None, gpu_timing: bool = False, **options: Any
+) -> None:
     """Makes a model prefill with `method`, or says what attn_implementation="prism" means from now on.
 
     model: a loaded transformers model, switched over at once; None: the settings of every model that is loaded with

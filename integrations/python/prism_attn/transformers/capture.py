@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from ..api import plan as build_plan
 from ..plans import Plan
-from ..torch_api import plan as build_plan
 from . import interface
 
 
@@ -22,8 +22,7 @@ def capture_plans(model: nn.Module, layers: list[int] | None = None, **inputs: t
         config, _ = interface.layer_config(module, key.shape[2])
         wanted = layers is None or module.layer_idx in layers
         if config and wanted and attention_mask is None and query.shape[2] > 1:
-            arguments = (config, "bhnd", "bhnd", kwargs.get("scaling") or 0.0, -1, None, None, 0, 0)
-            plans[module.layer_idx] = build_plan(query, key, *arguments)
+            plans[module.layer_idx] = build_plan(query, key, config=config, scale=kwargs.get("scaling"))
         return interface.prism_attention(module, query, key, value, attention_mask, **kwargs)
 
     AttentionInterface.register("prism", spy)

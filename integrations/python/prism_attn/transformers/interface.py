@@ -9,7 +9,7 @@ from torch import nn
 
 from .. import counting, torch_ops
 from .._abi import PrismError
-from ..config import make_config
+from ..config import default_method, has_bands, make_config
 from ..rope import Rope
 from .dense import dense_attention
 from .mask import is_lengths
@@ -26,17 +26,17 @@ class Settings:
     paper, for the bases of today's models).
     """
 
-    method: str = "prism"
+    method: str
     options: tuple[tuple[str, object], ...] = ()
     n_high: int | None = None
     n_low: int | None = None
 
     @classmethod
-    def of(cls, method: str = "prism", **options: object) -> Settings:
+    def of(cls, method: str | None = None, **options: object) -> Settings:
         """Raises ValueError for options that the library does not know."""
         own = {name: options.pop(name) for name in _BAND_SIZES if name in options}
         make_config(method, **options)
-        return cls(method, tuple(sorted(options.items())), **own)
+        return cls(method or default_method(), tuple(sorted(options.items())), **own)
 
     def config(self, rope: Rope | None) -> str:
         """The configuration for layers with this rotation."""
@@ -58,35 +58,24 @@ def set_default_settings(settings: Settings) -> None:
     default_settings = settings
 
 
-class _LayerState:
-    """What was found out about one attention layer: configurations by (settings, prompt-length regime)."""
-
-    def __init__(self) -> None:
-        self.configs: dict[tuple[Settings, int], tuple[str, str]] = {}
-
-
 @torch.compiler.assume_constant_result
 def layer_config(module: nn.Module, n_token: int) -> tuple[str, str]:
     """(configuration, ""), or ("", why this layer cannot be sparse)."""
     settings = getattr(module, "_prism_settings", None) or default_settings
-    state = module.__dict__.get("_prism_state")
-    if state is None:
-        state = module.__dict__["_prism_state"] = _LayerState()
-    regime = length_regime(module, n_token)
-    found = state.configs.get((settings, regime))
-    if found is None:
-        found = state.configs[settings, regime] = _find_config(module, settings, n_token)
-    return found
+    configs = module.__dict__.setdefault("_prism_configs", {})  # by settings and prompt-length regime
+    key = settings, length_regime(module, n_token)
+    if key not in configs:
+        configs[key] = _find_config(module, settings, n_token)
+    return configs[key]
 
 
 def _find_config(module: nn.Module, settings: Settings, n_token: int) -> tuple[str, str]:
     rope = None
-    if settings.method not in ("dense", "meanpool"):
+    if has_bands(settings.method):
         try:
             rope = rotation_of(module, n_token)
         except NoRotation as why:
-            if settings.method == "prism":
-                return "", str(why)
+            return "", str(why)
     return settings.config(rope), ""
 
 

@@ -40,7 +40,7 @@ def prism_mask(
         if lengths is not None:
             if at_end and bool((lengths[N_KV] == kv_length).all()):
                 return None
-            lengths._prism_rows = {}  # every layer of this forward pass shares what is made of it
+            lengths._prism_rows = {}  # kept for all layers of this forward pass
             return lengths
     # q_offset of a tensor with is_causal would be taken for granted: let sdpa_mask look at everything.
     return sdpa_mask(
@@ -63,7 +63,7 @@ def _lengths(
     padding: [B, at most kv_length], true where a token is. One copy from the GPU a forward pass.
     """
     offset = torch.as_tensor(q_offset, dtype=torch.int32).to("cpu")
-    last = offset + q_length  # keys from here on are in nobody's past
+    last = offset + q_length  # no query sees keys from here on
     if padding is None:
         first, end = torch.zeros(batch_size, dtype=torch.int32), last.expand(batch_size)
     else:
