@@ -170,7 +170,7 @@ static void print_method_rows(void)
             snprintf(value, sizeof value, "%s=%s", o.name, o.names[(int)o.value]);
         else
             snprintf(value, sizeof value, "%s=%g", o.name, (double)(float)o.value);
-        printf("%27s%-24s%s", "", value, o.text);
+        printf("%27s%-23s %s", "", value, o.text);
         for (int32_t n = 0; n < o.n_name; n++)
             printf("%s%s", n ? ", " : ": ", o.names[n]);
         printf(users.all ? "\n" : " (%s)\n", users.text);

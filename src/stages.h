@@ -164,12 +164,24 @@ typedef enum prism_stage {
     PRISM_N_STAGE
 } prism_stage;
 
+/* Every stage with scratch, and its job. The entries of the table below, and the CPU's prototypes and rows, come from
+ * here: stage foo is prism_foo_bytes_cpu() and prism_foo_cpu(). */
+#define PRISM_STAGES(STAGE)                                                                                            \
+    STAGE(select, prism_select_job)                                                                                    \
+    STAGE(select_moments, prism_moments_job)                                                                           \
+    STAGE(select_tokens, prism_tokens_job)                                                                             \
+    STAGE(select_strided, prism_strided_job)                                                                           \
+    STAGE(probe, prism_probe_job)                                                                                      \
+    STAGE(select_lines, prism_flex_job)                                                                                \
+    STAGE(list_lines, prism_list_job)                                                                                  \
+    STAGE(attend, prism_attend_job)
+
 /* bytes returns the scratch that run needs for this job. It reads the job's problem and sizes, but no buffer. */
-#define PRISM_STAGE(job)                                                                                               \
+#define PRISM_STAGE_ENTRY(stage, job)                                                                                  \
     struct {                                                                                                           \
         size_t (*bytes)(const prism_ctx *, const job *);                                                               \
         void (*run)(const prism_ctx *, const job *);                                                                   \
-    }
+    } stage;
 
 typedef enum prism_mark {
     PRISM_MARK_START,
@@ -196,18 +208,11 @@ typedef struct prism_backend {
     size_t (*bits_bytes)(const prism_problem *p);
 
     void (*pool)(const prism_ctx *ctx, const prism_pool_job *job);
-    PRISM_STAGE(prism_select_job) select;
-    PRISM_STAGE(prism_moments_job) select_moments;
-    PRISM_STAGE(prism_tokens_job) select_tokens;
-    PRISM_STAGE(prism_strided_job) select_strided;
-    PRISM_STAGE(prism_probe_job) probe;
-    PRISM_STAGE(prism_flex_job) select_lines;
     void (*pick_lines)(const prism_ctx *ctx, const prism_pick_job *job);
-    PRISM_STAGE(prism_list_job) list_lines;
+    PRISM_STAGES(PRISM_STAGE_ENTRY)
     /* Makes the plan from bits. false: no room for *n_selected blocks. A device cannot tell without waiting: it returns
      * true and makes a plan that overflowed full. */
     bool (*fill)(const prism_ctx *ctx, const prism_problem *p, const void *bits, prism_plan *plan, int64_t *n_selected);
-    PRISM_STAGE(prism_attend_job) attend;
 
     /* mark notes the device's time. seconds waits for two marks and returns the time between them. */
     void (*mark)(const prism_ctx *ctx, prism_mark mark);

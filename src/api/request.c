@@ -178,6 +178,9 @@ prism_status prism_request_pool(prism_ctx *ctx, const prism_call *call, prism_re
                                            &out->problem);
     if (!status)
         status = check_backend(ctx, out);
+    if (!status) /* who can choose from pooled keys can pool them */
+        status = check_stage(ctx, &out->problem,
+                             call->pooled[0].moments.key ? PRISM_STAGE_SELECT_MOMENTS : PRISM_STAGE_SELECT);
     return status ? status : check_pooled(ctx, &out->problem, false);
 }
 

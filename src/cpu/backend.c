@@ -65,6 +65,7 @@ static prism_status plan_fetch(prism_plan *plan)
     return PRISM_OK;
 }
 
+#define ROW(stage, job) .stage = {prism_##stage##_bytes_cpu, prism_##stage##_cpu},
 const prism_backend prism_backend_cpu = {
     .name = "cpu",
     .device = PRISM_DEVICE_CPU,
@@ -74,16 +75,9 @@ const prism_backend prism_backend_cpu = {
     .moments_bytes = prism_moments_bytes_cpu,
     .bits_bytes = prism_bits_bytes_cpu,
     .pool = prism_pool_cpu,
-    .select = {prism_select_bytes_cpu, prism_select_cpu},
-    .select_moments = {prism_select_moments_bytes_cpu, prism_select_moments_cpu},
-    .select_tokens = {prism_select_tokens_bytes_cpu, prism_select_tokens_cpu},
-    .select_strided = {prism_select_strided_bytes_cpu, prism_select_strided_cpu},
-    .probe = {prism_probe_bytes_cpu, prism_probe_cpu},
-    .select_lines = {prism_select_lines_bytes_cpu, prism_select_lines_cpu},
     .pick_lines = prism_pick_lines_cpu,
-    .list_lines = {prism_list_lines_bytes_cpu, prism_list_lines_cpu},
+    PRISM_STAGES(ROW)
     .fill = fill_plan,
-    .attend = {prism_attend_bytes_cpu, prism_attend_cpu},
     .mark = note,
     .seconds = seconds,
     .open = open_host,

@@ -17,23 +17,12 @@ size_t prism_moments_bytes_cpu(const prism_problem *p);
 /* Pools sequence s; n_done of its keys were pooled before. */
 void prism_pool_moments_cpu(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, int32_t n_done);
 size_t prism_bits_bytes_cpu(const prism_problem *p);
-size_t prism_select_bytes_cpu(const prism_ctx *ctx, const prism_select_job *job);
-void prism_select_cpu(const prism_ctx *ctx, const prism_select_job *job);
-size_t prism_select_moments_bytes_cpu(const prism_ctx *ctx, const prism_moments_job *job);
-void prism_select_moments_cpu(const prism_ctx *ctx, const prism_moments_job *job);
-size_t prism_select_tokens_bytes_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
-void prism_select_tokens_cpu(const prism_ctx *ctx, const prism_tokens_job *job);
-size_t prism_select_strided_bytes_cpu(const prism_ctx *ctx, const prism_strided_job *job);
-void prism_select_strided_cpu(const prism_ctx *ctx, const prism_strided_job *job);
-size_t prism_probe_bytes_cpu(const prism_ctx *ctx, const prism_probe_job *job);
-void prism_probe_cpu(const prism_ctx *ctx, const prism_probe_job *job);
-size_t prism_select_lines_bytes_cpu(const prism_ctx *ctx, const prism_flex_job *job);
-void prism_select_lines_cpu(const prism_ctx *ctx, const prism_flex_job *job);
 void prism_pick_lines_cpu(const prism_ctx *ctx, const prism_pick_job *job);
-size_t prism_list_lines_bytes_cpu(const prism_ctx *ctx, const prism_list_job *job);
-void prism_list_lines_cpu(const prism_ctx *ctx, const prism_list_job *job);
-size_t prism_attend_bytes_cpu(const prism_ctx *ctx, const prism_attend_job *job);
-void prism_attend_cpu(const prism_ctx *ctx, const prism_attend_job *job);
+#define PRISM_STAGE_CPU(stage, job)                                                                                    \
+    size_t prism_##stage##_bytes_cpu(const prism_ctx *, const job *);                                                  \
+    void prism_##stage##_cpu(const prism_ctx *, const job *);
+PRISM_STAGES(PRISM_STAGE_CPU)
+#undef PRISM_STAGE_CPU
 
 /*
  * Computes the factor of every row and band from the energies of pooled queries and keys (core/calibrate.h).

@@ -256,6 +256,24 @@ static void test_counts(void **state)
             assert_true(view.index[t - 1] < view.index[t]);
 }
 
+/* Reading a plan only reads: one that the GPU built has to be fetched first. */
+static void test_fetch(void **state)
+{
+    fixture *f = *state;
+    NEEDS_GPU(f);
+    prism_plan_view view = {.struct_size = sizeof view}, again = view;
+    uint8_t mask[1];
+    assert_ok(attention(f, NULL));
+    assert_int_equal(prism_plan_read(f->plan, &view), PRISM_ERROR_INVALID);
+    assert_int_equal(prism_plan_mask(f->plan, mask, SIZE_MAX), PRISM_ERROR_INVALID);
+    assert_ok(prism_plan_fetch(f->ctx, f->plan));
+    assert_ok(prism_plan_read(f->plan, &view));
+    assert_ok(prism_plan_fetch(f->ctx, f->plan)); /* does nothing */
+    assert_ok(prism_plan_read(f->plan, &again));
+    assert_true(view.n_selected > 0 && view.n_selected == again.n_selected && view.path == PRISM_PATH_SPARSE);
+    assert_int_equal(prism_plan_fetch(f->ctx, NULL), PRISM_ERROR_INVALID);
+}
+
 /* A plan without room becomes the full plan, says so, and the output is dense attention's. */
 static void test_overflow(void **state)
 {
@@ -383,6 +401,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_fp8, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_counts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_fetch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_overflow, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_chunks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_graph, set_up, tear_down),
