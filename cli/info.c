@@ -71,7 +71,9 @@ static int print_info(const prism_info *info)
     printf("  build         %s, %s\n", COMPILER, sizeof(void *) == 8 ? "64 bit" : "32 bit");
     printf("  kernel tiers  c %s\n", info->cpu_features);
     printf("  kernels       %s\n", info->isa_name);
+    char products[64];
     printf("  threads       %d\n", info->n_thread);
+    printf("  products      %s\n", lm_products_text(products, sizeof products));
     printf("  devices       cpu%s\n", g.usable ? " cuda" : "");
     print_gpu(&g);
     printf("  methods      ");
@@ -90,7 +92,9 @@ static int print_info_json(const prism_info *info)
     cJSON_AddStringToObject(o, "build", COMPILER);
     cJSON_AddStringToObject(o, "cpu_features", info->cpu_features);
     cJSON_AddStringToObject(o, "kernels", info->isa_name);
+    char products[64];
     cJSON_AddNumberToObject(o, "threads", info->n_thread);
+    cJSON_AddStringToObject(o, "products", lm_products_text(products, sizeof products));
     cJSON_AddItemToArray(devices, cJSON_CreateString("cpu"));
     if (g.usable)
         cJSON_AddItemToArray(devices, cJSON_CreateString("cuda"));

@@ -2,11 +2,27 @@
 
 #include <assert.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A tile of half a megabyte leaves half of a common L2 to the library's own packing. At least 16 rows, so that it has
  * something to work on where rows are long. */
 enum { TILE_ELEMENTS = 128 * 1024, MIN_ROWS = 16 };
+
+static bool rounds(lm_product_type type)
+{
+    const char *wanted = getenv("PRISM_PRODUCTS");
+    if (type == LM_PRODUCT_AUTO)
+        return lm_products_have_bf16() && !(wanted && strcmp(wanted, "f32") == 0);
+    return type == LM_PRODUCT_BF16;
+}
+
+const char *lm_products_text(char *text, size_t n)
+{
+    snprintf(text, n, "%s, %s", lm_products_library(), rounds(LM_PRODUCT_AUTO) ? "bfloat16" : "float32");
+    return text;
+}
 
 bool lm_linear_create(lm_linear *linear, lm_product_type type, int32_t n_thread, int32_t group, int64_t max_n,
                       int64_t max_cols, lm_error *err)
@@ -15,7 +31,7 @@ bool lm_linear_create(lm_linear *linear, lm_product_type type, int32_t n_thread,
     if (type == LM_PRODUCT_BF16 && !lm_products_have_bf16())
         return lm_fail(err, LM_ERROR_UNSUPPORTED, "this processor, or %s, does not multiply bfloat16",
                        lm_products_library());
-    linear->bf16 = type == LM_PRODUCT_AUTO ? lm_products_have_bf16() : type == LM_PRODUCT_BF16;
+    linear->bf16 = rounds(type);
     if (linear->tile_elements < max_cols * MIN_ROWS)
         linear->tile_elements = (max_cols * MIN_ROWS + 15) / 16 * 16;
     const size_t bytes = (size_t)n_thread * (size_t)linear->tile_elements * sizeof *linear->tiles;
@@ -95,20 +111,20 @@ void lm_linear_apply(lm_linear *linear, const lm_matrix *w, const float *bias, c
                      int64_t position, int64_t n, float *y, int64_t stride_y, bool accumulate)
 {
     const int64_t tile_rows = rows_of_a_tile(linear, w), n_tile = (w->rows + tile_rows - 1) / tile_rows;
-    const bool rounds = linear->bf16 && n > 1;
+    const bool rounded = linear->bf16 && n > 1;
     bool ok = true;
     assert(tile_rows * w->cols <= linear->tile_elements);
 #pragma omp parallel num_threads(linear->n_thread)
     {
 #pragma omp for schedule(static)
-        for (int64_t t = 0; t < (rounds ? n : 0); t++)
+        for (int64_t t = 0; t < (rounded ? n : 0); t++)
             lm_to_bf16(LM_F32, x + t * stride_x, linear->x16 + t * w->cols, w->cols);
 #pragma omp for schedule(dynamic) reduction(&& : ok)
         for (int64_t i = 0; i < n_tile; i++) {
             const int64_t first = i * tile_rows, left = w->rows - first, rows = left < tile_rows ? left : tile_rows;
             const tile_job job = {.w = w,
                                   .x = x,
-                                  .x16 = rounds ? linear->x16 : NULL,
+                                  .x16 = rounded ? linear->x16 : NULL,
                                   .stride_x = stride_x,
                                   .position = position,
                                   .n = n,

@@ -65,10 +65,14 @@ typedef bool lm_on_logits(void *user, int32_t first_position, int32_t n, const f
 
 /* What projections and MLP multiply on the CPU. Sums are of float32 always. */
 typedef enum lm_product_type {
-    LM_PRODUCT_AUTO = 0, /* bfloat16 where the processor multiplies it faster, else float32 */
+    LM_PRODUCT_AUTO = 0, /* bfloat16 where the processor multiplies it faster and PRISM_PRODUCTS=f32 is not in the
+                            environment; else float32 */
     LM_PRODUCT_F32 = 1,
     LM_PRODUCT_BF16 = 2 /* weights and activations rounded; UNSUPPORTED where the processor or the build cannot */
 } lm_product_type;
+
+/* Writes "oneDNN 2.6.3, bfloat16" into text, what LM_PRODUCT_AUTO comes to here, and returns text. */
+const char *lm_products_text(char *text, size_t n);
 
 typedef struct lm_session_options {
     int32_t n_ctx;       /* most tokens the session can hold, prompt and answer */

@@ -7,6 +7,7 @@ what=${1:-build}
 missing=""
 need_command() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need_library() { pkg-config --exists "$1" 2>/dev/null || missing="$missing $2"; }
+need_header() { echo "#include <$1>" | cc -E - >/dev/null 2>&1 || missing="$missing $2"; }
 need_package() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed' || missing="$missing $1"; }
 
 as_root() {
@@ -40,6 +41,7 @@ need_command make make
 need_command pkg-config pkg-config
 need_package libc6-dev
 need_library openblas libopenblas-dev
+[ "$(uname -m)" = x86_64 ] && need_header oneapi/dnnl/dnnl.h libdnnl-dev # else products are OpenBLAS's
 need_library libpcre2-8 libpcre2-dev
 need_library libcjson libcjson-dev
 if [ "$what" = test ]; then

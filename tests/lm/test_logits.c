@@ -102,6 +102,7 @@ static void check_model(const char *path, expected *e)
     dense.method = PRISM_METHOD_DENSE;
     lm_session_options o;
     lm_session_options_init(&o);
+    o.product = LM_PRODUCT_F32; /* as recorded */
     o.n_ctx = e->n_token;
     o.kv_type = PRISM_F32;
     o.options = &dense;
