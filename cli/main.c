@@ -1,7 +1,9 @@
 /* prism - long prompts by block-sparse attention. */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -51,8 +53,23 @@ static int dispatch(int argc, char **argv)
     return cli_fail(EXIT_USAGE, "unknown command '%s': 'prism --help' lists them", argv[1]);
 }
 
+/*
+ * GNU OpenMP and OpenBLAS read these once, before main(): the program starts itself again with what the user left unset.
+ * Threads that wait spin shortly, because on a machine with other work spinning costs more than waking up, and on an idle
+ * one it costs nothing. OpenBLAS starts no threads of its own: its products are handed out by ours.
+ */
+static void choose_threads(char **argv)
+{
+    const int spins = !getenv("GOMP_SPINCOUNT") && !getenv("OMP_WAIT_POLICY"), blas = !getenv("OPENBLAS_NUM_THREADS");
+    if ((spins && setenv("GOMP_SPINCOUNT", "1000", 1)) || (blas && setenv("OPENBLAS_NUM_THREADS", "1", 1)))
+        return;
+    if (spins || blas)
+        execv("/proc/self/exe", argv); /* where that fails, all is slower and nothing is wrong */
+}
+
 int main(int argc, char **argv)
 {
+    choose_threads(argv);
     signal(SIGXFSZ, SIG_IGN); /* a file that grows past a limit is a failed write, which cleans up after itself */
     const int code = dispatch(argc, argv);
     if (fflush(stdout) || ferror(stdout)) /* results that went nowhere are no success */

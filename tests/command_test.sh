@@ -28,6 +28,13 @@ for command in run attend info convert needle eval bench "eval ppl" "bench stage
     expect 0 "usage" "$prism" $command --help
 done
 expect 0 "kernels" "$prism" info
+# Threads: OMP_NUM_THREADS counts; where there is little memory for them the program ends, with an error or without one.
+expect 0 "threads       3" env OMP_NUM_THREADS=3 "$prism" info
+(ulimit -v 150000 && timeout 20 "$prism" info >out 2>&1)
+if [ $? = 124 ]; then
+    echo "FAILED: prism info hangs with 150 MB of address space"
+    failed=1
+fi
 expect 0 '"methods"' "$prism" info --json
 
 # Arguments: 2.
