@@ -28,87 +28,50 @@ typedef struct peak_tier {
     double flop_per_round;
 } peak_tier;
 
-/* x = x * 0.5 + 0.5 stays bounded. Variables, not an array: the compiler must have no reason to keep them in memory;
- * and an empty asm after each, so that it cannot fold a chain. */
-#define CHAINS(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
-#define DECLARE(i) VECTOR x##i = SET1((float)i);
-#define STEP(i)                                                                                                        \
-    x##i = FMA(x##i, half, half);                                                                                      \
-    __asm__ volatile("" : "+" REGISTER(x##i));
-#define TOTAL(i) sum += FIRST(x##i);
-#define PEAK_LOOP                                                                                                      \
-    const VECTOR half = SET1(0.5f);                                                                                    \
-    CHAINS(DECLARE)                                                                                                    \
-    for (int64_t r = 0; r < n; r++) {                                                                                  \
-        CHAINS(STEP)                                                                                                   \
-    }                                                                                                                  \
-    float sum = 0;                                                                                                     \
-    CHAINS(TOTAL)                                                                                                      \
-    return sum;
+/* Defines a loop over n_chain vectors. x = x * 0.5 + 0.5 stays bounded. Variables, not an array: the compiler must have
+ * no reason to keep them in memory; and an empty asm after each, so that it cannot fold a chain. */
+#define CHAINS(DO, ...)                                                                                                \
+    DO(0, __VA_ARGS__) DO(1, __VA_ARGS__) DO(2, __VA_ARGS__) DO(3, __VA_ARGS__) DO(4, __VA_ARGS__)                     \
+    DO(5, __VA_ARGS__) DO(6, __VA_ARGS__) DO(7, __VA_ARGS__) DO(8, __VA_ARGS__) DO(9, __VA_ARGS__)                     \
+    DO(10, __VA_ARGS__) DO(11, __VA_ARGS__)
+#define DECLARE(i, vector, set1) vector x##i = set1((float)i);
+#define STEP(i, fma, place)                                                                                            \
+    x##i = fma(x##i, half, half);                                                                                      \
+    __asm__ volatile("" : "+" place(x##i));
+#define TOTAL(i, first) sum += first(x##i);
+#define PEAK_LOOP(name, attributes, vector, set1, fma, first, place)                                                   \
+    attributes static float name(int64_t n)                                                                            \
+    {                                                                                                                  \
+        const vector half = set1(0.5f);                                                                                \
+        CHAINS(DECLARE, vector, set1)                                                                                  \
+        for (int64_t r = 0; r < n; r++) {                                                                              \
+            CHAINS(STEP, fma, place)                                                                                   \
+        }                                                                                                              \
+        float sum = 0;                                                                                                 \
+        CHAINS(TOTAL, first)                                                                                           \
+        return sum;                                                                                                    \
+    }
+#define FOR(instructions) __attribute__((target(instructions)))
 
 typedef float v4f __attribute__((vector_size(16)));
-#define VECTOR v4f
-#define SET1(a) ((v4f){a, a, a, a})
-#define FMA(a, b, c) ((a) * (b) + (c))
-#define FIRST(a) ((a)[0])
-#if defined(__x86_64__)
-#define REGISTER(a) "x"(a)
-#elif defined(__aarch64__)
-#define REGISTER(a) "w"(a)
-#else
-#define REGISTER(a) "m"(a)
-#endif
-
-static float peak_c(int64_t n)
-{
-    PEAK_LOOP
-}
+#define SET1_V4(a) ((v4f){a, a, a, a})
+#define FMA_V4(a, b, c) ((a) * (b) + (c))
+#define FIRST_V4(a) ((a)[0])
 
 #if defined(__x86_64__)
-#undef VECTOR
-#undef SET1
-#undef FMA
-#undef FIRST
-#define VECTOR __m256
-#define SET1 _mm256_set1_ps
-#define FMA _mm256_fmadd_ps
-#define FIRST _mm256_cvtss_f32
-
-__attribute__((target("avx2,fma"))) static float peak_avx2(int64_t n)
-{
-    PEAK_LOOP
-}
-
-#undef VECTOR
-#undef SET1
-#undef FMA
-#undef FIRST
-#undef REGISTER
-#define VECTOR __m512
-#define SET1 _mm512_set1_ps
-#define FMA _mm512_fmadd_ps
-#define FIRST _mm512_cvtss_f32
-#define REGISTER(a) "v"(a)
-
-__attribute__((target("avx512f"))) static float peak_avx512(int64_t n)
-{
-    PEAK_LOOP
-}
+PEAK_LOOP(peak_c, , v4f, SET1_V4, FMA_V4, FIRST_V4, "x")
+PEAK_LOOP(peak_avx2, FOR("avx2,fma"), __m256, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_cvtss_f32, "x")
+PEAK_LOOP(peak_avx512, FOR("avx512f"), __m512, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_cvtss_f32, "v")
 
 /* Four operations a lane: two products of bfloat16, added. A lane holds the pair (0, 0.5): sums grow by 0.25 a round,
  * until rounding holds them. */
-#undef FMA
-#define FMA(x, a, b) _mm512_dpbf16_ps(x, (__m512bh)(a), (__m512bh)(b))
-
-__attribute__((target("avx512f,avx512bf16"))) static float peak_avx512_bf16(int64_t n)
-{
-    PEAK_LOOP
-}
+#define DOT_512(x, a, b) _mm512_dpbf16_ps(x, (__m512bh)(a), (__m512bh)(b))
+PEAK_LOOP(peak_avx512_bf16, FOR("avx512f,avx512bf16"), __m512, _mm512_set1_ps, DOT_512, _mm512_cvtss_f32, "v")
 
 enum { n_tile = 6 }; /* of sums; two more of operands. A product takes 16 cycles, its result some 50 */
 
 /* All zero: the time does not depend on the values. */
-__attribute__((target("amx-tile,amx-bf16"))) static float peak_amx(int64_t n)
+FOR("amx-tile,amx-bf16") static float peak_amx(int64_t n)
 {
     struct {
         uint8_t palette, start_row, reserved[14];
@@ -133,15 +96,13 @@ __attribute__((target("amx-tile,amx-bf16"))) static float peak_amx(int64_t n)
     return 0;
 }
 #elif defined(__aarch64__)
-#undef FMA
-#define FMA(x, a, b)                                                                                                   \
+#define DOT_128(x, a, b)                                                                                               \
     (v4f) vbfdotq_f32((float32x4_t)(x), vreinterpretq_bf16_f32((float32x4_t)(a)),                                      \
                       vreinterpretq_bf16_f32((float32x4_t)(b)))
-
-__attribute__((target("arch=armv8.2-a+bf16"))) static float peak_neon_bf16(int64_t n)
-{
-    PEAK_LOOP
-}
+PEAK_LOOP(peak_c, , v4f, SET1_V4, FMA_V4, FIRST_V4, "w")
+PEAK_LOOP(peak_neon_bf16, FOR("arch=armv8.2-a+bf16"), v4f, SET1_V4, DOT_128, FIRST_V4, "w")
+#else
+PEAK_LOOP(peak_c, , v4f, SET1_V4, FMA_V4, FIRST_V4, "m")
 #endif
 
 static const peak_tier tiers[] = {

@@ -43,27 +43,11 @@ def answer(model, tokenizer, ids: torch.Tensor, n_token: int) -> tuple[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "models/prism-testbed-32m-q8_0.gguf"))
-    parser.add_argument(
-        "--prompt",
-        default=str(ROOT / "examples/needle-16k.json"),
-        help="text or RULER prompt file",
-    )
+    parser.add_argument("--prompt", default=str(ROOT / "examples/needle-16k.json"), help="text or RULER prompt file")
     parser.add_argument("--method", default="prism")
-    parser.add_argument(
-        "-o",
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="e.g. top_p=0.9",
-    )
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="e.g. top_p=0.9")
     parser.add_argument("-n", "--n-token", type=int, default=10)
-    parser.add_argument(
-        "--max-prompt",
-        type=int,
-        default=1 << 30,
-        help="tokens of the prompt, from its end",
-    )
+    parser.add_argument("--max-prompt", type=int, default=1 << 30, help="tokens of the prompt, from its end")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+from functools import partial
 
 HEAD = """# Results on the bundled model
 
@@ -14,95 +15,80 @@ compare them within a column only.
 """
 
 
-def load(folder, name):
+def section(folder, name, write):
+    """Prints what `write` makes of a measurement, and the command behind it; nothing if that was not run."""
     path = folder / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if path.exists():
+        title, text = write(json.loads(path.read_text()))
+        print(f"\n## {title}\n\n{text}\n\n```\n{(folder / f'{name}.cmd').read_text().strip()}\n```")
 
 
 def short(method):
-    name, _, options = method.partition(":")
-    values = [o.split("=")[1] for o in options.split(":") if o]
-    return f"{name} ({'/'.join(values)})" if values else name
+    name, *options = method.split(":")
+    return f"{name} ({'/'.join(o.split('=')[1] for o in options)})" if options else name
 
 
-def table(title, header, rows, command):
-    print(f"\n## {title}\n")
-    print("| " + " | ".join(header) + " |")
-    print("|" + "---|" * len(header))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print(f"\n```\n{command.strip()}\n```")
+def markdown(header, rows):
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
-def work_of(runs):
+def evaluation(runs, header, cells):
+    """A row for each run: its method, what `cells` puts before density and work, and what it puts after."""
     dense = next((r["work_flop"] for r in runs if r["method"] == "dense"), None)
-    return {r["method"]: f"{r['work_flop'] / dense:.3f}" if dense else "" for r in runs}
+    rows = []
+    for r in runs:
+        before, after = cells(r)
+        work = f"{r['work_flop'] / dense:.3f}" if dense else ""
+        rows.append([short(r["method"]), *before, f"{r['density']:.3f}", work, *after])
+    return markdown(header, rows)
 
 
-def perplexity(folder, name, title):
-    data = load(folder, name)
-    if not data:
-        return
-    runs, work = data["runs"], work_of(data["runs"])
+def perplexity(title, data):
+    runs = data["runs"]
     base = next(r["token_perplexity"] for r in runs if r["method"] == "dense")
-    rows = [
-        [short(r["method"]), f"{r['token_perplexity']:.3f}", f"{r['word_perplexity']:.1f}",
-         f"{100 * (r['token_perplexity'] / base - 1):+.2f} %" if r["method"] != "dense" else "",
-         f"{r['density']:.3f}", work[r["method"]], f"{r['seconds']:.0f}"]
-        for r in runs
-    ]
-    tokens = runs[0]["tokens"]
-    table(f"{title} ({tokens:,} tokens)", ["method", "token", "word", "change", "density", "work", "seconds"], rows,
-          (folder / f"{name}.cmd").read_text())
+
+    def cells(r):
+        change = f"{100 * (r['token_perplexity'] / base - 1):+.2f} %" if r["method"] != "dense" else ""
+        return [f"{r['token_perplexity']:.3f}", f"{r['word_perplexity']:.1f}", change], [f"{r['seconds']:.0f}"]
+
+    header = ["method", "token", "word", "change", "density", "work", "seconds"]
+    return f"{title} ({runs[0]['tokens']:,} tokens)", evaluation(runs, header, cells)
 
 
-def tasks(folder, name, title):
-    data = load(folder, name)
-    if not data:
-        return
-    runs, work = data["runs"], work_of(data["runs"])
+def tasks(title, data):
+    runs = data["runs"]
     names = list(runs[0]["tasks"])
     labels = [n.split("/")[-1].replace("d", "depth ") if n.startswith("needle/") else n for n in names]
-    rows = [
-        [short(r["method"])] + [f"{r['tasks'][n]:.2f}" for n in names]
-        + [f"{r['average']:.3f}", f"{r['density']:.3f}", work[r["method"]]]
-        for r in runs
-    ]
-    count = runs[0]["samples"]
-    table(f"{title} ({count} questions a method)", ["method"] + labels + ["average", "density", "work"], rows,
-          (folder / f"{name}.cmd").read_text())
+    text = evaluation(runs, ["method", *labels, "average", "density", "work"],
+                      lambda r: ([f"{r['tasks'][n]:.2f}" for n in names] + [f"{r['average']:.3f}"], []))
+    return f"{title} ({runs[0]['samples']} questions a method)", text
 
 
-def main():
-    folder = pathlib.Path(sys.argv[1])
-    print(HEAD.strip())
-    perplexity(folder, "ppl-8k", "Perplexity, windows of 8K")
-    perplexity(folder, "ppl-32k", "Perplexity, windows of 32K")
-    tasks(folder, "needle-8k", "Needles in a book, 8K")
-    tasks(folder, "needle-16k", "Needles in a book, 16K")
-    tasks(folder, "ruler-8k", "RULER, 8K")
-    bench(folder)
-
-
-def bench(folder):
-    data = load(folder, "bench")
-    if not data:
-        return
-    print("\n## One attention layer\n")
-    print("![Speed-up over full attention, selection time and memory against length](images/bench.png)\n")
+def bench(data):
     rows = {}
     for r in data["results"]:
         rows.setdefault(short(r["method"]), {})[r["tokens"]] = r
     lengths = sorted({r["tokens"] for r in data["results"]})
     last = lengths[-1]
     header = ["method"] + [f"{n // 1024}K" for n in lengths] + [f"selection at {last // 1024}K, ms", "density there"]
-    print(f"Speed-up of the whole call over full attention; {data['subtitle']}:\n")
-    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
-    for name, by_length in rows.items():
-        r = by_length[last]
-        print("| " + " | ".join([name] + [f"{by_length[n]['speedup']:.2f}×" for n in lengths]
-                                + [f"{1e3 * r['select_seconds']:.1f}", f"{r['density']:.3f}"]) + " |")
-    print(f"\n```\n{(folder / 'bench.cmd').read_text().strip()}\n```")
+    cells = [[name] + [f"{by_length[n]['speedup']:.2f}×" for n in lengths]
+             + [f"{1e3 * by_length[last]['select_seconds']:.1f}", f"{by_length[last]['density']:.3f}"]
+             for name, by_length in rows.items()]
+    picture = "![Speed-up over full attention, selection time and memory against length](images/bench.png)"
+    return "One attention layer", (f"{picture}\n\nSpeed-up of the whole call over full attention; {data['subtitle']}:"
+                                   f"\n\n{markdown(header, cells)}")
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    print(HEAD.strip())
+    for name, write, title in (("ppl-8k", perplexity, "Perplexity, windows of 8K"),
+                               ("ppl-32k", perplexity, "Perplexity, windows of 32K"),
+                               ("needle-8k", tasks, "Needles in a book, 8K"),
+                               ("needle-16k", tasks, "Needles in a book, 16K"), ("ruler-8k", tasks, "RULER, 8K")):
+        section(folder, name, partial(write, title))
+    section(folder, "bench", bench)
 
 
 if __name__ == "__main__":

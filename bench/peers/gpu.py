@@ -211,15 +211,20 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
+def sift(peers: dict[str, Callable[[], Peer]]) -> tuple[list[Peer], dict[str, str]]:
+    """The peers that come back, and why the others do not: a broken installation raises anything."""
+    good, problems = [], {}
+    for name, get in peers.items():
+        try:
+            good.append(get())
+        except Exception as error:
+            problems[name] = reason(error)
+    return good, problems
+
+
 def load_peers(device: str, wanted: list[str]) -> tuple[list[Peer], dict[str, str]]:
     """The peers that can be had, and why the others cannot."""
-    peers, problems = [], {}
-    for name in wanted:
-        try:
-            peers.append(MAKERS[device][name]())
-        except Exception as error:  # a broken installation raises anything
-            problems[name] = reason(error)
-    return peers, problems
+    return sift({name: MAKERS[device][name] for name in wanted})
 
 
 # --------------------------------------------------------------------------------------------------- checks ----
@@ -244,20 +249,16 @@ def row_error(got: torch.Tensor, want: torch.Tensor) -> float:
 
 def check(peers: list[Peer], cases: list[Case]) -> tuple[list[Peer], dict[str, str]]:
     """The peers whose output is right on a full and on a sparse case, and what is wrong with the others."""
-    good, problems = [], {}
-    for peer in peers:
-        try:
-            for c in cases:
-                prepare = peer.full if c.mask is None else peer.sparse
-                if prepare is None:
-                    continue
-                off = row_error(prepare(c)(), reference(c))
-                if not off <= TOLERANCE[c.q.dtype]:
-                    raise ArithmeticError(f"rows are off by {off:.1e} at density {c.density:.2f}")
-            good.append(peer)
-        except Exception as error:  # whatever a peer raises, the others are timed
-            problems[peer.name] = reason(error)
-    return good, problems
+
+    def checked(peer: Peer) -> Peer:
+        for c in cases:
+            prepare = peer.full if c.mask is None else peer.sparse
+            off = row_error(prepare(c)(), reference(c)) if prepare else 0.0
+            if not off <= TOLERANCE[c.q.dtype]:
+                raise ArithmeticError(f"rows are off by {off:.1e} at density {c.density:.2f}")
+        return peer
+
+    return sift({peer.name: partial(checked, peer) for peer in peers})
 
 
 # --------------------------------------------------------------------------------------------------- timing ----

@@ -17,9 +17,9 @@ from .rope import Bands, Rope
 def _backend(q: Any) -> ModuleType:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(q, torch.Tensor):
-        from . import torch_api
+        from . import torch_ops
 
-        return torch_api
+        return torch_ops
     from . import array_api
 
     return array_api

@@ -10,7 +10,6 @@ import numpy as np
 
 from . import calls
 from ._abi import CPU, CUDA
-from .calls import Rows
 from .config import parse_config
 from .dlpack import Borrowed
 from .engine import Engine, PoolKey, borrow, give_back
@@ -92,14 +91,12 @@ class _Operands:
 
         return take
 
-    def rows(self, lengths: np.ndarray | None, prepared: Prepared) -> Rows | None:
+    def rows(self, lengths: np.ndarray | None, prepared: Prepared) -> list[int] | None:
         if lengths is None:
             return None
         slot = np.arange(prepared.dims[0], dtype=np.int32)
-        steps = calls.row_steps(prepared)
-        starts = [lengths[row] + slot * step for row, step in zip(calls.ROW_STARTS, steps, strict=True)]
-        rows = [*(lengths[i] for i in calls.ROW_LENGTHS), *starts]
-        return Rows(*(self.int32s(np.ascontiguousarray(x, np.int32)) for x in rows))
+        rows = calls.row_arrays(lengths, slot, calls.row_steps(prepared))
+        return [self.int32s(np.ascontiguousarray(x, np.int32)) for x in rows]
 
 
 def run(q, k, v, out, lse, where: Where, work: Callable) -> object:

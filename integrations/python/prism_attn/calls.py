@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ctypes import byref
 from threading import Lock
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,37 +18,31 @@ from .layout import KV_ROW, N_KV, N_Q, Q_ROW, Q_START, Prepared, Where, row_step
 Workspace = Callable[[int], int]  # bytes -> address, aligned to 64
 
 
-class Rows(NamedTuple):
-    """Addresses of int32 [n_seq] arrays: lengths, and where each tensor's sequences start (0: by stride)."""
-
-    n_q: int
-    n_kv: int
-    q_start: int
-    q: int
-    k: int
-    v: int
-    o: int
-    lse: int
-
-
-ROW_STARTS = (Q_ROW, KV_ROW, KV_ROW, Q_ROW, Q_ROW)  # of q, k, v, o, lse in a lengths array
-ROW_LENGTHS = (N_Q, N_KV, Q_START)
-
-
 def row_steps(prepared: Prepared) -> tuple[int, ...]:
     """row_step() of q, k, v, o and lse."""
     return tuple(row_step(x, prepared.dims[0]) for x in prepared.tensors)
 
 
-def bind(prepared: Prepared, addresses: list[int], where: Where, rows: Rows | None, page_table: int) -> None:
-    """Puts this call's addresses (of q, k, v, o, lse) and scalars in."""
+def row_arrays(lengths: Any, slot: Any, steps: tuple[int, ...]) -> list:
+    """The int32 [n_seq] arrays that bind() wants the addresses of.
+
+    lengths: a lengths array [5, n_seq]. slot: 0, 1, ... n_seq - 1. steps: row_steps() of the call.
+    """
+    starts = zip((Q_ROW, KV_ROW, KV_ROW, Q_ROW, Q_ROW), steps, strict=True)
+    return [*(lengths[i] for i in (N_Q, N_KV, Q_START)), *(lengths[row] + slot * step for row, step in starts)]
+
+
+def bind(prepared: Prepared, addresses: list[int], where: Where, rows: list[int] | None, page_table: int) -> None:
+    """Puts this call's addresses (of q, k, v, o, lse) and scalars in.
+
+    rows: addresses of n_q, n_kv, q_start, and of where each of the five tensors' sequences start.
+    """
     call, (q, k, v, o, lse) = prepared.call, prepared.tensors
     q.data, k.data, v.data, o.data, lse.data = addresses
     call.q_start, call.scale = where.q_start, where.scale
     if rows is not None:
-        call.n_q_of, call.n_kv_of, call.q_start_of = rows.n_q, rows.n_kv, rows.q_start
-        q.row_start, o.row_start, lse.row_start = rows.q, rows.o, rows.lse
-        k.row_start, v.row_start = rows.k, rows.v
+        call.n_q_of, call.n_kv_of, call.q_start_of = rows[:3]
+        q.row_start, k.row_start, v.row_start, o.row_start, lse.row_start = rows[3:]
     if page_table:
         k.page_table = v.page_table = page_table
 
@@ -82,7 +76,8 @@ def counted_attention(
     attention(engine, prepared, config, workspace, True)
     s = engine.stats
     path = counting.path_name(s.path, config.note)
-    counting.record(layer, path, n_query, s.n_selected, s.n_causal, s.select_seconds, s.attend_seconds)
+    fields = ("n_selected", "n_causal", "select_seconds", "attend_seconds")
+    counting.record(layer, path, queries=n_query, **{name: getattr(s, name) for name in fields})
 
 
 def build(engine: Engine, prepared: Prepared, config: Config, workspace: Workspace, plan: PlanHandle) -> None:

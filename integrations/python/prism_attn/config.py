@@ -84,19 +84,13 @@ def make_config(
     bands ignore both. note: added to the path that stats() shows.
     """
     if bands is None and rope is not None:
-        block_size = int(options.get("block_size", 128))
-        bands = _bands_of(rope, block_size) if isinstance(rope, Rope) else _bands_of_base(rope, d_head, block_size)
+        bands = _bands_of(rope, d_head, int(options.get("block_size", 128)))
     return _join(method or default_method(), tuple(sorted(options.items())), bands, note)
 
 
 @lru_cache(maxsize=256)
-def _bands_of(rope: Rope, block_size: int) -> Bands:
-    return rope.bands(block_size)
-
-
-@lru_cache(maxsize=256)
-def _bands_of_base(base: float, d_head: int, block_size: int) -> Bands:
-    return Rope.half_split(d_head, base).bands(block_size)
+def _bands_of(rope: Rope | float, d_head: int, block_size: int) -> Bands:
+    return (rope if isinstance(rope, Rope) else Rope.half_split(d_head, rope)).bands(block_size)
 
 
 @lru_cache(maxsize=256)

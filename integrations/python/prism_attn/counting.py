@@ -86,26 +86,12 @@ _rows: dict[tuple[int, str], Row] = {}
 _pending: list[Callable[[], None]] = []  # calls on a GPU that were not waited for yet
 
 
-def record(
-    layer: int,
-    path: str,
-    queries: int,
-    n_selected: int = 0,
-    n_causal: int = 0,
-    select_seconds: float = 0.0,
-    attend_seconds: float = 0.0,
-) -> None:
-    """Adds one call."""
+def record(layer: int, path: str, **amounts: float) -> None:
+    """Adds one call. amounts: what it adds to fields of its Row, by their names."""
     with _lock:
-        row = _rows.get((layer, path))
-        if row is None:
-            row = _rows[layer, path] = Row(layer, path)
-        row.calls += 1
-        row.queries += queries
-        row.n_selected += n_selected
-        row.n_causal += n_causal
-        row.select_seconds += select_seconds
-        row.attend_seconds += attend_seconds
+        row = _rows.setdefault((layer, path), Row(layer, path))
+        for name, amount in {"calls": 1, **amounts}.items():
+            setattr(row, name, getattr(row, name) + amount)
 
 
 def record_later(finish: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ dims] and need a page table.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from ctypes import byref
 from dataclasses import dataclass
@@ -142,8 +141,3 @@ def row_step(x: _abi.Tensor, n_seq: int) -> int:
     if x.stride_token == 0 or x.stride_seq % x.stride_token:
         raise ValueError("a padded batch needs strides of sequences that are multiples of those of tokens")
     return x.stride_seq // x.stride_token
-
-
-def int32_array(values: list[int]) -> ctypes.Array:
-    """Host memory for a C int32_t array."""
-    return (ctypes.c_int32 * len(values))(*values)

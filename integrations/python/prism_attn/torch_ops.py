@@ -1,4 +1,5 @@
-"""The operators: torch.ops.prism_attn.attention, .plan_mask, .attend, with fake implementations.
+"""torch tensors: the operators torch.ops.prism_attn.attention, .plan_mask and .attend, with fake implementations, and
+what attention() and plan() need of tensors.
 
 Plain C underneath, so one build serves every torch version. torch.compile and CUDA graphs see opaque operators that
 write into `out`. Nothing here has a backward.
@@ -18,7 +19,6 @@ import torch
 
 from . import calls, counting
 from ._abi import BF16, CPU, CUDA, F16, F32, check, lib
-from .calls import Rows
 from .config import Config, parse_config
 from .engine import Engine, PoolKey, borrow, give_back
 from .layout import N_LENGTH, Array, Prepared, Where, count_sequences, prepare
@@ -102,7 +102,7 @@ def _prepared_call(engine: Engine, tensors: tuple[torch.Tensor | None, ...], whe
     return engine.prepared(key, make)
 
 
-def _device_rows(lengths: torch.Tensor, prepared: Prepared, device: torch.device) -> tuple[Rows, torch.Tensor]:
+def _device_rows(lengths: torch.Tensor, prepared: Prepared, device: torch.device) -> tuple[list, torch.Tensor]:
     """Length arrays where the library reads them, and the tensor that owns them.
 
     One forward pass hands the same lengths to every layer: a `_prism_rows` dict on the tensor, where its maker put one,
@@ -114,10 +114,8 @@ def _device_rows(lengths: torch.Tensor, prepared: Prepared, device: torch.device
         return kept[steps, device]
     x = lengths.reshape(N_LENGTH, -1)
     slot = torch.arange(x.shape[1], dtype=torch.int32, device=x.device)
-    starts = [x[row] + slot * step for row, step in zip(calls.ROW_STARTS, steps, strict=True)]
-    table = torch.stack([*(x[i] for i in calls.ROW_LENGTHS), *starts]).to(device, torch.int32)
-    step = table.shape[1] * 4
-    result = Rows(*(table.data_ptr() + i * step for i in range(8))), table
+    table = torch.stack(calls.row_arrays(x, slot, steps)).to(device, torch.int32)
+    result = [row.data_ptr() for row in table], table
     if kept is not None:
         kept[steps, device] = result
     return result
@@ -171,7 +169,7 @@ def _on_gpu(
         n_selected, n_causal, overflowed, _ = counts.tolist()
         seconds = events[0].elapsed_time(events[1]) / 1e3 if events else 0.0
         name = _gpu_path(n_selected, n_causal, overflowed, options)
-        counting.record(layer, name, n_query, n_selected, n_causal, 0.0, seconds)
+        counting.record(layer, name, queries=n_query, n_selected=n_selected, n_causal=n_causal, attend_seconds=seconds)
 
     counting.record_later(finish)
 
@@ -245,3 +243,38 @@ for _key in ("CPU", "CUDA"):
 torch.library.register_fake("prism_attn::attention", lambda *_: None, lib=_library)
 torch.library.register_fake("prism_attn::plan_mask", _fake_plan_mask, lib=_library)
 torch.library.register_fake("prism_attn::attend", lambda *_: None, lib=_library)
+
+
+# ------------------------------------------------------------------------- what attention() and plan() ask for ----
+
+
+def empty_out(q: torch.Tensor, where: Where) -> torch.Tensor:
+    """An output for q; rows that no sequence has stay zero."""
+    return torch.empty_like(q) if where.lengths is None else torch.zeros_like(q)
+
+
+def attention(q, k, v, out, lse, config: str, where: Where, layer: int) -> None:
+    """Through the operator; traceable."""
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise RuntimeError("prism_attn has no backward: call it under torch.no_grad()")
+    torch.ops.prism_attn.attention(q, k, v, out, lse, config, *where[:N_WHERE], layer)
+
+
+def empty_lse(q: torch.Tensor, layout: str) -> torch.Tensor:
+    """float32, the queries' shape without dimensions."""
+    axis = layout.index("d")
+    return torch.empty([n for i, n in enumerate(q.shape) if i != axis], dtype=torch.float32, device=q.device)
+
+
+def make_lengths(
+    q: torch.Tensor, q_row: object, n_q: object, kv_row: object, n_kv: object, q_start: object, n_seq: int
+) -> torch.Tensor:
+    """int32 [5, n_seq] on the device of q, from numbers, lists and tensors."""
+
+    def row(x: object) -> torch.Tensor:
+        x = torch.as_tensor(x, dtype=torch.int32, device=q.device)
+        return x.expand(n_seq) if x.dim() == 0 else x
+
+    n_q_row, n_kv_row = row(n_q), row(n_kv)
+    start = n_kv_row - n_q_row if q_start is None else row(q_start)
+    return torch.stack([row(q_row), n_q_row, row(kv_row), n_kv_row, start])

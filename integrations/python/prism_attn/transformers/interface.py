@@ -159,12 +159,12 @@ def _count(layer: int, path: str, n_query: int) -> None:
     if torch.compiler.is_compiling():
         _count_traced(layer, path + " (compiled: counted once)")
     else:
-        counting.record(layer, path, n_query)
+        counting.record(layer, path, queries=n_query)
 
 
 @torch.compiler.assume_constant_result
 def _count_traced(layer: int, path: str) -> int:
-    counting.record(layer, path, 0)
+    counting.record(layer, path)
     return 0
 
 
