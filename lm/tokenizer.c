@@ -1,3 +1,4 @@
+#include "memory.h"
 #include "tokenizer_internal.h"
 
 #include <stdlib.h>
@@ -216,16 +217,8 @@ void lm_tokens_free(lm_tokens *tokens)
 
 bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err)
 {
-    if (n_bytes >= text->capacity - text->n || !text->data) {
-        size_t capacity = text->capacity ? text->capacity : 64;
-        while (capacity - text->n <= n_bytes && capacity <= SIZE_MAX / 2)
-            capacity *= 2;
-        char *data = capacity - text->n <= n_bytes ? NULL : realloc(text->data, capacity);
-        if (!data)
-            return lm_fail(err, LM_ERROR_MEMORY, "out of memory for a text of %zu bytes", capacity);
-        text->data = data;
-        text->capacity = capacity;
-    }
+    if (n_bytes == SIZE_MAX || !lm_grow(&text->data, &text->capacity, text->n, n_bytes + 1, 1))
+        return lm_fail(err, LM_ERROR_MEMORY, "out of memory for a text of %zu bytes", text->n + n_bytes);
     if (n_bytes)
         memcpy(text->data + text->n, bytes, n_bytes);
     text->n += n_bytes;
