@@ -146,7 +146,7 @@ bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tok
         return false;
     int32_t *ids = out->ids + out->n;
     uint32_t whole = lm_vocab_find(tok, piece.data, piece.n);
-    if (whole != LM_NO_TOKEN && (tok->ignore_merges || (tok->traits[whole] & LM_TOKEN_WHOLE))) {
+    if (whole != LM_NO_TOKEN && (tok->ignore_merges || (tok->tokens[whole].traits & LM_TOKEN_WHOLE))) {
         ids[0] = (int32_t)whole;
         out->n++;
         return true;
