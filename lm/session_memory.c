@@ -53,7 +53,8 @@ static bool allocate(lm_session *s, const request *requests, size_t n, uint64_t 
 /* Memory of the caller's own, where the backend's cannot be read from the host. */
 static bool allocate_host(lm_session *s, lm_error *err)
 {
-    const size_t row = (size_t)s->model->config.n_vocab, n_tile = s->asked.on_logits ? (size_t)s->backend->logit_tile : 0;
+    const size_t row = (size_t)s->model->config.n_vocab;
+    const size_t n_tile = s->asked.on_logits ? (size_t)s->backend->logit_tile : 0;
     if (s->backend->on_host) {
         s->host_logits = s->logits;
         s->host_logit_tile = s->logit_tile;
@@ -73,7 +74,8 @@ bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err)
     const uint64_t step = (uint64_t)s->step, f = sizeof(float), tile = (uint64_t)b->tile;
     const uint64_t n_layer = (uint64_t)c->n_layer, head = (uint64_t)c->d_head, n_head = (uint64_t)c->n_head;
     const uint64_t kv = (uint64_t)c->n_kv_head * head, d = (uint64_t)c->d_model, ff = (uint64_t)c->d_ff;
-    const uint64_t element = prism_dtype_bytes(s->asked.kv_type), n_ctx = (uint64_t)s->n_ctx, x = prism_dtype_bytes(b->type);
+    const uint64_t element = prism_dtype_bytes(s->asked.kv_type);
+    const uint64_t n_ctx = (uint64_t)s->n_ctx, x = prism_dtype_bytes(b->type);
     const uint64_t vocab = (uint64_t)c->n_vocab, rounded = b->type == PRISM_F32 ? 0 : tile;
     const int32_t per_step = lm_session_mark(s, 1, 0, 0);
     s->most_kept = per_step < MANY_MARKS ? MANY_MARKS / per_step : 1;
