@@ -91,25 +91,6 @@ static bool put_model(const conversion *c)
 
 /* ------------------------------------------------------------------------------------------- tokenizer ---- */
 
-/* GPT-2's byte alphabet: printable Latin-1 stands for itself, the other bytes for U+0100 and up. */
-static size_t byte_letter(uint8_t byte, char out[2])
-{
-    uint32_t u = byte;
-    if (byte <= 32)
-        u = 256u + byte;
-    else if (byte >= 127 && byte <= 160)
-        u = 256u + 33u + (byte - 127u);
-    else if (byte == 173)
-        u = 256u + 67u;
-    if (u < 128) {
-        out[0] = (char)u;
-        return 1;
-    }
-    out[0] = (char)(0xc0 | (u >> 6));
-    out[1] = (char)(0x80 | (u & 0x3f));
-    return 2;
-}
-
 static bool put_token(const conversion *c, const lm_tokenizer *tok, int32_t id, lm_text *text)
 {
     size_t n;
@@ -126,40 +107,22 @@ static bool put_token(const conversion *c, const lm_tokenizer *tok, int32_t id, 
         lm_gguf_put_array_string(c->writer, bytes, n);
         return true;
     }
-    for (size_t i = 0; i < n; i++) {
-        char letter[2];
-        if (!lm_text_append(text, letter, byte_letter((uint8_t)bytes[i], letter), c->err))
-            return false;
-    }
+    if (!lm_tokenizer_spell(bytes, n, text, c->err))
+        return false;
     lm_gguf_put_array_string(c->writer, text->data, text->n);
     return true;
 }
 
-/* tokenizer.json has merges as "a b" or as ["a", "b"]; GGUF has the former. */
 static bool put_merges(const conversion *c, const cJSON *tokenizer)
 {
-    const cJSON *merges =
-        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(tokenizer, "model"), "merges");
-    const cJSON *item;
-    if (!cJSON_IsArray(merges))
-        return lm_fail(c->err, LM_ERROR_INPUT, "%s/tokenizer.json: has no list of merges", c->dir);
-    lm_gguf_put_array(c->writer, "tokenizer.ggml.merges", LM_GGUF_STRING, (uint64_t)cJSON_GetArraySize(merges));
+    const cJSON *merges = lm_json_get(lm_json_get(tokenizer, "model"), "merges"), *item;
     lm_text text = {0};
+    size_t n = 0;
     bool ok = true;
-    cJSON_ArrayForEach(item, merges)
-    {
-        const char *left = cJSON_GetStringValue(cJSON_IsArray(item) ? cJSON_GetArrayItem(item, 0) : item);
-        const char *right = cJSON_IsArray(item) ? cJSON_GetStringValue(cJSON_GetArrayItem(item, 1)) : "";
-        if (!left || !right) {
-            ok = lm_fail(c->err, LM_ERROR_INPUT, "%s/tokenizer.json: a merge is no pair of strings", c->dir);
-            break;
-        }
+    lm_gguf_put_array(c->writer, "tokenizer.ggml.merges", LM_GGUF_STRING, (uint64_t)cJSON_GetArraySize(merges));
+    for (item = merges ? merges->child : NULL; ok && item; item = item->next) {
         text.n = 0;
-        ok = lm_text_append(&text, left, strlen(left), c->err) &&
-             (!cJSON_IsArray(item) || lm_text_append(&text, " ", 1, c->err)) &&
-             lm_text_append(&text, right, strlen(right), c->err);
-        if (!ok)
-            break;
+        ok = lm_tokenizer_json_merge(item, &text, n++, c->err);
         lm_gguf_put_array_string(c->writer, text.data, text.n);
     }
     lm_text_free(&text);

@@ -33,7 +33,7 @@ static void project(lm_session *s, int32_t layer, int32_t first, int32_t n)
     lm_backend *const b = s->backend;
     const lm_layer *l = &b->weights->layers[layer];
     const size_t q_bytes = (size_t)c->n_head * (size_t)c->d_head * prism_dtype_bytes(b->type);
-    const size_t row_bytes = (size_t)c->n_kv_head * (size_t)c->d_head * prism_dtype_bytes(s->kv_type);
+    const size_t row_bytes = (size_t)c->n_kv_head * (size_t)c->d_head * prism_dtype_bytes(s->asked.kv_type);
     const size_t at = (size_t)layer * s->layer_bytes + (size_t)(s->n_token + first) * row_bytes;
     void *q = s->q + (size_t)first * q_bytes;
     float *q_tile = s->q_tile ? s->q_tile : q;
@@ -78,8 +78,8 @@ prism_call lm_session_call(const lm_session *s, int32_t layer, int32_t q_start, 
     call.q_start = q_start;
     call.q = prism_tensor_token_major(s->q, type, n_q, c->n_head, c->d_head);
     call.o = prism_tensor_token_major(s->o, type, n_q, c->n_head, c->d_head);
-    call.k = prism_tensor_token_major(s->k_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
-    call.v = prism_tensor_token_major(s->v_cache + at, s->kv_type, call.n_kv, c->n_kv_head, c->d_head);
+    call.k = prism_tensor_token_major(s->k_cache + at, s->asked.kv_type, call.n_kv, c->n_kv_head, c->d_head);
+    call.v = prism_tensor_token_major(s->v_cache + at, s->asked.kv_type, call.n_kv, c->n_kv_head, c->d_head);
     return call;
 }
 
@@ -114,13 +114,13 @@ static bool note_plan(lm_session *s, int32_t layer, lm_error *err)
     } else {
         lm_plan_count *count = &s->counts[(int64_t)s->n_kept * s->model->config.n_layer + layer];
         status = prism_cuda_plan_counts(s->ctx, s->plan, &count->n_selected);
-        if (status == PRISM_OK && s->on_plan && !s->host_planner)
+        if (status == PRISM_OK && s->asked.on_plan && !s->host_planner)
             status = prism_plan_fetch(s->ctx, s->plan);
     }
     if (status != PRISM_OK)
         return lm_fail(err, LM_ERROR_RUN, "the plan of layer %d cannot be read: %s", layer, prism_last_error(s->ctx));
-    if (s->on_plan)
-        s->on_plan(s->user, layer, s->n_token, lm_host_plan(s));
+    if (s->asked.on_plan)
+        s->asked.on_plan(s->asked.user, layer, s->n_token, lm_host_plan(s));
     return true;
 }
 
@@ -129,7 +129,7 @@ static bool attention(lm_session *s, const lm_step *step, int32_t layer, lm_erro
     prism_call call = lm_session_call(s, layer, s->n_token, step->n);
     if (s->options.method != PRISM_METHOD_DENSE) /* else no plan is ever chosen by them */
         call.pooled = &s->pooled[layer];
-    if (!step->decode && s->on_call && !lm_session_call_hook(s, layer, &call, err))
+    if (!step->decode && s->asked.on_call && !lm_session_call_hook(s, layer, &call, err))
         return false;
     const bool on_host = s->host_planner && !step->decode;
     if (!ensure_workspace(s, on_host ? &s->dense : step->options, &call, err))
@@ -171,11 +171,11 @@ static bool all_logits(lm_session *s, const lm_step *step, lm_error *err)
         logits_of(s, first, n, s->logit_tile);
         if (step->nll)
             b->ops->nll(b, s->logit_tile, s->targets + first, n, s->nll + first);
-        if (!s->on_logits)
+        if (!s->asked.on_logits)
             continue;
         if (!b->on_host)
             b->ops->copy_out(b, s->host_logit_tile, s->logit_tile, (size_t)n * row_bytes);
-        if (!s->on_logits(s->user, s->n_token + first, n, s->host_logit_tile))
+        if (!s->asked.on_logits(s->asked.user, s->n_token + first, n, s->host_logit_tile))
             return lm_fail(err, LM_ERROR_RUN, "stopped at position %d by the reader of the logits", s->n_token + first);
     }
     if (step->nll)
@@ -188,7 +188,7 @@ static bool all_logits(lm_session *s, const lm_step *step, lm_error *err)
 /* Whether rows other than the last are wanted after the last layer. */
 static bool wants_all_logits(const lm_session *s, const lm_step *step)
 {
-    return (s->on_logits && !step->decode) || step->nll;
+    return (s->asked.on_logits && !step->decode) || step->nll;
 }
 
 static bool run_layer(lm_session *s, const lm_step *step, int32_t layer, lm_error *err)

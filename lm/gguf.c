@@ -35,12 +35,6 @@ static size_t offset(const cursor *c)
     return (size_t)(c->at - c->start);
 }
 
-static bool truncated(const cursor *c, const char *what)
-{
-    return lm_fail(c->err, LM_ERROR_INPUT, "%s: byte %zu: the file ends inside %s; is it truncated?", c->where,
-                   offset(c), what);
-}
-
 static uint64_t load(const uint8_t *p, int n)
 {
     uint64_t v = 0;
@@ -49,22 +43,28 @@ static uint64_t load(const uint8_t *p, int n)
     return v;
 }
 
+static bool take(cursor *c, int n_bytes, uint64_t *out, const char *what)
+{
+    if (left(c) < (size_t)n_bytes)
+        return lm_fail(c->err, LM_ERROR_INPUT, "%s: byte %zu: the file ends inside %s; is it truncated?", c->where,
+                       offset(c), what);
+    *out = load(c->at, n_bytes);
+    c->at += n_bytes;
+    return true;
+}
+
 static bool take_u64(cursor *c, uint64_t *out, const char *what)
 {
-    if (left(c) < 8)
-        return truncated(c, what);
-    *out = load(c->at, 8);
-    c->at += 8;
-    return true;
+    return take(c, 8, out, what);
 }
 
 static bool take_u32(cursor *c, uint32_t *out, const char *what)
 {
-    if (left(c) < 4)
-        return truncated(c, what);
-    *out = (uint32_t)load(c->at, 4);
-    c->at += 4;
-    return true;
+    uint64_t v;
+    const bool taken = take(c, 4, &v, what);
+    if (taken)
+        *out = (uint32_t)v;
+    return taken;
 }
 
 static bool skip_string(cursor *c, const char *what)

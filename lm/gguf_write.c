@@ -1,5 +1,6 @@
 #include "file.h"
 #include "gguf.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -35,18 +36,9 @@ struct lm_gguf_writer {
 
 static void put(buffer *b, const void *data, size_t n)
 {
-    if (b->failed)
+    b->failed = b->failed || !lm_grow(&b->data, &b->capacity, b->n, n, 1);
+    if (b->failed || !n)
         return;
-    if (b->n + n > b->capacity) {
-        const size_t capacity = (b->n + n) * 2;
-        uint8_t *p = realloc(b->data, capacity);
-        if (!p) {
-            b->failed = true;
-            return;
-        }
-        b->data = p;
-        b->capacity = capacity;
-    }
     memcpy(b->data + b->n, data, n);
     b->n += n;
 }
@@ -62,8 +54,7 @@ static void put_int(buffer *b, uint64_t value, int n)
 static void put_text(buffer *b, const char *data, size_t n)
 {
     put_int(b, n, 8);
-    if (n)
-        put(b, data, n);
+    put(b, data, n);
 }
 
 static void put_key(lm_gguf_writer *w, const char *key, lm_gguf_type type)
@@ -141,18 +132,12 @@ void lm_gguf_put_tensor(lm_gguf_writer *w, const char *name, lm_dtype dtype, int
         return;
     }
     memcpy(e.dim, dim, (size_t)n_dim * sizeof *dim);
-    if (w->n_entry == w->capacity) {
-        const size_t capacity = w->capacity ? w->capacity * 2 : 64;
-        entry *p = realloc(w->entries, capacity * sizeof *p);
-        if (!p) {
-            w->failed = true;
-            return;
-        }
-        w->entries = p;
-        w->capacity = capacity;
-    }
     e.name = strdup(name);
-    w->failed |= !e.name;
+    if (!e.name || !lm_grow(&w->entries, &w->capacity, w->n_entry, 1, sizeof e)) {
+        free(e.name);
+        w->failed = true;
+        return;
+    }
     w->entries[w->n_entry++] = e;
 }
 

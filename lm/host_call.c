@@ -39,14 +39,14 @@ static bool fetch_call(lm_session *s, const prism_call *call, bool values, prism
 
 bool lm_session_call_hook(lm_session *s, int32_t layer, const prism_call *call, lm_error *err)
 {
-    if (s->backend->on_host || !s->calls_on_host) {
-        s->on_call(s->user, layer, call);
+    if (s->backend->on_host || !s->asked.calls_on_host) {
+        s->asked.on_call(s->asked.user, layer, call);
         return true;
     }
     prism_call host;
     const bool ok = fetch_call(s, call, true, &host, err);
     if (ok)
-        s->on_call(s->user, layer, &host);
+        s->asked.on_call(s->asked.user, layer, &host);
     free_call(&host);
     return ok;
 }

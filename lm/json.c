@@ -97,10 +97,3 @@ const char *lm_json_text(lm_json_reader *r, const char *key, const char *fallbac
     const cJSON *v = value_of(r, key);
     return check(r, v, cJSON_IsString(v), key, "a string") ? v->valuestring : fallback;
 }
-
-bool lm_json_string(const cJSON *object, const char *key, const char **out, const char *where, lm_error *err)
-{
-    lm_json_reader r = {.object = object, .where = where, .err = err};
-    *out = lm_json_text(&r, key, *out);
-    return !r.failed;
-}

@@ -25,9 +25,6 @@ double lm_json_number(lm_json_reader *r, const char *key, double fallback);
 bool lm_json_bool(lm_json_reader *r, const char *key, bool fallback);
 const char *lm_json_text(lm_json_reader *r, const char *key, const char *fallback); /* borrowed from the object */
 
-/* Reads one string into *out, borrowed from the object. A missing key leaves *out as it is and is no error. */
-bool lm_json_string(const cJSON *object, const char *key, const char **out, const char *where, lm_error *err);
-
 /* The member called key (case-sensitive); NULL if there is none or it is null. */
 const cJSON *lm_json_get(const cJSON *object, const char *key);
 

@@ -1,6 +1,7 @@
 #include "safetensors.h"
 #include "file.h"
 #include "json.h"
+#include "memory.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@ struct lm_safetensors {
     lm_tensor *tensors;
     size_t n_tensor, capacity;
     void **copies; /* aligned copies of tensors that were not */
-    size_t n_copy;
+    size_t n_copy, copy_capacity;
 };
 
 /* ---------------------------------------------------------------------------------------------- parsing ---- */
@@ -102,10 +103,8 @@ static bool align_tensors(lm_safetensors *st, lm_tensor *t, size_t n, const char
     for (size_t i = 0; i < n; i++) {
         if ((uintptr_t)t[i].data % (uintptr_t)lm_dtypes[t[i].dtype].alignment == 0)
             continue;
-        void **copies = realloc(st->copies, (st->n_copy + 1) * sizeof *copies);
-        void *copy = copies ? malloc(t[i].bytes ? t[i].bytes : 1) : NULL;
-        if (copies)
-            st->copies = copies;
+        const bool room = lm_grow(&st->copies, &st->copy_capacity, st->n_copy, 1, sizeof *st->copies);
+        void *copy = room ? malloc(t[i].bytes ? t[i].bytes : 1) : NULL;
         if (!copy)
             return lm_fail(err, LM_ERROR_MEMORY, "%s: tensor %s: no memory for %zu bytes", where, t[i].name,
                            t[i].bytes);
@@ -113,19 +112,6 @@ static bool align_tensors(lm_safetensors *st, lm_tensor *t, size_t n, const char
         st->copies[st->n_copy++] = copy;
         t[i].data = copy;
     }
-    return true;
-}
-
-static bool grow(lm_safetensors *st, size_t more, const char *where, lm_error *err)
-{
-    const size_t want = st->n_tensor + more + 1; /* one spare: the list then exists even if it is empty */
-    if (want <= st->capacity)
-        return true;
-    lm_tensor *t = realloc(st->tensors, want * sizeof *t);
-    if (!t)
-        return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory for the list of %zu tensors", where, want);
-    st->tensors = t;
-    st->capacity = want;
     return true;
 }
 
@@ -146,8 +132,10 @@ static bool add_file(lm_safetensors *st, const uint8_t *data, size_t bytes, cJSO
         return false;
     if (!cJSON_IsObject(*header))
         return lm_fail(err, LM_ERROR_INPUT, "%s: the header is not a JSON object", where);
-    if (!grow(st, (size_t)cJSON_GetArraySize(*header), where, err))
-        return false;
+    /* One spare: the list then exists even if it is empty. */
+    const size_t most = (size_t)cJSON_GetArraySize(*header) + 1;
+    if (!lm_grow(&st->tensors, &st->capacity, st->n_tensor, most, sizeof *st->tensors))
+        return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory for the list of %zu tensors", where, st->n_tensor + most);
     const size_t first = st->n_tensor;
     const cJSON *item;
     cJSON_ArrayForEach(item, *header)

@@ -42,7 +42,7 @@ static bool create_plan(lm_session *s, lm_error *err)
     const prism_status status = prism_plan_create(s->ctx, &call, s->options.block_size, 0, &s->plan);
     size_t bytes;
     if (status == PRISM_OK && prism_workspace_bytes(s->ctx, &s->options, &call, &bytes) == PRISM_ERROR_UNSUPPORTED)
-        return s->plan_on_host && !s->backend->on_host
+        return s->asked.plan_on_host && !s->backend->on_host
                    ? lm_host_planner_create(&call, s->options.block_size, &s->host_planner, err)
                    : lm_fail(err, LM_ERROR_UNSUPPORTED, "%s", prism_last_error(s->ctx));
     if (status == PRISM_ERROR_MEMORY)
@@ -83,14 +83,7 @@ static bool set_options(lm_session *s, const lm_session_options *o, lm_error *er
     s->step = o->chunk == 0 ? o->n_ctx : o->chunk / block * block;
     s->step = s->step < block ? block : s->step;
     s->step = s->step > o->n_ctx ? o->n_ctx : s->step;
-    s->kv_type = o->kv_type;
-    s->product = o->product;
-    s->on_plan = o->on_plan;
-    s->on_call = o->on_call;
-    s->calls_on_host = o->calls_on_host;
-    s->plan_on_host = o->plan_on_host;
-    s->on_logits = o->on_logits;
-    s->user = o->user;
+    s->asked = *o;
     return true;
 }
 
@@ -101,8 +94,8 @@ static bool create_backend(lm_session *s, lm_error *err)
                                   .block_size = s->options.block_size,
                                   .n_ctx = s->n_ctx,
                                   .step = s->step,
-                                  .kv_type = s->kv_type,
-                                  .product = s->product};
+                                  .kv_type = s->asked.kv_type,
+                                  .product = s->asked.product};
     return lm_backend_create(&spec, s->ctx, &s->backend, err);
 }
 

@@ -22,6 +22,8 @@ enum {
     LM_MARKS
 };
 
+enum { LM_SESSION_BUFFERS = 24 };
+
 /* Buffers are the backend's memory; "x" stands for the type that it multiplies (lm_backend.type). */
 struct lm_session {
     const lm_model *model;
@@ -31,20 +33,16 @@ struct lm_session {
     prism_options options; /* of the prefill; options.bands points at bands */
     prism_options dense;   /* of the decoding */
     prism_bands bands;
-    lm_on_plan *on_plan;
-    lm_on_call *on_call;
-    lm_on_logits *on_logits;
-    void *user;
-    bool calls_on_host, plan_on_host;
+    lm_session_options asked; /* hooks and choices as the caller gave them */
 
-    prism_dtype kv_type;
-    lm_product_type product;
     uint8_t *k_cache, *v_cache; /* [n_layer][n_ctx][n_kv_head][d_head] */
     size_t layer_bytes;         /* of one layer of one of them */
     prism_pooled *pooled;       /* [n_layer], the host's; their sums are the backend's */
     uint8_t *pooled_memory;
     prism_plan *plan;
     struct lm_host_planner *host_planner; /* NULL: the session's device plans by itself */
+    void *owned[LM_SESSION_BUFFERS]; /* what session_memory.c took from the backend */
+    int32_t n_owned;
     void *workspace;
     size_t workspace_bytes;
 

@@ -21,10 +21,13 @@ static bool request_bytes(const request *r, uint64_t *bytes)
     return product <= UINT64_MAX - 64;
 }
 
-static bool allocate(lm_backend *b, const request *requests, size_t n, uint64_t *total, lm_error *err)
+static bool allocate(lm_session *s, const request *requests, size_t n, uint64_t *total, lm_error *err)
 {
+    lm_backend *const b = s->backend;
     *total = 0;
     uint64_t bytes;
+    if (n > (size_t)(LM_SESSION_BUFFERS - s->n_owned))
+        return lm_fail(err, LM_ERROR_MEMORY, "a session holds at most %d buffers", LM_SESSION_BUFFERS);
     for (size_t i = 0; i < n; i++)
         if (!request_bytes(&requests[i], &bytes) || __builtin_add_overflow(*total, bytes, total))
             return lm_fail(err, LM_ERROR_MEMORY,
@@ -39,6 +42,7 @@ static bool allocate(lm_backend *b, const request *requests, size_t n, uint64_t 
     for (size_t i = 0; i < n; i++) {
         request_bytes(&requests[i], &bytes);
         *requests[i].out = bytes ? b->ops->allocate(b, (size_t)bytes) : NULL;
+        s->owned[s->n_owned++] = *requests[i].out;
         if (bytes && !*requests[i].out)
             return lm_fail(err, LM_ERROR_MEMORY,
                            "no memory for %.2f GiB, a part of the %.2f GiB that the session needs; shorten the context "
@@ -51,7 +55,8 @@ static bool allocate(lm_backend *b, const request *requests, size_t n, uint64_t 
 /* Memory of the caller's own, where the backend's cannot be read from the host. */
 static bool allocate_host(lm_session *s, lm_error *err)
 {
-    const size_t row = (size_t)s->model->config.n_vocab, n_tile = s->on_logits ? (size_t)s->backend->logit_tile : 0;
+    const size_t row = (size_t)s->model->config.n_vocab;
+    const size_t n_tile = s->asked.on_logits ? (size_t)s->backend->logit_tile : 0;
     if (s->backend->on_host) {
         s->host_logits = s->logits;
         s->host_logit_tile = s->logit_tile;
@@ -71,7 +76,8 @@ bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err)
     const uint64_t step = (uint64_t)s->step, f = sizeof(float), tile = (uint64_t)b->tile;
     const uint64_t n_layer = (uint64_t)c->n_layer, head = (uint64_t)c->d_head, n_head = (uint64_t)c->n_head;
     const uint64_t kv = (uint64_t)c->n_kv_head * head, d = (uint64_t)c->d_model, ff = (uint64_t)c->d_ff;
-    const uint64_t element = prism_dtype_bytes(s->kv_type), n_ctx = (uint64_t)s->n_ctx, x = prism_dtype_bytes(b->type);
+    const uint64_t element = prism_dtype_bytes(s->asked.kv_type);
+    const uint64_t n_ctx = (uint64_t)s->n_ctx, x = prism_dtype_bytes(b->type);
     const uint64_t vocab = (uint64_t)c->n_vocab, rounded = b->type == PRISM_F32 ? 0 : tile;
     const int32_t per_step = lm_session_mark(s, 1, 0, 0);
     s->most_kept = per_step < MANY_MARKS ? MANY_MARKS / per_step : 1;
@@ -91,11 +97,11 @@ bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err)
         {(void **)&s->up, {tile, ff, f, 1}},
         {&s->act, {rounded, ff, x, 1}},
         {(void **)&s->logits, {vocab, f, 1, 1}},
-        {(void **)&s->logit_tile, {s->on_logits ? (uint64_t)b->logit_tile : 0, vocab, f, 1}},
+        {(void **)&s->logit_tile, {s->asked.on_logits ? (uint64_t)b->logit_tile : 0, vocab, f, 1}},
         {(void **)&s->counts, {b->on_host ? 0 : (uint64_t)s->most_kept, n_layer, sizeof *s->counts, 1}},
     };
     uint64_t total;
-    if (!allocate(b, requests, sizeof requests / sizeof *requests, &total, err))
+    if (!allocate(s, requests, sizeof requests / sizeof *requests, &total, err))
         return false;
     if (!s->act)
         s->act = s->gate;
@@ -118,7 +124,7 @@ bool lm_session_allocate_scores(lm_session *s, lm_error *err)
         {(void **)&s->nll, {step, sizeof *s->nll, 1, 1}},
     };
     const size_t first = s->logit_tile ? 1 : 0; /* a hook may have asked for it already */
-    if (!allocate(b, requests + first, sizeof requests / sizeof *requests - first, &total, err))
+    if (!allocate(s, requests + first, sizeof requests / sizeof *requests - first, &total, err))
         return false;
     s->stats.scratch_bytes += (size_t)total;
     return true;
@@ -127,31 +133,13 @@ bool lm_session_allocate_scores(lm_session *s, lm_error *err)
 void lm_session_release(lm_session *s)
 {
     lm_backend *const b = s->backend;
-    void *mine[] = {s->k_cache,
-                    s->v_cache,
-                    s->pooled_memory,
-                    s->tokens,
-                    s->hidden,
-                    s->q,
-                    s->o,
-                    s->x,
-                    s->q_tile,
-                    s->k,
-                    s->v,
-                    s->gate,
-                    s->up,
-                    s->act == s->gate ? NULL : s->act,
-                    s->logits,
-                    s->counts,
-                    s->targets,
-                    s->nll,
-                    s->workspace,
-                    s->logit_tile};
     if (b && !b->on_host) {
         free(s->host_logits);
         free(s->host_logit_tile);
     }
-    for (size_t i = 0; b && i < sizeof mine / sizeof *mine; i++)
-        b->ops->release(b, mine[i]);
+    for (int32_t i = 0; i < s->n_owned; i++)
+        b->ops->release(b, s->owned[i]);
+    if (b)
+        b->ops->release(b, s->workspace);
     free(s->host_counts);
 }

@@ -212,29 +212,18 @@ const char *lm_dtype_names(bool written, char *text, size_t n)
 
 /* ------------------------------------------------------------------------------------------------ shapes ---- */
 
-bool lm_count(int32_t n_dim, const int64_t *dim, uint64_t *out)
+bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t *out)
 {
+    const lm_dtype_row *row = &lm_dtypes[dtype];
     uint64_t n = 1;
     bool zero = false;
     for (int32_t i = 0; i < n_dim; i++) {
-        if (dim[i] < 0)
+        if (dim[i] < 0 || __builtin_mul_overflow(n, dim[i] ? (uint64_t)dim[i] : 1, &n))
             return false;
-        if (dim[i] == 0)
-            zero = true;
-        else if (__builtin_mul_overflow(n, (uint64_t)dim[i], &n))
-            return false;
+        zero |= dim[i] == 0;
     }
-    *out = zero ? 0 : n;
-    return *out <= INT64_MAX;
-}
-
-bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t *out)
-{
-    uint64_t n;
-    if (!lm_count(n_dim, dim, &n))
-        return false;
-    const lm_dtype_row *row = &lm_dtypes[dtype];
-    if (row->block > 1 && (n_dim < 1 || dim[n_dim - 1] % row->block))
+    n = zero ? 0 : n;
+    if (n > INT64_MAX || (row->block > 1 && (n_dim < 1 || dim[n_dim - 1] % row->block)))
         return false;
     return !__builtin_mul_overflow(n / (uint64_t)row->block, (uint64_t)row->bytes, out) && *out <= INT64_MAX;
 }

@@ -73,9 +73,8 @@ const char *lm_ggml_name(uint32_t number);
  * those that lm_from_float() writes. */
 const char *lm_dtype_names(bool written, char *text, size_t n);
 
-/* Returns the product of the dimensions; false if one is negative or the product does not fit. */
-bool lm_count(int32_t n_dim, const int64_t *dim, uint64_t *out);
-/* Returns the bytes of a tensor of this shape; false on overflow, or if the last axis is no whole number of blocks. */
+/* Returns the bytes of a tensor of this shape; false if a dimension is negative, on overflow, or if the last axis is no
+ * whole number of blocks. */
 bool lm_shape_bytes(lm_dtype dtype, int32_t n_dim, const int64_t *dim, uint64_t *out);
 /* Returns the bytes of a row of cols elements, a whole number of blocks. */
 size_t lm_row_bytes(lm_dtype dtype, int64_t cols);

@@ -1,3 +1,4 @@
+#include "memory.h"
 #include "tokenizer_internal.h"
 
 #include <stdlib.h>
@@ -16,12 +17,12 @@ static bool mark_whole(lm_tokenizer *tok, lm_error *err)
     lm_tokens ids = {0};
     bool ok = true;
     for (uint32_t id = 0; ok && id < tok->n_token; id++) {
-        if (!(tok->traits[id] & LM_TOKEN_ENCODABLE))
+        if (!(tok->tokens[id].traits & LM_TOKEN_ENCODABLE))
             continue;
         ids.n = 0;
-        ok = lm_bpe_encode(&bpe, tok, (lm_string){tok->bytes + tok->start[id], tok->length[id]}, &ids, err);
+        ok = lm_bpe_encode(&bpe, tok, (lm_string){tok->tokens[id].bytes, tok->tokens[id].length}, &ids, err);
         if (ok && ids.n == 1 && ids.ids[0] == (int32_t)id)
-            tok->traits[id] |= LM_TOKEN_WHOLE;
+            tok->tokens[id].traits |= LM_TOKEN_WHOLE;
     }
     lm_bpe_free(&bpe);
     lm_tokens_free(&ids);
@@ -70,10 +71,7 @@ void lm_tokenizer_free(lm_tokenizer *tok)
         return;
     pcre2_code_free(tok->pattern);
     free(tok->bytes);
-    free(tok->start);
-    free(tok->length);
-    free(tok->type);
-    free(tok->traits);
+    free(tok->tokens);
     free(tok->special);
     free(tok->vocab);
     free(tok->merges);
@@ -101,20 +99,20 @@ const char *lm_tokenizer_pre(const lm_tokenizer *tok)
 
 static bool in_use(const lm_tokenizer *tok, int32_t id)
 {
-    return id >= 0 && (uint32_t)id < tok->n_token && tok->start[id] != SIZE_MAX;
+    return id >= 0 && (uint32_t)id < tok->n_token && tok->tokens[id].bytes;
 }
 
 const char *lm_tokenizer_bytes(const lm_tokenizer *tok, int32_t id, size_t *n_bytes)
 {
     bool used = in_use(tok, id);
     if (n_bytes)
-        *n_bytes = used ? tok->length[id] : 0;
-    return used ? tok->bytes + tok->start[id] : NULL;
+        *n_bytes = used ? tok->tokens[id].length : 0;
+    return used ? tok->tokens[id].bytes : NULL;
 }
 
 lm_token_type lm_tokenizer_type(const lm_tokenizer *tok, int32_t id)
 {
-    return in_use(tok, id) ? (lm_token_type)tok->type[id] : LM_TOKEN_UNUSED;
+    return in_use(tok, id) ? (lm_token_type)tok->tokens[id].type : LM_TOKEN_UNUSED;
 }
 
 /* The longest special token of those allowed that stands at the start of text, LM_NO_TOKEN if none does. */
@@ -123,9 +121,9 @@ static uint32_t special_at(const lm_tokenizer *tok, const char *text, size_t n, 
     unsigned first = (unsigned char)text[0];
     for (uint32_t i = tok->special_start[first]; i < tok->special_start[first + 1]; i++) {
         uint32_t id = tok->special[i];
-        if (tok->type[id] == LM_TOKEN_CONTROL && !(flags & LM_ENCODE_SPECIAL))
+        if (tok->tokens[id].type == LM_TOKEN_CONTROL && !(flags & LM_ENCODE_SPECIAL))
             continue;
-        if (tok->length[id] <= n && memcmp(tok->bytes + tok->start[id], text, tok->length[id]) == 0)
+        if (tok->tokens[id].length <= n && memcmp(tok->tokens[id].bytes, text, tok->tokens[id].length) == 0)
             return id;
     }
     return LM_NO_TOKEN;
@@ -136,7 +134,7 @@ int32_t lm_tokenizer_find(const lm_tokenizer *tok, const char *bytes, size_t n_b
     if (n_bytes == 0)
         return -1;
     uint32_t id = special_at(tok, bytes, n_bytes, LM_ENCODE_SPECIAL);
-    if (id == LM_NO_TOKEN || tok->length[id] != n_bytes)
+    if (id == LM_NO_TOKEN || tok->tokens[id].length != n_bytes)
         id = lm_vocab_find(tok, bytes, n_bytes);
     return id == LM_NO_TOKEN ? -1 : (int32_t)id;
 }
@@ -194,7 +192,7 @@ bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_byt
         ok = encode_stretch(&split, &bpe, out, err);
         if (ok && special != LM_NO_TOKEN) {
             ok = push_id(out, special, err);
-            n += tok->length[special];
+            n += tok->tokens[special].length;
         }
         text += n;
         n_bytes -= n;
@@ -216,16 +214,8 @@ void lm_tokens_free(lm_tokens *tokens)
 
 bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err)
 {
-    if (n_bytes >= text->capacity - text->n || !text->data) {
-        size_t capacity = text->capacity ? text->capacity : 64;
-        while (capacity - text->n <= n_bytes && capacity <= SIZE_MAX / 2)
-            capacity *= 2;
-        char *data = capacity - text->n <= n_bytes ? NULL : realloc(text->data, capacity);
-        if (!data)
-            return lm_fail(err, LM_ERROR_MEMORY, "out of memory for a text of %zu bytes", capacity);
-        text->data = data;
-        text->capacity = capacity;
-    }
+    if (n_bytes == SIZE_MAX || !lm_grow(&text->data, &text->capacity, text->n, n_bytes + 1, 1))
+        return lm_fail(err, LM_ERROR_MEMORY, "out of memory for a text of %zu bytes", text->n + n_bytes);
     if (n_bytes)
         memcpy(text->data + text->n, bytes, n_bytes);
     text->n += n_bytes;
@@ -241,7 +231,7 @@ void lm_text_free(lm_text *text)
 
 static const char *shown_bytes(const lm_tokenizer *tok, int32_t id, unsigned flags, size_t *n_bytes)
 {
-    if (in_use(tok, id) && tok->type[id] == LM_TOKEN_CONTROL && (flags & LM_DECODE_SKIP_SPECIAL)) {
+    if (in_use(tok, id) && tok->tokens[id].type == LM_TOKEN_CONTROL && (flags & LM_DECODE_SKIP_SPECIAL)) {
         *n_bytes = 0;
         return NULL;
     }

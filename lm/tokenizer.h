@@ -40,6 +40,14 @@ typedef struct lm_string {
     size_t n;
 } lm_string;
 
+/* A growing string, terminated by a NUL that n does not count once something was appended. Start from {0}. */
+typedef struct lm_text {
+    char *data;
+    size_t n, capacity;
+} lm_text;
+void lm_text_free(lm_text *text);
+bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err);
+
 /* A tokenizer as plain arrays, the form in which GGUF metadata has it. Everything is copied: the arrays may go after
  * lm_tokenizer_create() returns. Start from lm_tokenizer_desc_init(). */
 typedef struct lm_tokenizer_desc {
@@ -66,6 +74,10 @@ bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_e
  * lm_tokenizer_set_bos() afterwards if config.json names BOS. */
 bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err);
 
+/* Appends merge i of a tokenizer.json to *out as "left right", which is one of the two spellings in such files. */
+struct cJSON;
+bool lm_tokenizer_json_merge(const struct cJSON *merge, lm_text *out, size_t i, lm_error *err);
+
 /* Sets BOS; -1 leaves it as it is. Only before the tokenizer is shared. LM_ERROR_INPUT: no such id. */
 bool lm_tokenizer_set_bos(lm_tokenizer *tok, int32_t bos_id, lm_error *err);
 
@@ -84,6 +96,9 @@ bool lm_tokenizer_pre_adds_bos(const char *pre);
 /* The bytes of a token, terminated by a NUL that *n_bytes does not count; NULL for an id that is not in use. */
 const char *lm_tokenizer_bytes(const lm_tokenizer *tok, int32_t id, size_t *n_bytes);
 
+/* Appends bytes to *out in the byte alphabet, as files spell a token that has them. */
+bool lm_tokenizer_spell(const char *bytes, size_t n_bytes, lm_text *out, lm_error *err);
+
 /* The token's type; LM_TOKEN_UNUSED for an id that is not in use. */
 lm_token_type lm_tokenizer_type(const lm_tokenizer *tok, int32_t id);
 
@@ -98,14 +113,6 @@ typedef struct lm_tokens {
     size_t n, capacity;
 } lm_tokens;
 void lm_tokens_free(lm_tokens *tokens);
-
-/* A growing string, terminated by a NUL that n does not count once something was appended. Start from {0}. */
-typedef struct lm_text {
-    char *data;
-    size_t n, capacity;
-} lm_text;
-void lm_text_free(lm_text *text);
-bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err);
 
 enum {
     LM_ENCODE_SPECIAL = 1, /* control tokens that stand in the text become their ids */

@@ -2,6 +2,7 @@
  * Piece -> ids: the pair of lowest rank is merged first, the leftmost of equals, until no pair has a merge.
  * Short pieces scan an array for the best pair; long ones keep a heap, so that text without spaces takes n log n.
  */
+#include "memory.h"
 #include "tokenizer_internal.h"
 
 #include <stdlib.h>
@@ -19,17 +20,8 @@ typedef struct lm_symbol {
 
 bool lm_tokens_reserve(lm_tokens *tokens, size_t n, lm_error *err)
 {
-    if (n <= tokens->capacity - tokens->n)
-        return true;
-    size_t capacity = tokens->capacity ? tokens->capacity : 64;
-    while (capacity - tokens->n < n && capacity <= SIZE_MAX / 2 / sizeof(int32_t))
-        capacity *= 2;
-    int32_t *ids = capacity - tokens->n < n ? NULL : realloc(tokens->ids, capacity * sizeof(int32_t));
-    if (!ids)
-        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu tokens", capacity);
-    tokens->ids = ids;
-    tokens->capacity = capacity;
-    return true;
+    return lm_grow(&tokens->ids, &tokens->capacity, tokens->n, n, sizeof *tokens->ids) ||
+           lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu tokens", tokens->n + n);
 }
 
 /* Merges ids[0..n) in place, returns how many are left. n <= SCAN_MAX. */
@@ -69,14 +61,8 @@ static size_t merge_scanning(const lm_tokenizer *tok, uint32_t *ids, size_t n)
 /* Keys are rank << 32 | position: the smallest is the next merge. */
 static bool heap_push(lm_bpe *bpe, uint64_t key, lm_error *err)
 {
-    if (bpe->heap_n == bpe->heap_capacity) {
-        size_t capacity = bpe->heap_capacity ? 2 * bpe->heap_capacity : 256;
-        uint64_t *heap = capacity > SIZE_MAX / sizeof *heap ? NULL : realloc(bpe->heap, capacity * sizeof *heap);
-        if (!heap)
-            return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu merges", capacity);
-        bpe->heap = heap;
-        bpe->heap_capacity = capacity;
-    }
+    if (!lm_grow(&bpe->heap, &bpe->heap_capacity, bpe->heap_n, 1, sizeof *bpe->heap))
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu merges", bpe->heap_n + 1);
     size_t i = bpe->heap_n++;
     for (; i > 0 && bpe->heap[(i - 1) / 2] > key; i = (i - 1) / 2)
         bpe->heap[i] = bpe->heap[(i - 1) / 2];
@@ -111,16 +97,11 @@ static bool push_pair(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t position, l
 
 static bool load_symbols(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err)
 {
-    if (piece.n >= END || piece.n > SIZE_MAX / sizeof *bpe->symbols)
+    if (piece.n >= END)
         return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer: a piece of %zu bytes without a break is too long",
                        piece.n);
-    if (piece.n > bpe->symbol_capacity) {
-        lm_symbol *symbols = realloc(bpe->symbols, piece.n * sizeof *symbols);
-        if (!symbols)
-            return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for a piece of %zu bytes", piece.n);
-        bpe->symbols = symbols;
-        bpe->symbol_capacity = piece.n;
-    }
+    if (!lm_grow(&bpe->symbols, &bpe->symbol_capacity, 0, piece.n, sizeof *bpe->symbols))
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for a piece of %zu bytes", piece.n);
     for (size_t i = 0; i < piece.n; i++)
         bpe->symbols[i] = (lm_symbol){.id = tok->byte_id[(unsigned char)piece.data[i]],
                                       .prev = i ? (uint32_t)i - 1 : END,
@@ -165,7 +146,7 @@ bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tok
         return false;
     int32_t *ids = out->ids + out->n;
     uint32_t whole = lm_vocab_find(tok, piece.data, piece.n);
-    if (whole != LM_NO_TOKEN && (tok->ignore_merges || (tok->traits[whole] & LM_TOKEN_WHOLE))) {
+    if (whole != LM_NO_TOKEN && (tok->ignore_merges || (tok->tokens[whole].traits & LM_TOKEN_WHOLE))) {
         ids[0] = (int32_t)whole;
         out->n++;
         return true;

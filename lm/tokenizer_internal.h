@@ -38,6 +38,13 @@ enum {
     LM_TOKEN_WHOLE = 2      /* BPE of its bytes gives the token itself: a piece equal to it needs no merging */
 };
 
+typedef struct lm_token {
+    const char *bytes; /* terminated; NULL: the id is not in use */
+    uint32_t length;
+    uint8_t type;   /* lm_token_type */
+    uint8_t traits; /* LM_TOKEN_ENCODABLE... */
+} lm_token;
+
 enum { LM_PRE_NAMES = 4 };
 
 /* A pre-tokenizer: a row of tokenizer_pre.c. */
@@ -51,10 +58,7 @@ typedef struct lm_pre {
 struct lm_tokenizer {
     uint32_t n_token;
     char *bytes;      /* all tokens, one after the other, each with a terminating NUL */
-    size_t *start;    /* [n_token] where the token starts in bytes; SIZE_MAX: id not in use */
-    uint32_t *length; /* [n_token] */
-    uint8_t *type;    /* [n_token] lm_token_type */
-    uint8_t *traits;  /* [n_token] LM_TOKEN_ENCODABLE... */
+    lm_token *tokens; /* [n_token] */
 
     lm_vocab_slot *vocab; /* encodable tokens by their bytes */
     uint32_t vocab_mask;

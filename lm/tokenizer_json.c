@@ -14,7 +14,7 @@ typedef struct json_vocab {
     size_t n_token;
     lm_string *merges;
     size_t n_merge;
-    char *joined; /* text of the merges given as pairs */
+    lm_text joined; /* the text of all merges */
 } json_vocab;
 
 static bool is_type(const cJSON *object, const char *name)
@@ -211,42 +211,34 @@ static bool read_tokens(json_vocab *v, const cJSON *root, lm_error *err)
 
 /* ------------------------------------------------------------------------------------------------- merges ---- */
 
+bool lm_tokenizer_json_merge(const cJSON *merge, lm_text *out, size_t i, lm_error *err)
+{
+    const bool pair = cJSON_IsArray(merge) && cJSON_GetArraySize(merge) == 2;
+    const char *left = cJSON_GetStringValue(pair ? cJSON_GetArrayItem(merge, 0) : merge);
+    const char *right = pair ? cJSON_GetStringValue(cJSON_GetArrayItem(merge, 1)) : "";
+    if (!left || !right)
+        return lm_fail(err, LM_ERROR_INPUT,
+                       "tokenizer.json: merge %zu is neither \"left right\" nor [\"left\", \"right\"]", i);
+    return lm_text_append(out, left, strlen(left), err) && lm_text_append(out, " ", pair, err) &&
+           lm_text_append(out, right, strlen(right), err);
+}
+
 static bool read_merges(json_vocab *v, const cJSON *merges, lm_error *err)
 {
     const cJSON *merge;
-    size_t n_bytes = 0;
+    v->merges = calloc((size_t)cJSON_GetArraySize(merges) + 1, sizeof *v->merges);
+    if (!v->merges)
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer.json: out of memory for its merges");
     cJSON_ArrayForEach(merge, merges)
     {
-        const cJSON *left = cJSON_GetArrayItem(merge, 0), *right = cJSON_GetArrayItem(merge, 1);
-        bool pair =
-            cJSON_IsArray(merge) && cJSON_GetArraySize(merge) == 2 && cJSON_IsString(left) && cJSON_IsString(right);
-        if (!pair && !cJSON_IsString(merge))
-            return lm_fail(err, LM_ERROR_INPUT,
-                           "tokenizer.json: merge %zu is neither \"left right\" nor [\"left\", \"right\"]", v->n_merge);
-        if (pair)
-            n_bytes += strlen(left->valuestring) + strlen(right->valuestring) + 1;
-        v->n_merge++;
+        const size_t before = v->joined.n;
+        if (!lm_tokenizer_json_merge(merge, &v->joined, v->n_merge, err))
+            return false;
+        v->merges[v->n_merge++].n = v->joined.n - before;
     }
-    v->merges = calloc(v->n_merge + 1, sizeof *v->merges);
-    v->joined = malloc(n_bytes + 1);
-    if (!v->merges || !v->joined)
-        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer.json: out of memory for %zu merges", v->n_merge);
-    char *end = v->joined;
-    lm_string *out = v->merges;
-    cJSON_ArrayForEach(merge, merges)
-    {
-        if (cJSON_IsString(merge)) {
-            *out++ = (lm_string){merge->valuestring, strlen(merge->valuestring)};
-            continue;
-        }
-        const char *left = merge->child->valuestring, *right = merge->child->next->valuestring;
-        size_t n_left = strlen(left), n_right = strlen(right);
-        *out++ = (lm_string){end, n_left + 1 + n_right};
-        memcpy(end, left, n_left);
-        end[n_left] = ' ';
-        memcpy(end + n_left + 1, right, n_right);
-        end += n_left + 1 + n_right;
-    }
+    const char *at = v->joined.data; /* it moves no more */
+    for (size_t i = 0; i < v->n_merge; at += v->merges[i++].n)
+        v->merges[i].data = at;
     return true;
 }
 
@@ -303,7 +295,7 @@ bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out
     free(v.tokens);
     free(v.types);
     free(v.merges);
-    free(v.joined);
+    lm_text_free(&v.joined);
     cJSON_Delete(root);
     return ok;
 }

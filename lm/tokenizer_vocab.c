@@ -27,6 +27,23 @@ static void alphabet_init(byte_alphabet *alphabet)
         alphabet->byte[is_printable(byte) ? byte : next++] = (int16_t)byte;
 }
 
+bool lm_tokenizer_spell(const char *bytes, size_t n_bytes, lm_text *out, lm_error *err)
+{
+    byte_alphabet alphabet;
+    alphabet_init(&alphabet);
+    char letter[256][2];
+    for (unsigned c = 0; c < 0x144; c++)
+        if (alphabet.byte[c] >= 0)
+            memcpy(letter[alphabet.byte[c]], (char[]){(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))}, 2);
+    bool ok = true;
+    for (size_t i = 0; ok && i < n_bytes; i++) {
+        const unsigned char byte = (unsigned char)bytes[i];
+        ok = byte < 0x80 && is_printable(byte) ? lm_text_append(out, bytes + i, 1, err)
+                                               : lm_text_append(out, letter[byte], 2, err);
+    }
+    return ok;
+}
+
 /* Writes the bytes that text stands for (never more than text.n) and returns how many, SIZE_MAX if it has a character
  * outside the alphabet. */
 static size_t alphabet_decode(const byte_alphabet *alphabet, lm_string text, char *out)
@@ -72,19 +89,19 @@ uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_byte
         const lm_vocab_slot *slot = &tok->vocab[i & tok->vocab_mask];
         if (slot->id == LM_NO_TOKEN)
             return LM_NO_TOKEN;
-        if (slot->hash == hash && tok->length[slot->id] == n_bytes &&
-            memcmp(tok->bytes + tok->start[slot->id], bytes, n_bytes) == 0)
+        if (slot->hash == hash && tok->tokens[slot->id].length == n_bytes &&
+            memcmp(tok->tokens[slot->id].bytes, bytes, n_bytes) == 0)
             return slot->id;
     }
 }
 
 static void vocab_insert(lm_tokenizer *tok, uint32_t id)
 {
-    uint32_t hash = bytes_hash(tok->bytes + tok->start[id], tok->length[id]), i = hash;
+    uint32_t hash = bytes_hash(tok->tokens[id].bytes, tok->tokens[id].length), i = hash;
     while (tok->vocab[i & tok->vocab_mask].id != LM_NO_TOKEN)
         i++;
     tok->vocab[i & tok->vocab_mask] = (lm_vocab_slot){hash, id};
-    tok->traits[id] |= LM_TOKEN_ENCODABLE;
+    tok->tokens[id].traits |= LM_TOKEN_ENCODABLE;
 }
 
 /* The smallest power of two that keeps n entries at most half of it. */
@@ -119,17 +136,13 @@ static bool allocate(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error 
     size_t n_vocab = table_size(n), n_merge = table_size(desc->n_merge);
     tok->n_token = (uint32_t)n;
     tok->bytes = malloc(n_bytes);
-    tok->start = malloc(n * sizeof *tok->start);
-    tok->length = calloc(n, sizeof *tok->length);
-    tok->type = calloc(n, sizeof *tok->type);
-    tok->traits = calloc(n, sizeof *tok->traits);
+    tok->tokens = calloc(n, sizeof *tok->tokens);
     tok->special = malloc(n * sizeof *tok->special);
     tok->vocab = malloc(n_vocab * sizeof *tok->vocab);
     tok->merges = malloc(n_merge * sizeof *tok->merges);
     tok->vocab_mask = (uint32_t)(n_vocab - 1);
     tok->merge_mask = (uint32_t)(n_merge - 1);
-    if (!tok->bytes || !tok->start || !tok->length || !tok->type || !tok->traits || !tok->special || !tok->vocab ||
-        !tok->merges)
+    if (!tok->bytes || !tok->tokens || !tok->special || !tok->vocab || !tok->merges)
         return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu tokens and %zu merges", n,
                        desc->n_merge);
     memset(tok->vocab, 0xFF, n_vocab * sizeof *tok->vocab); /* all LM_NO_TOKEN */
@@ -155,8 +168,7 @@ static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
         int32_t type = desc->types ? desc->types[id] : LM_TOKEN_NORMAL;
         if (type < LM_TOKEN_NORMAL || type > LM_TOKEN_BYTE)
             return lm_fail(err, LM_ERROR_INPUT, "tokenizer: token %u has the unknown type %d", id, (int)type);
-        tok->type[id] = (uint8_t)type;
-        tok->start[id] = SIZE_MAX;
+        tok->tokens[id].type = (uint8_t)type;
         if (text.n == 0)
             continue;
         char *bytes = tok->bytes + used;
@@ -167,8 +179,8 @@ static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
             memcpy(bytes, text.data, n);
         }
         bytes[n] = '\0';
-        tok->start[id] = used;
-        tok->length[id] = (uint32_t)n;
+        tok->tokens[id].bytes = bytes;
+        tok->tokens[id].length = (uint32_t)n;
         used += n + 1;
         if (!encodable)
             continue;
@@ -260,14 +272,14 @@ static bool load_special(lm_tokenizer *tok, lm_error *err)
 {
     size_t n = 0;
     for (uint32_t id = 0; id < tok->n_token; id++)
-        n += is_special(tok->type[id]) && tok->length[id] > 0;
+        n += is_special(tok->tokens[id].type) && tok->tokens[id].length > 0;
     special_key *keys = malloc((n + 1) * sizeof *keys);
     if (!keys)
         return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu special tokens", n);
     n = 0;
     for (uint32_t id = 0; id < tok->n_token; id++)
-        if (is_special(tok->type[id]) && tok->length[id] > 0)
-            keys[n++] = (special_key){tok->bytes + tok->start[id], tok->length[id], id};
+        if (is_special(tok->tokens[id].type) && tok->tokens[id].length > 0)
+            keys[n++] = (special_key){tok->tokens[id].bytes, tok->tokens[id].length, id};
     qsort(keys, n, sizeof *keys, compare_special);
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
