@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Prompt speed of an unmodified llama.cpp, alone and with the plug-in, by the clock.
 
-Prints a row for each length and method: seconds of the whole prompt, tokens a second, and, where the plug-in sees the calls,
-seconds of attention, density and how many times faster than llama.cpp's own attention. `ggml` is the plug-in handing every call
-back to ggml's kernel, which is how that one's attention is timed. Random keys have no structure to find: on the random model,
-`--top-p` is what sets the density.
+Prints a row for each length and method: seconds of the whole prompt, tokens a second, and, where the plug-in sees the
+calls, seconds of attention, density and how many times faster than llama.cpp's own attention. `ggml` is the plug-in
+handing every call back to ggml's kernel, which is how that one's attention is timed. Random keys have no structure to
+find: on the random model, `--top-p` is what sets the density.
 """
 import argparse
 import json
@@ -27,40 +27,33 @@ def write_random_model(path, layers, shape=QWEN3_06B):
 
     rng = np.random.default_rng(1)
     out = gguf.GGUFWriter(path, "qwen3")
-    hidden, q_dim, kv_dim = shape["hidden"], shape["heads"] * shape["head_dim"], shape["kv_heads"] * shape["head_dim"]
-    out.add_tokenizer_model("no_vocab")
-    out.add_vocab_size(shape["vocabulary"])
-    out.add_context_length(40960)
-    out.add_embedding_length(hidden)
-    out.add_block_count(layers)
-    out.add_feed_forward_length(shape["feed_forward"])
-    out.add_head_count(shape["heads"])
-    out.add_head_count_kv(shape["kv_heads"])
-    out.add_key_length(shape["head_dim"])
-    out.add_value_length(shape["head_dim"])
-    out.add_rope_freq_base(1e6)
-    out.add_layer_norm_rms_eps(1e-6)
+    hidden, d, wide, vocabulary = shape["hidden"], shape["head_dim"], shape["feed_forward"], shape["vocabulary"]
+    q_dim, kv_dim = shape["heads"] * d, shape["kv_heads"] * d
+    metadata = dict(tokenizer_model="no_vocab", vocab_size=vocabulary, context_length=40960, embedding_length=hidden,
+                    block_count=layers, feed_forward_length=wide, head_count=shape["heads"],
+                    head_count_kv=shape["kv_heads"], key_length=d, value_length=d, rope_freq_base=1e6,
+                    layer_norm_rms_eps=1e-6)
+    for name, value in metadata.items():
+        getattr(out, f"add_{name}")(value)
 
-    def matrix(name, rows, columns):
-        weights = rng.standard_normal((rows, columns), dtype=np.float32) / np.sqrt(columns)
-        kind = gguf.GGMLQuantizationType.Q8_0
-        out.add_tensor(name, gguf.quants.quantize(weights, kind), raw_dtype=kind)
+    def add(name, *size):
+        """A matrix of normal weights, or a norm of ones."""
+        kind = gguf.GGMLQuantizationType.Q8_0 if len(size) == 2 else None
+        weights = np.ones(size, np.float32)
+        if kind:
+            weights = rng.standard_normal(size, dtype=np.float32) / np.sqrt(size[1])
+            weights = gguf.quants.quantize(weights, kind)
+        out.add_tensor(f"{name}.weight", weights, raw_dtype=kind)
 
-    def norm(name, size):
-        out.add_tensor(name, np.ones(size, np.float32))
-
-    matrix("token_embd.weight", shape["vocabulary"], hidden)
-    norm("output_norm.weight", hidden)
+    add("token_embd", vocabulary, hidden)
+    add("output_norm", hidden)
+    block = {"attn_norm": [hidden], "ffn_norm": [hidden], "attn_q_norm": [d], "attn_k_norm": [d],
+             "attn_q": [q_dim, hidden], "attn_k": [kv_dim, hidden], "attn_v": [kv_dim, hidden],
+             "attn_output": [hidden, q_dim], "ffn_gate": [wide, hidden], "ffn_up": [wide, hidden],
+             "ffn_down": [hidden, wide]}
     for layer in range(layers):
-        block = f"blk.{layer}."
-        for name, size in (("attn_norm", hidden), ("ffn_norm", hidden), ("attn_q_norm", shape["head_dim"]),
-                           ("attn_k_norm", shape["head_dim"])):
-            norm(f"{block}{name}.weight", size)
-        for name, rows, columns in (("attn_q", q_dim, hidden), ("attn_k", kv_dim, hidden), ("attn_v", kv_dim, hidden),
-                                    ("attn_output", hidden, q_dim), ("ffn_gate", shape["feed_forward"], hidden),
-                                    ("ffn_up", shape["feed_forward"], hidden),
-                                    ("ffn_down", hidden, shape["feed_forward"])):
-            matrix(f"{block}{name}.weight", rows, columns)
+        for name, size in block.items():
+            add(f"blk.{layer}.{name}", *size)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -79,17 +72,17 @@ def environment(args, method, stats):
 
 
 def command(args, tokens, directory):
+    common = ["-t", str(args.threads), "--no-warmup"]
     if args.random_layers:
         model = directory / "random.gguf"
         if not model.exists():
             write_random_model(model, args.random_layers)
-        return [f"{args.programs}/llama-bench", "-m", model, "-p", str(tokens), "-n", "0", "-t", str(args.threads), "-r", "1",
-                "-fa", "1", "-o", "json", "--no-warmup"]
+        return [f"{args.programs}/llama-bench", "-m", model, "-p", str(tokens), "-n", "0", "-r", "1", "-fa", "1", "-o",
+                "json", *common]
     text = directory / f"text-{tokens}"
     text.write_bytes((ROOT / "eval/data/nostromo.txt").read_bytes()[:int(tokens * BYTES_A_TOKEN)])
     return [f"{args.programs}/llama-completion", "-m", ROOT / "models/prism-testbed-32m-q8_0.gguf", "-f", text, "-c",
-            str(tokens + 1024), "-n", "1", "--temp", "0", "-t", str(args.threads), "-no-cnv", "--no-warmup", "-fa", "on",
-            "--no-display-prompt"]
+            str(tokens + 1024), "-n", "1", "--temp", "0", "-no-cnv", "-fa", "on", "--no-display-prompt", *common]
 
 
 def prompt_speed(args, printed):
@@ -106,7 +99,8 @@ def run(args, tokens, method, directory, stats):
     for _ in range(3):
         pathlib.Path(stats).unlink(missing_ok=True)
         done = subprocess.run(command(args, tokens, directory), env=environment(args, method, stats), text=True,
-                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+                              errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
         if done.returncode:
             break
         speed = prompt_speed(args, done.stdout)
@@ -118,15 +112,17 @@ def run(args, tokens, method, directory, stats):
 def attention(stats):
     calls = [json.loads(line) for line in open(stats)] if os.path.exists(stats) else []
     cells = sum(call["n_kv"] for call in calls)
-    return sum(call["seconds"] for call in calls), sum(call.get("density", 1) * call["n_kv"] for call in calls) / max(cells, 1)
+    listed = sum(call.get("density", 1) * call["n_kv"] for call in calls)
+    return sum(call["seconds"] for call in calls), listed / max(cells, 1)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plugin", default=ROOT / "build/libggml-prism.so")
     parser.add_argument("--programs", required=True, help="folder with llama-completion and llama-bench")
-    parser.add_argument("--random-layers", type=int, metavar="N", help="Qwen3-0.6B's shape with N layers (28: whole) and random"
-                        " weights instead of the bundled model; needs `pip install gguf`")
+    parser.add_argument("--random-layers", type=int, metavar="N",
+                        help="Qwen3-0.6B's shape with N layers (28: whole) and random weights instead of the"
+                        " bundled model; needs `pip install gguf`")
     parser.add_argument("--lengths", default="8192,16384,32768")
     parser.add_argument("--methods", default="llama.cpp,ggml,dense,prism")
     parser.add_argument("--top-p", help="PRISM_TOP_P of prism")

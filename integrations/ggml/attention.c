@@ -63,33 +63,29 @@ static bool open_context(plugin_engine *e, int n_thread)
 
 /* ---------------------------------------------------------------------------------------------------- the call ---- */
 
-/* Per group: first row in q and in o, tokens, keys, position of the first row. */
-typedef struct lengths {
-    int32_t *q_row, *o_row, *n_q, *n_kv, *q_start;
-} lengths;
-
-static bool fill_lengths(plugin_engine *e, int64_t q_stream_rows, int64_t n_q, lengths *l, prism_call *call)
+/* Fills in the call's lengths. Returns the groups' first rows in q, then their first rows in o; NULL: no memory. */
+static const int32_t *fill_lengths(plugin_engine *e, int64_t q_stream_rows, int64_t n_q, prism_call *call)
 {
     const int32_t n = e->groups.n_group;
-    int32_t *memory = plugin_buffer_reserve(&e->lengths, (size_t)n * 5 * sizeof *memory);
-    if (!memory)
-        return false;
-    *l = (lengths){memory, memory + n, memory + 2 * n, memory + 3 * n, memory + 4 * n};
+    int32_t *row = plugin_buffer_reserve(&e->lengths, (size_t)n * 5 * sizeof *row);
+    if (!row)
+        return NULL;
+    int32_t *o_row = row + n, *n_q_of = row + 2 * n, *n_kv_of = row + 3 * n, *q_start_of = row + 4 * n;
     for (int32_t i = 0; i < n; i++) {
         const plugin_group *g = &e->groups.group[i];
-        l->q_row[i] = (int32_t)(g->stream * q_stream_rows + g->row);
-        l->o_row[i] = (int32_t)(g->stream * n_q + g->row);
-        l->n_q[i] = g->n_row;
-        l->n_kv[i] = g->n_kv;
-        l->q_start[i] = g->n_kv - g->n_row;
+        row[i] = (int32_t)(g->stream * q_stream_rows + g->row);
+        o_row[i] = (int32_t)(g->stream * n_q + g->row);
+        n_q_of[i] = g->n_row;
+        n_kv_of[i] = g->n_kv;
+        q_start_of[i] = g->n_kv - g->n_row;
         call->n_q = call->n_q > g->n_row ? call->n_q : g->n_row;
         call->n_kv = call->n_kv > g->n_kv ? call->n_kv : g->n_kv;
     }
     call->n_seq = n;
-    call->n_q_of = l->n_q;
-    call->n_kv_of = l->n_kv;
-    call->q_start_of = l->q_start;
-    return true;
+    call->n_q_of = n_q_of;
+    call->n_kv_of = n_kv_of;
+    call->q_start_of = q_start_of;
+    return row;
 }
 
 /* The queries as they were before the Hadamard mixing, [stream][n_q][n_head][d]. */
@@ -140,17 +136,17 @@ static const char *describe_call(plugin_engine *e, const ggml_tensor *node, int3
     call->n_head = (int32_t)q->ne[2];
     call->n_kv_head = (int32_t)k->ne[2];
     call->d_head = (int32_t)q->ne[0];
-    memcpy(&call->scale, &node->op_params[0], sizeof call->scale);
-    lengths l;
+    call->scale = float_param(node, 0);
     const int64_t q_stream_rows = n_mixed ? q->ne[1] : (int64_t)(q->nb[3] / q->nb[1]);
-    if (!fill_lengths(e, q_stream_rows, q->ne[1], &l, call))
+    const int32_t *row = fill_lengths(e, q_stream_rows, q->ne[1], call);
+    if (!row)
         return "no memory";
     const char *why = view_operands(e, q, k, n_mixed, call);
     if (why)
         return why;
-    call->q.row_start = l.q_row;
+    call->q.row_start = row;
     call->o = prism_tensor_token_major(node->data, PRISM_F32, q->ne[1] * q->ne[3], q->ne[2], q->ne[0]);
-    call->o.row_start = l.o_row;
+    call->o.row_start = row + call->n_seq;
     return plugin_cache_view(v, &e->groups, call->n_kv, &e->v_index, &call->v) ? NULL : "no memory";
 }
 

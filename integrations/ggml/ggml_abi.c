@@ -60,13 +60,6 @@ static bool fields_agree(void *context)
            p->view_src == a && p->ne[1] == 7 && p->nb[1] == 60 && v->view_src == a && v->view_offs == 12;
 }
 
-static float as_float(int32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 static bool attention_agrees(void *context)
 {
     const ggml_functions *f = &ggml.fn;
@@ -76,7 +69,7 @@ static bool attention_agrees(void *context)
     ggml_tensor *mask = f->new_tensor_4d(context, GGML_TYPE_F16, 16, 64, 1, 1);
     const ggml_tensor *o = f->flash_attn_ext(context, q, k, v, mask, 0.125f, 0, 0);
     return learn(&ggml.op.flash_attn_ext, o, "FLASH_ATTN_EXT") && o->src[0] == q && o->src[1] == k && o->src[2] == v &&
-           o->src[3] == mask && !o->src[4] && as_float(o->op_params[0]) == 0.125f && o->ne[0] == 64 && o->ne[1] == 4 &&
+           o->src[3] == mask && !o->src[4] && float_param(o, 0) == 0.125f && o->ne[0] == 64 && o->ne[1] == 4 &&
            o->ne[2] == 8;
 }
 
@@ -87,10 +80,10 @@ static bool rope_agrees(void *context)
     ggml_tensor *position = f->new_tensor_4d(context, GGML_TYPE_I32, 8, 1, 1, 1);
     ggml_tensor *factor = f->new_tensor_4d(context, GGML_TYPE_F32, 32, 1, 1, 1);
     const ggml_tensor *r = f->rope_ext(context, a, position, factor, 64, 2, 4096, 5e5f, 0.25f, 0.5f, 0.75f, 32, 1);
+    const float floats[] = {5e5f, 0.25f, 0.5f, 0.75f, 32, 1};
     const int32_t *x = r->op_params;
     return learn(&ggml.op.rope, r, "ROPE") && r->src[0] == a && r->src[1] == position && r->src[2] == factor &&
-           x[1] == 64 && x[2] == 2 && x[4] == 4096 && as_float(x[5]) == 5e5f && as_float(x[6]) == 0.25f &&
-           as_float(x[7]) == 0.5f && as_float(x[8]) == 0.75f && as_float(x[9]) == 32 && as_float(x[10]) == 1;
+           x[1] == 64 && x[2] == 2 && x[4] == 4096 && !memcmp(x + 5, floats, sizeof floats);
 }
 
 static bool other_ops_agree(void *context)

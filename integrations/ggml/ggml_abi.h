@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Values of these are part of the GGUF file format. */
 enum { GGML_TYPE_F32 = 0, GGML_TYPE_F16 = 1, GGML_TYPE_Q8_0 = 8, GGML_TYPE_I32 = 26, GGML_TYPE_BF16 = 30 };
@@ -38,6 +39,14 @@ struct ggml_tensor {
     void *data;
     char name[64];
 };
+
+/* Parameters are 32 bits each; those that are numbers with a fraction hold a float's. */
+static inline float float_param(const ggml_tensor *t, int i)
+{
+    float x;
+    memcpy(&x, &t->op_params[i], sizeof x);
+    return x;
+}
 
 typedef struct ggml_init_params {
     size_t mem_size;

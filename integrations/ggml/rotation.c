@@ -6,16 +6,8 @@
 #include "plugin.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { mode_interleaved = 0, mode_half_split = 2, mode_sections = 8, mode_mixed_sections = 40 };
-
-static float parameter(const ggml_tensor *t, int i)
-{
-    float x;
-    memcpy(&x, &t->op_params[i], sizeof x);
-    return x;
-}
 
 static double yarn_pair(double n_dim, double n_ctx, double turns, double base)
 {
@@ -25,20 +17,20 @@ static double yarn_pair(double n_dim, double n_ctx, double turns, double base)
 /* Share of the unscaled frequency in pair j. */
 static double yarn_share(const ggml_tensor *rope, int32_t j)
 {
-    const double n_dim = rope->op_params[1], n_ctx = rope->op_params[4], base = parameter(rope, 5);
-    const double low = fmax(0, floor(yarn_pair(n_dim, n_ctx, parameter(rope, 9), base)));
-    const double high = fmin(n_dim - 1, ceil(yarn_pair(n_dim, n_ctx, parameter(rope, 10), base)));
+    const double n_dim = rope->op_params[1], n_ctx = rope->op_params[4], base = float_param(rope, 5);
+    const double low = fmax(0, floor(yarn_pair(n_dim, n_ctx, float_param(rope, 9), base)));
+    const double high = fmin(n_dim - 1, ceil(yarn_pair(n_dim, n_ctx, float_param(rope, 10), base)));
     const double y = (j - low) / fmax(0.001, high - low);
-    return (1 - fmin(1, fmax(0, y))) * parameter(rope, 7);
+    return (1 - fmin(1, fmax(0, y))) * float_param(rope, 7);
 }
 
 static void scale_frequencies(const ggml_tensor *rope, prism_rope *out)
 {
     const float *factor = rope->src[2] ? rope->src[2]->data : NULL;
-    const double interpolation = parameter(rope, 6);
+    const double interpolation = float_param(rope, 6);
     for (int32_t j = 0; j < out->n_pair; j++) {
         const double f = out->frequency[j] / (factor ? factor[j] : 1);
-        const double share = parameter(rope, 7) != 0 ? yarn_share(rope, j) : 0;
+        const double share = float_param(rope, 7) != 0 ? yarn_share(rope, j) : 0;
         out->frequency[j] = f * interpolation * (1 - share) + f * share;
     }
 }
@@ -51,7 +43,7 @@ static bool read_rope(const ggml_tensor *t, int32_t d_head, prism_rope *out)
     if ((!half_split && mode != mode_interleaved) || t->ne[0] != d_head || n_dim > d_head)
         return false;
     if (prism_rope_init(out, d_head) ||
-        prism_rope_add(out, half_split ? PRISM_ROPE_HALF_SPLIT : PRISM_ROPE_INTERLEAVED, 0, n_dim, parameter(t, 5)))
+        prism_rope_add(out, half_split ? PRISM_ROPE_HALF_SPLIT : PRISM_ROPE_INTERLEAVED, 0, n_dim, float_param(t, 5)))
         return false;
     scale_frequencies(t, out);
     return true;

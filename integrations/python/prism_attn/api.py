@@ -38,7 +38,7 @@ def _lengths(backend, q, k, layout, kv_layout, page_table, q_len, kv_len, q_star
     if cu_q is not None:
         cu_kv = cu_q if cu_kv is None else cu_kv
         n_q, n_kv = cu_q[1:] - cu_q[:-1], cu_kv[1:] - cu_kv[:-1]
-        return backend.make_lengths(q, cu_q[:-1], n_q, cu_kv[:-1], n_kv, q_start, len(n_q))
+        return _stack_lengths(backend, q, len(n_q), cu_q[:-1], n_q, cu_kv[:-1], n_kv, q_start)
     scalar_start = q_start is None or isinstance(q_start, int)
     if q_len is None and kv_len is None and scalar_start:
         if page_table is not None:
@@ -47,7 +47,14 @@ def _lengths(backend, q, k, layout, kv_layout, page_table, q_len, kv_len, q_star
     n_seq = q.shape[layout.index("b")] if "b" in layout else 1
     q_len = q.shape[layout.index("n")] if q_len is None else q_len
     kv_len = k.shape[kv_layout.index("n")] if kv_len is None else kv_len
-    return backend.make_lengths(q, 0, q_len, 0, kv_len, q_start, n_seq)
+    return _stack_lengths(backend, q, n_seq, 0, q_len, 0, kv_len, q_start)
+
+
+def _stack_lengths(backend, q, n_seq, q_row, n_q, kv_row, n_kv, q_start):
+    """The lengths array int32 [5, n_seq], of numbers, lists and arrays."""
+    row = partial(backend.int32_row, q, n_seq)
+    n_q, n_kv = row(n_q), row(n_kv)
+    return backend.stack([row(q_row), n_q, row(kv_row), n_kv, n_kv - n_q if q_start is None else row(q_start)])
 
 
 def attention(

@@ -39,16 +39,12 @@ def empty_lse(q: object, layout: str) -> object:
     return xp.empty(tuple(n for i, n in enumerate(q.shape) if i != axis), dtype=xp.float32)
 
 
-def make_lengths(
-    q: object, q_row: object, n_q: object, kv_row: object, n_kv: object, q_start: object, n_seq: int
-) -> np.ndarray:
-    """int32 [5, n_seq] on the host, from numbers, lists and arrays."""
+def int32_row(_q: object, n_seq: int, x: object) -> np.ndarray:
+    """int32 [n_seq] on the host, from a number, a list or an array."""
+    return np.broadcast_to(np.asarray(x, np.int32), (n_seq,))
 
-    def row(x: object) -> np.ndarray:
-        return np.broadcast_to(np.asarray(x, np.int32), (n_seq,))
 
-    start = row(n_kv) - row(n_q) if q_start is None else row(q_start)
-    return np.ascontiguousarray(np.stack([row(q_row), row(n_q), row(kv_row), row(n_kv), start]))
+stack = np.stack
 
 
 class _Operands:

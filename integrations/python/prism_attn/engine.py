@@ -68,13 +68,8 @@ class PlanHandle(_Owned):
     def holds(self, dims: tuple[int, int, int, int], block_size: int) -> bool:
         """Whether any plan of a call of these sizes fits."""
         mine = self.dims
-        return (
-            block_size == self.block_size
-            and dims[0] * dims[1] <= mine[0] * mine[1]
-            and dims[0] <= mine[0]
-            and dims[2] <= mine[2]
-            and dims[3] <= mine[3]
-        )
+        fits = dims[0] <= mine[0] and dims[2] <= mine[2] and dims[3] <= mine[3]
+        return fits and dims[0] * dims[1] <= mine[0] * mine[1] and block_size == self.block_size
 
 
 class HostMemory:

@@ -266,15 +266,10 @@ def empty_lse(q: torch.Tensor, layout: str) -> torch.Tensor:
     return torch.empty([n for i, n in enumerate(q.shape) if i != axis], dtype=torch.float32, device=q.device)
 
 
-def make_lengths(
-    q: torch.Tensor, q_row: object, n_q: object, kv_row: object, n_kv: object, q_start: object, n_seq: int
-) -> torch.Tensor:
-    """int32 [5, n_seq] on the device of q, from numbers, lists and tensors."""
+def int32_row(q: torch.Tensor, n_seq: int, x: object) -> torch.Tensor:
+    """int32 [n_seq] on the device of q, from a number, a list or a tensor."""
+    x = torch.as_tensor(x, dtype=torch.int32, device=q.device)
+    return x.expand(n_seq) if x.dim() == 0 else x
 
-    def row(x: object) -> torch.Tensor:
-        x = torch.as_tensor(x, dtype=torch.int32, device=q.device)
-        return x.expand(n_seq) if x.dim() == 0 else x
 
-    n_q_row, n_kv_row = row(n_q), row(n_kv)
-    start = n_kv_row - n_q_row if q_start is None else row(q_start)
-    return torch.stack([row(q_row), n_q_row, row(kv_row), n_kv_row, start])
+stack = torch.stack
