@@ -1,7 +1,7 @@
 /*
  * lm/backend.h - the operations of a forward pass on one device; forward.c is written once against this table.
  *
- *   cpu.c                  float32 throughout, products from the weights as they stand in their file (linear.h)
+ *   cpu.c                  float32, products from the weights as they stand in their file (linear.h)
  *   cuda/, a plug-in       products and attention in 16 bits with float32 sums, everything else in float32
  *
  * Operations are issued in order and may still run when the call returns; copy_out(), choose() and finish() wait.

@@ -6,7 +6,8 @@
  *   lm_session_prefill()       embedding -> layers (attention by libprismattn) -> logits of the last token
  *   lm_session_decode()        one more token, by full attention
  *
- * A session runs where its prism_ctx does: on the CPU in float32, or on an NVIDIA GPU, with products and attention in
+ * A session runs where its prism_ctx does: on the CPU in float32, but for products (lm_product_type), or on an NVIDIA GPU,
+ * with products and attention in
  * float16 (bfloat16 where the KV cache is asked for so) and everything between them in float32. The GPU's part is a
  * plug-in, libprismlm_cuda.so beside the program, and wants cuBLAS (libcublas.so.13 or .12).
  *
@@ -14,8 +15,8 @@
  *
  * Every function that can fail returns false and fills lm_error (see error.h). Nothing here prints or exits.
  * Threads: a model is immutable and may serve several sessions at once; a session belongs to one thread at a time, and
- * works with the threads, or the GPU, of its prism_ctx. Creating a session on the CPU sets OpenBLAS, process-wide, to
- * one thread per call.
+ * works with the threads, or the GPU, of its prism_ctx. Without oneDNN, creating a session on the CPU sets OpenBLAS,
+ * process-wide, to one thread per call.
  */
 #ifndef LM_LM_H
 #define LM_LM_H
