@@ -6,10 +6,9 @@
  *   lm_session_prefill()       embedding -> layers (attention by libprismattn) -> logits of the last token
  *   lm_session_decode()        one more token, by full attention
  *
- * A session runs where its prism_ctx does: on the CPU in float32, but for products (lm_product_type), or on an NVIDIA GPU,
- * with products and attention in
- * float16 (bfloat16 where the KV cache is asked for so) and everything between them in float32. The GPU's part is a
- * plug-in, libprismlm_cuda.so beside the program, and wants cuBLAS (libcublas.so.13 or .12).
+ * A session runs where its prism_ctx does. On the CPU it computes in float32, but for products (lm_product_type). On an
+ * NVIDIA GPU products and attention are float16 (bfloat16 where the KV cache is asked for so), everything between them
+ * float32. The GPU's part is a plug-in, libprismlm_cuda.so beside the program, and wants cuBLAS (libcublas.so.13 or .12).
  *
  * Families: the rows of family.c. Files: a Hugging Face directory, or GGUF; types of weights: the rows of tensor.h.
  *
