@@ -204,11 +204,6 @@ static prism_path path_of(const lm_session *s, const lm_plan_count *count)
                                                   : PRISM_PATH_SPARSE;
 }
 
-int32_t lm_session_mark(const lm_session *s, int32_t step, int32_t layer, int32_t moment)
-{
-    return (step * (s->model->config.n_layer + 1) + layer) * LM_MARKS + moment;
-}
-
 static double seconds(const lm_session *s, int32_t step, int32_t layer, int32_t from, int32_t to)
 {
     return s->backend->ops->seconds(s->backend, lm_session_mark(s, step, layer, from),

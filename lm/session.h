@@ -88,7 +88,10 @@ bool lm_forward(lm_session *s, const lm_step *step, lm_error *err);
 /* Returns the library's call for queries q_start .. q_start + n_q - 1 of a layer, over all keys up to them. */
 prism_call lm_session_call(const lm_session *s, int32_t layer, int32_t q_start, int32_t n_q);
 /* Returns the mark of a moment in the step that runs, or in kept step number step. */
-int32_t lm_session_mark(const lm_session *s, int32_t step, int32_t layer, int32_t moment);
+static inline int32_t lm_session_mark(const lm_session *s, int32_t step, int32_t layer, int32_t moment)
+{
+    return (step * (s->model->config.n_layer + 1) + layer) * LM_MARKS + moment;
+}
 
 /* session_memory.c: everything a session allocates by size. */
 bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err);
