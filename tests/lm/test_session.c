@@ -3,6 +3,7 @@
 
 #include "lm/convert.h"
 #include "lm/lm.h"
+#include "lm/model.h"
 #include "lm/ops.h"
 #include "lm/safetensors.h"
 
@@ -107,6 +108,22 @@ typedef struct seen {
     uint64_t rows[8][64];
     double density;
 } seen;
+
+/* One function chooses bands in every door, whatever the base: heads of 128 at base 1e4 do not get those of base 1e6. */
+static void test_bands(void **state)
+{
+    const fixture *f = *state;
+    lm_model slow = *f->model;
+    prism_bands got, want;
+    ok(lm_model_bands(f->model, 128, &got, &err));
+    assert_true(got.n_high == 64 && got.n_low == 96);
+    assert_int_equal(prism_rope_init(&slow.rope, 128), PRISM_OK);
+    assert_int_equal(prism_rope_add(&slow.rope, PRISM_ROPE_HALF_SPLIT, 0, 128, 1e4), PRISM_OK);
+    assert_int_equal(prism_bands_auto(&want, &slow.rope, 128), PRISM_OK);
+    ok(lm_model_bands(&slow, 128, &got, &err));
+    assert_true(got.n_high == 80 && got.n_low == 80);
+    assert_memory_equal(&got, &want, sizeof got);
+}
 
 static void on_plan(void *user, int32_t layer, int32_t q_start, const prism_plan *plan)
 {
@@ -319,7 +336,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_misuse),      cmocka_unit_test(test_too_large), cmocka_unit_test(test_encode),
-        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_score),     cmocka_unit_test(test_nan_weights),
+        cmocka_unit_test(test_bands),       cmocka_unit_test(test_chunks),    cmocka_unit_test(test_score),
+        cmocka_unit_test(test_nan_weights),
         cmocka_unit_test(test_many_failures), cmocka_unit_test(test_open_errors),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
