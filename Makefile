@@ -1,6 +1,8 @@
 # What a person types. CMake does the building; `make help` lists the targets.
 BUILD ?= build
 JOBS  ?= $(shell nproc)
+# Tests run side by side: threads of GNU OpenMP that wait must not spin for long.
+export GOMP_SPINCOUNT ?= 1000
 MODEL := models/prism-testbed-32m-q8_0.gguf
 
 .PHONY: all cuda demo test test-release test-sanitize test-tsan test-fuzz test-aarch64 test-cuda-build test-python test-gpu install clean help
