@@ -44,7 +44,7 @@ test-release:
 test-sanitize:
 	@cmake -S . -B build-sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPRISM_SANITIZE=address,undefined -DPRISM_TESTS=ON >/dev/null
 	@cmake --build build-sanitize -j $(JOBS)
-	@cd build-sanitize && ctest -j $(JOBS) --output-on-failure
+	@cd build-sanitize && PRISM_PRODUCTS=f32 ctest -j $(JOBS) --output-on-failure --timeout 3600 # rounding is slow there
 
 # clang, because ThreadSanitizer knows the barriers of LLVM's OpenMP (through the tool archer) and not those of GNU's.
 test-tsan: ## run the tests that use threads under ThreadSanitizer

@@ -264,12 +264,15 @@ static void test_many_failures(void **state)
     o.n_ctx = 16;
     o.on_logits = stop;
     lm_session *s;
-    ok(lm_session_create(f->model, f->ctx, &o, &s, &err));
+    lm_model *tiny;
+    ok(lm_model_open(LM_TEST_DATA "/llama3", &tiny, &err));
+    ok(lm_session_create(tiny, f->ctx, &o, &s, &err));
     for (int i = 0; i < 600; i++) {
         refused(lm_session_prefill(s, tokens, 2, NULL, NULL, &err), LM_ERROR_RUN, "stopped at position 0");
         lm_session_reset(s);
     }
     lm_session_destroy(s);
+    lm_model_close(tiny);
 }
 
 /* A copy of a small model with one weight replaced. */
