@@ -26,8 +26,8 @@ static const cli_option rows[] = {
 static const cli_command command = {
     .name = "convert",
     .intro = "usage: prism convert -m DIRECTORY -o FILE.gguf [options]\n\n"
-             "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of the Qwen3 or Llama 3 family\n"
-             "into one GGUF file, tokenizer included, that this command and llama.cpp open.\n\n",
+             "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of the Qwen3 or Llama 3\n"
+             "family into one GGUF file, tokenizer included, that this command and llama.cpp open.\n\n",
     .own = rows,
     .n_own = sizeof rows / sizeof *rows,
 };

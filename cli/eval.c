@@ -179,8 +179,8 @@ static const cli_command commands[EVAL_N_FAMILY] = {
     [EVAL_PPL] = {.name = "eval ppl",
                   .intro =
                       "usage: prism eval ppl -m MODEL [options] [TEXT...]\n\n"
-                      "Rolling perplexity of text files (the bundled novel): windows of the context length, each token\n"
-                      "foretold once. word: exp of the mean loss per word, as lm-eval reports it; token and byte "
+                      "Rolling perplexity of text files (the bundled novel): windows of the context length, each\n"
+                      "token foretold once. word: exp of the mean loss per word, as lm-eval reports it; token and byte "
                       "likewise.\n\n",
                   ROWS(ppl), .shared = common_rows, .n_shared = N_COMMON, .word = add_text},
     [EVAL_NEEDLE] = {.name = "eval needle",

@@ -115,8 +115,8 @@ int cli_info(int argc, char **argv)
     const cli_command command = {
         .name = "info",
         .intro = "usage: prism info [--json]\n\n"
-                 "This machine as the library sees it: kernel tiers, the one in use (PRISM_ISA=TIER in the environment\n"
-                 "caps it), threads, whether a GPU can be used or why not, and how prism was built.\n\n",
+                 "This machine as the library sees it: kernel tiers, the one in use (PRISM_ISA=TIER in the\n"
+                 "environment caps it), threads, whether a GPU can be used or why not, and how prism was built.\n\n",
         .end = strcat(tiers, "\n"),
         .own = rows,
         .n_own = 1,

@@ -114,8 +114,8 @@ static const cli_option rows[] = {
 static const cli_command command = {
     .name = "needle",
     .intro = "usage: prism needle -m MODEL --text BOOK -o FILE.json [options]\n\n"
-             "Writes needle-in-a-haystack prompts with gold answers, for 'prism run --ruler-json'. The model gives the\n"
-             "tokenizer that lengths are counted with.\n\n",
+             "Writes needle-in-a-haystack prompts with gold answers, for 'prism run --ruler-json'. The model gives\n"
+             "the tokenizer that lengths are counted with.\n\n",
     .own = rows,
     .n_own = sizeof rows / sizeof *rows,
 };

@@ -133,7 +133,8 @@ int cli_method_arg(cli_method_args *args, int option, const char *value)
 
 /* -------------------------------------------------------------------------------------------------- help ---- */
 
-const char cli_device_help[] = "cpu (default), cuda, or cuda:N for GPU number N; 'prism info' says whether there is one";
+const char cli_device_help[] =
+    "cpu (default), cuda, or cuda:N for GPU number N; 'prism info' says whether there is one";
 const char cli_threads_help[] = "threads of the CPU (all processors)";
 
 /* Prints an option: its names, then from column 25 the lines of its help. */

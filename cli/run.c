@@ -64,7 +64,8 @@ static bool run_once(const run_args *args, const lm_model *model, prism_ctx *ctx
     cli_progress_end(&bar);
     const eval_answer_rule rule = {.n_most = args->n_answer};
     r->kernel = prism_cuda_attend_kernel(ctx);
-    ok = ok && keep_results(session, model, r, err) && eval_answer(session, model, &rule, &r->answer, &r->n_answer, err);
+    ok = ok && keep_results(session, model, r, err) &&
+         eval_answer(session, model, &rule, &r->answer, &r->n_answer, err);
     if (ok) { /* with the decoding in it */
         lm_session_stats stats;
         lm_session_read_stats(session, &stats);
@@ -209,7 +210,8 @@ static const cli_command command = {
     .name = "run",
     .intro = "usage: prism run -m MODEL (-f FILE | -p TEXT | --ruler-json FILE) [options]\n\n"
              "Reads a long prompt and answers it, greedily. The prompt is prefilled with block-sparse attention;\n"
-             "answers are decoded with full attention. The answer goes to stdout, then a table; progress to stderr.\n\n",
+             "answers are decoded with full attention. The answer goes to stdout, then a table;\n"
+             "progress goes to stderr.\n\n",
     .end = "\nexample: prism run -m models/prism-testbed-32m-q8_0.gguf --ruler-json examples/needle-16k.json "
            "--compare dense\n",
     .own = rows,

@@ -1,5 +1,6 @@
 #include "eval/chat.h"
 
+#include "eval/text.h"
 #include "lm/file.h"
 #include "lm/gguf.h"
 #include "lm/json.h"
@@ -129,11 +130,6 @@ bool eval_chat_reserve(const eval_chat *chat, const lm_model *model, int32_t *n_
     return ok;
 }
 
-static bool append(lm_text *text, const char *s, size_t n, lm_error *err)
-{
-    return lm_text_append(text, s, n, err);
-}
-
 /* One text, tokenised as one: tokens may span the seam of prompt and prefix. */
 static bool compose(const eval_chat *chat, const char *prompt, const char *prefix, lm_text *text, lm_error *err)
 {
@@ -145,9 +141,9 @@ static bool compose(const eval_chat *chat, const char *prompt, const char *prefi
     }
     const bool plain =
         !chat->tail[0] && prefix && n && !isspace((unsigned char)prefix[0]) && !isspace((unsigned char)prompt[n - 1]);
-    return append(text, chat->head, strlen(chat->head), err) && append(text, prompt + skip, n - skip, err) &&
-           append(text, chat->tail, strlen(chat->tail), err) && append(text, " ", plain, err) &&
-           append(text, prefix ? prefix : "", prefix ? strlen(prefix) : 0, err);
+    return eval_put(text, chat->head, err) && lm_text_append(text, prompt + skip, n - skip, err) &&
+           eval_put(text, chat->tail, err) && eval_put(text, plain ? " " : "", err) &&
+           eval_put(text, prefix ? prefix : "", err);
 }
 
 bool eval_chat_encode(const eval_chat *chat, const lm_model *model, const char *prompt, const char *answer_prefix,

@@ -23,8 +23,8 @@ typedef struct eval_methods {
 } eval_methods;
 
 /* Parses a list. text NULL: dense and the library's default method. Every item starts from base (NULL: the library's
- * defaults). LM_ERROR_USAGE: an unknown name, a value out of range, an option that the item's method does not use, or an
- * item that stands twice; or LM_ERROR_MEMORY. The caller owns *out: eval_methods_free(). */
+ * defaults). LM_ERROR_USAGE: an unknown name, a value out of range, an option that the item's method does not use, or
+ * an item that stands twice; or LM_ERROR_MEMORY. The caller owns *out: eval_methods_free(). */
 bool eval_methods_parse(const char *text, const prism_options *base, eval_methods *out, lm_error *err);
 void eval_methods_free(eval_methods *methods); /* {0} is allowed */
 

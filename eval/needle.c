@@ -1,5 +1,9 @@
 #include "needle.h"
 
+#include "text.h"
+
+#include <cjson/cJSON.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -316,48 +320,28 @@ void eval_needle_free(eval_needle *needle)
 
 /* --------------------------------------------------------------------------------------------------- JSON ---- */
 
-static bool append_z(lm_text *out, const char *s, lm_error *err)
+static bool put_quoted(lm_text *out, const char *s, lm_error *err)
 {
-    return lm_text_append(out, s, strlen(s), err);
-}
-
-/* Bytes past ASCII go out as they are: the text is as much UTF-8 as the book. */
-static bool append_quoted(lm_text *out, const char *s, size_t n, lm_error *err)
-{
-    bool ok = append_z(out, "\"", err);
-    for (size_t i = 0; ok && i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        char escape[8];
-        if (c == '"' || c == '\\')
-            snprintf(escape, sizeof escape, "\\%c", c);
-        else if (c == '\n')
-            snprintf(escape, sizeof escape, "\\n");
-        else if (c < 0x20)
-            snprintf(escape, sizeof escape, "\\u%04x", c);
-        else {
-            ok = lm_text_append(out, s + i, 1, err);
-            continue;
-        }
-        ok = append_z(out, escape, err);
-    }
-    return ok && append_z(out, "\"", err);
+    cJSON *value = cJSON_CreateStringReference(s);
+    char *text = value ? cJSON_PrintUnformatted(value) : NULL;
+    const bool ok = text ? eval_put(out, text, err) : lm_fail(err, LM_ERROR_MEMORY, "needle: out of memory");
+    cJSON_free(text);
+    cJSON_Delete(value);
+    return ok;
 }
 
 bool eval_needle_json(const eval_needle *needles, size_t n_needle, lm_text *out, lm_error *err)
 {
     if (!out || (!needles && n_needle))
         return lm_fail(err, LM_ERROR_USAGE, "needle: NULL argument");
-    bool ok = append_z(out, "{", err);
+    bool ok = eval_put(out, "{", err);
     for (size_t i = 0; ok && i < n_needle; i++) {
-        char head[96];
-        snprintf(head, sizeof head,
-                 "%s\n  \"%zu\": {\n    \"origin_prompt\": [{\"role\": \"HUMAN\", \"prompt\": ", i ? "," : "", i);
-        ok = append_z(out, head, err) && append_quoted(out, needles[i].prompt, needles[i].n_bytes, err) &&
-             append_z(out, "}],\n    \"gold\": [", err);
+        ok = eval_putf(out, err, "%s\n  \"%zu\": {\n    \"origin_prompt\": [{\"role\": \"HUMAN\", \"prompt\": ",
+                       i ? "," : "", i) &&
+             put_quoted(out, needles[i].prompt, err) && eval_put(out, "}],\n    \"gold\": [", err);
         for (size_t j = 0; ok && j < needles[i].n_gold; j++)
-            ok = append_z(out, j ? ", " : "", err) &&
-                 append_quoted(out, needles[i].gold[j], strlen(needles[i].gold[j]), err);
-        ok = ok && append_z(out, "]\n  }", err);
+            ok = eval_put(out, j ? ", " : "", err) && put_quoted(out, needles[i].gold[j], err);
+        ok = ok && eval_put(out, "]\n  }", err);
     }
-    return ok && append_z(out, "\n}\n", err);
+    return ok && eval_put(out, "\n}\n", err);
 }

@@ -20,7 +20,7 @@ typedef struct eval_ppl_text {
     uint64_t hash;          /* of the same */
 } eval_ppl_text;
 
-/* max_tokens 0: all of it. INPUT: no tokenizer, or an empty text. */
+/* max_tokens 0: the whole text. INPUT: no tokenizer, or an empty text. */
 bool eval_ppl_text_make(const lm_model *model, const char *name, const char *text, size_t n, int64_t max_tokens,
                         eval_ppl_text *out, lm_error *err);
 void eval_ppl_text_free(eval_ppl_text *text);

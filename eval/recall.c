@@ -40,7 +40,6 @@ static bool build(const measure *w, const eval_method *m, planned *p, lm_error *
 {
     prism_call call = *w->call;
     prism_options options = m->options;
-    options.min_tokens = options.min_tokens < 0 ? 0 : options.min_tokens;
     call.pooled = NULL;
     call.lse = (prism_tensor){0};
     p->o = malloc((size_t)call.n_q * (size_t)call.n_head * (size_t)call.d_head * sizeof *p->o);

@@ -23,8 +23,7 @@ typedef struct eval_recall_head {
 } eval_recall_head;
 
 /* Measures the plans of methods for one call (sequence 0, v present). n_row: query blocks per head, 0: all. Options
- * without bands must not be of method prism; min_tokens -1 counts as 0. out [n_method][n_head]. ctx must not be in use.
- */
+ * without bands must not be of method prism. out [n_method][n_head]. ctx must not be in use. */
 bool eval_recall_measure(prism_ctx *ctx, const prism_call *call, const eval_methods *methods, int32_t n_row,
                          eval_recall_head *out, lm_error *err);
 

@@ -31,19 +31,10 @@ static const ruler_kind kinds[EVAL_RULER_N_TASK] = {
     {"qa_hotpot", 0, QA_ANSWER, RULER_NEEDS_HOTPOT, ruler_qa_prepare, ruler_qa_draw, eval_match_any},
 };
 
-const char *const eval_ruler_names[EVAL_RULER_N_TASK] = {"niah_single_1",
-                                                         "niah_single_2",
-                                                         "niah_single_3",
-                                                         "niah_multikey_1",
-                                                         "niah_multikey_2",
-                                                         "niah_multikey_3",
-                                                         "niah_multivalue",
-                                                         "niah_multiquery",
-                                                         "vt",
-                                                         "cwe",
-                                                         "fwe",
-                                                         "qa_squad",
-                                                         "qa_hotpot"};
+const char *eval_ruler_name(int32_t i)
+{
+    return kinds[i].name;
+}
 
 static const char *const groups[] = {"all", "synthetic", "niah", "qa"};
 
@@ -129,13 +120,22 @@ static bool is_wanted(const char *list, const ruler_kind *kind)
 
 static bool is_known(const char *name, size_t n)
 {
+    bool known = false;
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
-        if (strlen(groups[i]) == n && memcmp(groups[i], name, n) == 0)
-            return true;
+        known = known || (strlen(groups[i]) == n && !memcmp(groups[i], name, n));
     for (size_t i = 0; i < EVAL_RULER_N_TASK; i++)
-        if (strlen(eval_ruler_names[i]) == n && memcmp(eval_ruler_names[i], name, n) == 0)
-            return true;
-    return false;
+        known = known || (strlen(kinds[i].name) == n && !memcmp(kinds[i].name, name, n));
+    return known;
+}
+
+static bool fail_unknown(const char *name, size_t n, lm_error *err)
+{
+    char names[512] = "";
+    for (size_t i = 0; i < EVAL_RULER_N_TASK; i++)
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s, ", kinds[i].name);
+    return lm_fail(err, LM_ERROR_USAGE,
+                   "ruler: no task '%.*s'; there are %sand the groups niah, qa, synthetic (all but qa), all", (int)n,
+                   name, names);
 }
 
 static bool check(const eval_ruler_options *o, const lm_model *model, lm_error *err)
@@ -156,12 +156,7 @@ static bool check(const eval_ruler_options *o, const lm_model *model, lm_error *
     for (const char *name = o->tasks; *name;) {
         const size_t n = strcspn(name, ",");
         if (!is_known(name, n))
-            return lm_fail(
-                err, LM_ERROR_USAGE,
-                "ruler: no task '%.*s'; there are niah_single_1..3, niah_multikey_1..3, niah_multivalue, "
-                "niah_multiquery, vt, cwe, fwe, qa_squad, qa_hotpot, and the groups niah, qa, synthetic (all "
-                "but qa), all",
-                (int)n, name);
+            return fail_unknown(name, n, err);
         name += n + (name[n] == ',');
     }
     return true;

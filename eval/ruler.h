@@ -13,7 +13,7 @@
 #include "task.h"
 
 #define EVAL_RULER_N_TASK 13
-extern const char *const eval_ruler_names[EVAL_RULER_N_TASK];
+const char *eval_ruler_name(int32_t i); /* of task i, 0 .. EVAL_RULER_N_TASK - 1 */
 
 typedef struct eval_ruler_options {
     const char *tasks;    /* comma list of names or groups: all, niah (8), qa (2), synthetic (all but qa) */
@@ -30,7 +30,7 @@ typedef struct eval_ruler_options {
 /* All synthetic tasks, 4096 tokens, no reserve, 100 samples, seed 42, the bundled book. */
 void eval_ruler_options_init(eval_ruler_options *options);
 
-/* Opens the tasks in the order of eval_ruler_names. The caller closes each one (in any order) and free()s *tasks; the
+/* Opens the tasks in the order of eval_ruler_name(). The caller closes each one (in any order) and free()s *tasks; the
  * model must outlive them. A sample's prompt and answer_prefix are to be joined by one space where the model has no
  * chat template; that is how the size was counted.
  * USAGE: an unknown name, a context too short for a task, or a QA task without its file (the message says where it is

@@ -24,7 +24,7 @@ typedef struct ruler_question {
     char *text;
     char **gold; /* [n_gold] */
     size_t n_gold;
-    int32_t *own; /* [n_own] documents that belong to it, those that hold the answer first */
+    int32_t *own; /* [n_own] its documents; the documents with the answer come first */
     int32_t n_own, n_support;
     int32_t related, n_related; /* documents of the same article: better distractors than others */
 } ruler_question;

@@ -45,7 +45,7 @@ bool ruler_niah_prepare(ruler_task *task, lm_error *err)
 {
     (void)err;
     const form *f = &forms[task->kind->variant];
-    const bool is_short = task->shared->n_ctx < 4096; /* a full step would leave much of it empty */
+    const bool is_short = task->shared->n_ctx < 4096; /* a full step would leave much of the context empty */
     task->step = f->haystack == ESSAY ? (is_short ? 50 : 500) : (is_short ? 5 : 25);
     task->start = task->step;
     task->least = f->haystack == ESSAY ? 1 : f->n_key * f->n_value;

@@ -1,5 +1,5 @@
 /*
- * Questions over documents: those that belong to a question, hidden among others of the same collection.
+ * Questions over documents: a question's own documents are hidden among others of the same collection.
  *
  * Sizes are documents. Sample i asks question i. Where a question's own documents are too long together, those without
  * the answer go first (the original would go over the length).

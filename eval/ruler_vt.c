@@ -1,5 +1,5 @@
 /*
- * Variable tracking: one chain of assignments, hidden in order among lines of filler; every variable of it is asked
+ * Variable tracking: one chain of assignments, hidden in order among lines of filler; all its variables are asked
  * for.
  *
  * A solved example of its own comes first. Sizes are lines of filler. Differences from the original generator: what is

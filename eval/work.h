@@ -2,7 +2,7 @@
  * eval/work.h - work of a prefill: the operations spent on choosing what to read, and on reading it.
  *
  * Counted as prism_stats.work_flop is (2 for a multiply-add, diagonal blocks whole), layer by layer, from the hooks of
- * a session. It compares methods whose densities do not: those that list single keys, or spend much on their choice.
+ * a session. Compare methods by work where density misleads: some list single keys, some spend much on choosing.
  */
 #ifndef EVAL_WORK_H
 #define EVAL_WORK_H

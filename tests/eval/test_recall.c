@@ -172,8 +172,10 @@ static void measures(void **state)
     assert_int_equal(prism_bands_split(&bands, &rope, 32, 48), PRISM_OK);
     ok(eval_methods_parse("dense:block_size=64,prism:block_size=64:top_p=0.5,meanpool:block_size=64:top_p=0.3,dense",
                           NULL, &methods, &err));
-    for (int m = 0; m < methods.n; m++)
+    for (int m = 0; m < methods.n; m++) {
         methods.items[m].options.bands = &bands;
+        methods.items[m].options.min_tokens = 0;
+    }
     eval_recall_head got[4][N_HEAD];
     ok(eval_recall_measure(ctx, &call, &methods, 0, got[0], &err));
     const int n_kblk = (N + B - 1) / B, n_qblk = n_kblk - Q_START / B;

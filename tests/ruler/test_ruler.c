@@ -342,7 +342,7 @@ static void seeds(void **state)
 {
     (void)state;
     for (int t = 0; t < EVAL_RULER_N_TASK; t++) {
-        eval_ruler_options o = options_for(eval_ruler_names[t], 4096), other = o;
+        eval_ruler_options o = options_for(eval_ruler_name(t), 4096), other = o;
         other.seed = 43;
         char *first = prompt_of(&o, 3), *again = prompt_of(&o, 3), *next = prompt_of(&o, 4),
              *elsewhere = prompt_of(&other, 3);
@@ -360,7 +360,7 @@ static void reserve(void **state)
 {
     (void)state;
     for (int t = 0; t < EVAL_RULER_N_TASK; t++) {
-        eval_ruler_options o = options_for(eval_ruler_names[t], 2048);
+        eval_ruler_options o = options_for(eval_ruler_name(t), 2048);
         o.n_reserve = 300;
         eval_task *tasks;
         int32_t n;
