@@ -167,8 +167,8 @@ static bool take_tensor(cursor *c, lm_tensor *t, uint64_t *data_offset)
     char types[200];
     if (!lm_dtype_find_ggml(type, &t->dtype))
         return lm_fail(c->err, LM_ERROR_UNSUPPORTED,
-                       "%s: tensor %s: type %s (%" PRIu32 ") is not supported; convert the model to %s", c->where,
-                       t->name, lm_ggml_name(type), type, lm_dtype_names(false, types, sizeof types));
+                       "%s: tensor %s: type %s (%" PRIu32 ") is not read; llama-quantize --allow-requantize writes %s",
+                       c->where, t->name, lm_ggml_name(type), type, lm_dtype_names(false, types, sizeof types));
     uint64_t bytes;
     if (!lm_shape_bytes(t->dtype, t->n_dim, t->dim, &bytes))
         return lm_fail(c->err, LM_ERROR_INPUT, "%s: tensor %s: its shape overflows or does not divide by %d",

@@ -190,10 +190,9 @@ bool lm_dtype_find_ggml(uint32_t number, lm_dtype *out)
 const char *lm_ggml_name(uint32_t number)
 {
     static const char *const foreign[] = {
-        [2] = "Q4_0",     [3] = "Q4_1",     [6] = "Q5_0",     [7] = "Q5_1",   [9] = "Q8_1",    [10] = "Q2_K",
-        [11] = "Q3_K",    [12] = "Q4_K",    [13] = "Q5_K",    [14] = "Q6_K",  [15] = "Q8_K",   [16] = "IQ2_XXS",
-        [17] = "IQ2_XS",  [18] = "IQ3_XXS", [19] = "IQ1_S",   [20] = "IQ4_NL", [21] = "IQ3_S", [22] = "IQ2_S",
-        [23] = "IQ4_XS",  [39] = "MXFP4"};
+        [9] = "Q8_1",   [15] = "Q8_K", [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS", [19] = "IQ1_S",
+        [21] = "IQ3_S", [22] = "IQ2_S", [24] = "I8",     [25] = "I16",    [26] = "I32",     [27] = "I64",
+        [28] = "F64",   [29] = "IQ1_M", [34] = "TQ1_0",  [35] = "TQ2_0",  [40] = "NVFP4",   [41] = "Q1_0"};
     lm_dtype dtype;
     if (lm_dtype_find_ggml(number, &dtype))
         return lm_dtypes[dtype].name;

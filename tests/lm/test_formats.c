@@ -60,6 +60,36 @@ static void test_q8_0(void **state)
         assert_true(out[i] == 0.0f);
 }
 
+/* Blocks of random bytes of every type, and what the gguf package unpacked them to: record_types.py. */
+static void test_types(void **state)
+{
+    (void)state;
+    lm_gguf *g;
+    ok(lm_gguf_open(LM_TEST_DATA "/types.gguf", &g, &err));
+    for (int type = LM_F32 + 1; type < LM_DTYPE_COUNT; type++) {
+        const lm_dtype_row *row = &lm_dtypes[type];
+        if (!row->widen)
+            continue;
+        char name[32];
+        snprintf(name, sizeof name, "%s.f32", row->name);
+        const lm_tensor *packed = lm_gguf_tensor(g, row->name), *wanted = lm_gguf_tensor(g, name);
+        assert_true(packed && wanted && (int)packed->dtype == type);
+        const int64_t n = wanted->dim[1];
+        float out[2][1024]; /* the processor's way, the baseline's */
+        assert_true(n <= 1024 && packed->dim[1] == n);
+        lm_to_float(packed->dtype, packed->data, out[0], n);
+        row->widen(packed->data, out[1], n);
+        for (int way = 0; way < 2; way++)
+            for (int64_t i = 0; i < n; i++) {
+                const float want = ((const float *)wanted->data)[i], have = out[way][i];
+                if (isnan(want) ? !isnan(have) : memcmp(&want, &have, sizeof want) != 0)
+                    fail_msg("%s, way %d, element %d: %a, wanted %a", row->name, way, (int)i, (double)have,
+                             (double)want);
+            }
+    }
+    lm_gguf_close(g);
+}
+
 /* ------------------------------------------------------------------------------------------- safetensors ---- */
 
 static char path[64];
@@ -403,7 +433,8 @@ static void test_gguf_hostile_tensors(void **state)
         {(uint64_t)1 << 63, 1, 0, 0, LM_ERROR_INPUT, "overflows"},
         {(uint64_t)1 << 32, (uint64_t)1 << 32, 0, 0, LM_ERROR_INPUT, "overflows"},
         {31, 1, 8, 0, LM_ERROR_INPUT, "divide by 32"},
-        {256, 1, 12, 0, LM_ERROR_UNSUPPORTED, "Q4_K"},
+        {255, 1, 12, 0, LM_ERROR_INPUT, "divide by 256"},
+        {256, 1, 16, 0, LM_ERROR_UNSUPPORTED, "IQ2_XXS (16) is not read; llama-quantize"},
         {8, 1, 4000000000u, 0, LM_ERROR_UNSUPPORTED, "4000000000"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -436,6 +467,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_q8_0),
+        cmocka_unit_test(test_types),
         cmocka_unit_test(test_safetensors_round_trip),
         cmocka_unit_test(test_safetensors_hostile),
         cmocka_unit_test(test_safetensors_misaligned),
