@@ -189,7 +189,7 @@ static int print_result(const attend_args *args, const attend_job *j)
 {
     const int64_t n_bad = count_not_finite(j);
     if (n_bad)
-        fprintf(stderr, "note: %lld outputs are not finite: q, k or v hold NaN or infinite values\n", (long long)n_bad);
+        cli_note("%lld outputs are not finite: q, k or v hold NaN or infinite values", (long long)n_bad);
     const prism_stats *s = &j->stats;
     const char *name = prism_method_name(args->method.options.method);
     if (args->method.json) {

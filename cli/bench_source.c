@@ -52,7 +52,7 @@ static int choose_lengths(bench_state *s)
             s->tokens.n, longest(s));
     const int32_t trained = lm_model_config(s->model)->n_ctx_train;
     if (trained > 0 && longest(s) > trained)
-        fprintf(stderr, "note: up to %d tokens; the model was trained up to %d\n", longest(s), trained);
+        cli_note("up to %d tokens; the model was trained up to %d", longest(s), trained);
     return EXIT_DONE;
 }
 

@@ -15,8 +15,18 @@ enum { EXIT_DONE = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_INPUT = 3 };
 
 /* ------------------------------------------------------------------------------------------------ errors ---- */
 
-/* Prints "prism: ..." to stderr and returns the exit code, so that a command can end with return cli_fail(...). */
+/* Prints "prism: ..." to stderr and returns the exit code, so that a command can end with return cli_fail(...). Names
+ * from files may be in the text: it is escaped. */
 __attribute__((format(printf, 2, 3))) int cli_fail(int exit_code, const char *format, ...);
+/* Prints "note: ..." to stderr likewise. */
+__attribute__((format(printf, 1, 2))) void cli_note(const char *format, ...);
+/* Copies text to out, with every byte of a control character and of invalid UTF-8 as \xNN, as far as n bytes hold it, and
+ * returns out: a terminal obeys what other text holds. */
+char *cli_escape(const char *text, char *out, size_t n);
+/* Whether what eval_utf8_next() returned is a control character or an invalid byte. */
+bool cli_is_hidden(uint32_t c, size_t length);
+/* From here on a mapped file that another process makes shorter ends the command with a sentence and EXIT_INPUT. */
+void cli_watch_mapped_files(void);
 int cli_fail_lm(const lm_error *err);
 /* Prints the sentence of a failed call of the library. exit_code: for invalid or unsupported arguments; any other
  * failure is EXIT_RUN. */

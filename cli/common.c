@@ -1,4 +1,5 @@
 /* Errors, files, memory. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -8,17 +9,60 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "eval/text.h"
+
+char *cli_escape(const char *text, char *out, size_t n)
+{
+    static const char digits[] = "0123456789ABCDEF"; /* a signal handler must not call printf */
+    size_t at = 0, length;
+    for (size_t left = strlen(text); left > 0; text += length, left -= length) {
+        const uint32_t c = eval_utf8_next(text, left, &length);
+        const bool hidden = cli_is_hidden(c, length);
+        if (at + (hidden ? 4 : 1) * length >= n)
+            break;
+        for (size_t j = 0; j < length; j++) {
+            const unsigned char byte = (unsigned char)text[j];
+            const char code[] = {'\\', 'x', digits[byte >> 4], digits[byte & 15]};
+            memcpy(out + at, hidden ? code : text + j, hidden ? 4 : 1);
+            at += hidden ? 4 : 1;
+        }
+    }
+    out[at] = '\0';
+    return out;
+}
+
+bool cli_is_hidden(uint32_t c, size_t length)
+{
+    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || (c == 0xFFFD && length == 1);
+}
+
+static void say(const char *who, const char *format, va_list args)
+{
+    char *text = NULL, *escaped = NULL;
+    fflush(stdout);
+    if (vasprintf(&text, format, args) >= 0 && (escaped = malloc(4 * strlen(text) + 1)))
+        fprintf(stderr, "%s: %s\n", who, cli_escape(text, escaped, 4 * strlen(text) + 1));
+    else
+        fprintf(stderr, "%s: out of memory\n", who);
+    free(text);
+    free(escaped);
+}
 
 int cli_fail(int exit_code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fflush(stdout);
-    fputs("prism: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    say("prism", format, args);
     va_end(args);
     return exit_code;
+}
+
+void cli_note(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say("note", format, args);
+    va_end(args);
 }
 
 int cli_fail_lm(const lm_error *err)

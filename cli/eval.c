@@ -246,8 +246,7 @@ static bool prepare(eval_bench *b, lm_error *err)
         if (!eval_chat_open(b->args->model, &b->chat, err))
             return false;
         if (b->chat.form == EVAL_CHAT_UNKNOWN)
-            fprintf(stderr,
-                    "note: the model's chat template is of a form that is not known here; prompts are plain text\n");
+            cli_note("the model's chat template is of a form that is not known here; prompts are plain text");
     }
     if (lm_model_tokenizer(b->model) && !eval_chat_reserve(&b->chat, b->model, &b->n_reserve, err))
         return false;

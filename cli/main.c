@@ -71,6 +71,7 @@ int main(int argc, char **argv)
 {
     choose_threads(argv);
     signal(SIGXFSZ, SIG_IGN); /* a file that grows past a limit is a failed write, which cleans up after itself */
+    cli_watch_mapped_files();
     const int code = dispatch(argc, argv);
     if (fflush(stdout) || ferror(stdout)) /* results that went nowhere are no success */
         return cli_fail(EXIT_RUN, "writing to standard output failed (%s)", strerror(errno));

@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "eval/run.h"
+#include "eval/text.h"
 
 void cli_progress_start(cli_progress *p, const char *label, bool visible)
 {
@@ -70,13 +71,27 @@ const char *cli_kernel_text(const char *kernel)
     return strcmp(kernel, "any") ? kernel : "any: no tensor cores, many times slower";
 }
 
+/* cJSON escapes control characters of ASCII alone, and no invalid UTF-8, which is not JSON. */
+static void print_escaped(const char *text)
+{
+    size_t length;
+    for (size_t left = strlen(text); left > 0; text += length, left -= length) {
+        const uint32_t c = eval_utf8_next(text, left, &length);
+        if (c >= 0x7f && cli_is_hidden(c, length))
+            printf("\\u%04x", (unsigned)c);
+        else
+            fwrite(text, 1, length, stdout);
+    }
+    putchar('\n');
+}
+
 int cli_print_json(cJSON *object)
 {
     char *text = object ? cJSON_Print(object) : NULL;
     cJSON_Delete(object);
     if (!text)
         return cli_fail(EXIT_RUN, "out of memory for the JSON result");
-    puts(text);
+    print_escaped(text);
     cJSON_free(text);
     return EXIT_DONE;
 }

@@ -92,7 +92,7 @@ static void keep_last(lm_tokens *tokens, size_t max, bool bos)
     if (tokens->n <= max)
         return;
     const size_t skip = tokens->n - max;
-    fprintf(stderr, "note: the prompt has %zu tokens; its first %zu are dropped (--max-tokens-in)\n", tokens->n, skip);
+    cli_note("the prompt has %zu tokens; its first %zu are dropped (--max-tokens-in)", tokens->n, skip);
     memmove(tokens->ids + bos, tokens->ids + bos + skip, (max - bos) * sizeof *tokens->ids);
     tokens->n = max;
 }
@@ -110,8 +110,7 @@ static bool tokenize(const run_args *args, const lm_model *model, const cli_prom
     if (tokens->n + (size_t)args->n_answer > INT32_MAX)
         return lm_fail(err, LM_ERROR_INPUT, "the prompt has %zu tokens: too many", tokens->n);
     if (config->n_ctx_train > 0 && tokens->n > (size_t)config->n_ctx_train)
-        fprintf(stderr, "note: the prompt has %zu tokens; the model was trained up to %d\n", tokens->n,
-                config->n_ctx_train);
+        cli_note("the prompt has %zu tokens; the model was trained up to %d", tokens->n, config->n_ctx_train);
     return true;
 }
 

@@ -95,6 +95,28 @@ fi
     [ $? = 1 ]
 ) || { echo "FAILED: a file size limit"; failed=1; }
 ls limited.json* >/dev/null 2>&1 && { echo "FAILED: a partial file was left"; failed=1; }
+# Names from a file do not command the terminal; in JSON they are JSON.
+LC_ALL=C sed 's/qwen3/\x1b[31m/' "$model" >colour.gguf
+LC_ALL=C sed 's/qwen3/q\x7f\xff\xc2\x9b/' "$model" >bytes.gguf
+expect 3 'architecture "\x1B[31m" is not supported' "$prism" run -m colour.gguf -p hello
+expect 3 'architecture "q\x7F\xFF\xC2\x9B" is not supported' "$prism" run -m bytes.gguf -p hello
+ln -s "$model" "$(printf 'm\177\377.gguf')"
+expect 0 'm\u007f\ufffd.gguf' "$prism" run -m "$(printf 'm\177\377.gguf')" -p "It was" -n 1 --json
+# A model that becomes shorter while it is in use: a sentence, once, and the code of unreadable input.
+cp "$model" shrinks.gguf
+: >shrinks
+timeout 60 "$prism" run -m shrinks.gguf --ruler-json "$2/examples/needle-16k.json" --chunk 1024 >shrinks 2>&1 &
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    grep -q prefill shrinks && break
+    sleep 0.5
+done
+truncate -s 10000 shrinks.gguf
+wait $!
+[ $? = 3 ] && [ "$(grep -c 'shrinks.gguf.*changed while it was in use' shrinks)" = 1 ] || {
+    echo "FAILED: a model that becomes shorter while it is in use:"
+    cat shrinks
+    failed=1
+}
 # A GPU: what is wrong with the request, and, where there is none, that there is none.
 expect 2 "cpu, cuda or cuda:N" "$prism" run -m "$model" -p hello --device tpu
 expect 2 "a whole number" "$prism" eval ppl -m "$model" --device cuda:one
