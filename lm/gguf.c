@@ -12,6 +12,7 @@
 
 struct lm_gguf {
     lm_map map;
+    lm_gguf *next; /* the next part of a split model: its tensors are in this list, its map and its keys stay there */
     char *name; /* of the file, for messages */
     lm_gguf_value *values;
     size_t n_value;
@@ -278,7 +279,7 @@ static bool open_bytes(lm_gguf *g, const uint8_t *data, size_t bytes, const char
     return true;
 }
 
-bool lm_gguf_open(const char *path, lm_gguf **out, lm_error *err)
+bool lm_gguf_open_part(const char *path, lm_gguf **out, lm_error *err)
 {
     lm_gguf *g = calloc(1, sizeof *g);
     if (!g)
@@ -299,10 +300,23 @@ bool lm_gguf_open_memory(const void *data, size_t bytes, const char *name, lm_gg
     return open_bytes(g, data, bytes, name, out, err);
 }
 
-void lm_gguf_close(lm_gguf *g)
+bool lm_gguf_take_part(lm_gguf *g, lm_gguf *part, lm_error *err)
 {
-    if (!g)
-        return;
+    const size_t n = g->n_tensor + part->n_tensor;
+    lm_tensor *all = realloc(g->tensors, (n + 1) * sizeof *all);
+    part->next = g->next;
+    g->next = part;
+    if (!all)
+        return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory for its %zu tensors", g->name, n);
+    memcpy(all + g->n_tensor, part->tensors, part->n_tensor * sizeof *all);
+    g->tensors = all;
+    g->n_tensor = n;
+    part->n_tensor = 0;
+    return lm_tensors_by_name(all, n, g->name, err);
+}
+
+static void close_part(lm_gguf *g)
+{
     lm_map_close(&g->map);
     free(g->name);
     for (size_t i = 0; i < g->n_value; i++)
@@ -312,6 +326,14 @@ void lm_gguf_close(lm_gguf *g)
     free(g->values);
     free(g->tensors);
     free(g);
+}
+
+void lm_gguf_close(lm_gguf *g)
+{
+    for (lm_gguf *next; g; g = next) {
+        next = g->next;
+        close_part(g);
+    }
 }
 
 bool lm_gguf_probe(const char *path)

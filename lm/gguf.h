@@ -38,10 +38,20 @@ typedef struct lm_gguf_value {
 
 typedef struct lm_gguf lm_gguf;
 
+/* A model in several files ("NAME-00001-of-00003.gguf", as llama-gguf-split writes them) is opened by any of its parts:
+ * all tensors, and the keys of the first part. */
 bool lm_gguf_open(const char *path, lm_gguf **out, lm_error *err);
 /* From memory that stays until the close, aligned to 8. name: for messages. */
 bool lm_gguf_open_memory(const void *data, size_t bytes, const char *name, lm_gguf **out, lm_error *err);
 void lm_gguf_close(lm_gguf *gguf); /* NULL is allowed */
+
+/* Opens one file, whatever it is a part of. */
+bool lm_gguf_open_part(const char *path, lm_gguf **out, lm_error *err);
+/* Puts the n parts of a model together: on success parts[0] is the model and owns the others. parts[i] is NULL where it
+ * was taken; the rest stays the caller's to close. INPUT: they are not the parts of one model, in this order. */
+bool lm_gguf_join(lm_gguf **parts, size_t n, const char *where, lm_error *err);
+/* Moves the tensors of part, which it takes in any case, into gguf. INPUT: a name comes twice. */
+bool lm_gguf_take_part(lm_gguf *gguf, lm_gguf *part, lm_error *err);
 
 /* True if the file starts like a GGUF file. */
 bool lm_gguf_probe(const char *path);

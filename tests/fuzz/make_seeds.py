@@ -46,6 +46,17 @@ def gguf_seeds():
     yield gguf(3, [], [])
     yield gguf(2, arch, tensors[:1])
     yield gguf(3, arch, tensors)
+    # Every type of weights: number, elements and bytes of a block.
+    blocks = [(2, 32, 18), (3, 32, 20), (6, 32, 22), (7, 32, 24), (10, 256, 84), (11, 256, 110), (12, 256, 144),
+              (13, 256, 176), (14, 256, 210), (20, 32, 18), (23, 256, 136), (39, 32, 17)]
+    for number, elements, size in blocks:
+        yield gguf(3, [], [("t", (elements, 2), number, bytes(range(size)) * 2)])
+    yield gguf(3, [], [(f"t{b[0]}", (b[1],), b[0], bytes(b[2])) for b in blocks])
+    # A model in two files, and in three that do not agree.
+    part = lambda i, count, name: gguf(3, [("split.no", 2, i), ("split.count", 2, count),
+                                           ("split.tensors.count", 5, 2)], [(name, (8,), 0, bytes(32))])
+    yield part(0, 2, "a") + part(1, 2, "b")
+    yield part(0, 3, "a") + part(1, 3, "a") + part(2, 3, "b")
     yield gguf(3, [("general.alignment", 4, 64), ("x", 9, (0, [1, 2, 3])), ("y", 11, -1)], tensors[:1], 64)
 
 
