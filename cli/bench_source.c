@@ -12,7 +12,7 @@ static int load_tokens(bench_state *s)
     lm_error err;
     cli_prompt prompt;
     const bool read = a->ruler ? cli_prompt_from_ruler(a->ruler, a->key, &prompt, &err)
-                               : cli_prompt_from_file(a->file, &prompt, &err);
+                               : cli_prompt_from_file(a->file, NULL, &prompt, &err);
     bool ok = read;
     if (ok && !lm_model_tokenizer(s->model))
         ok = lm_fail(&err, LM_ERROR_INPUT, "'%s' comes without a tokenizer", a->model);

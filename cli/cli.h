@@ -11,7 +11,7 @@
 
 #include "lm/lm.h"
 
-enum { EXIT_DONE = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_INPUT = 3 };
+enum { EXIT_DONE = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_INPUT = 3, EXIT_INTERRUPTED = 130 };
 
 /* ------------------------------------------------------------------------------------------------ errors ---- */
 
@@ -20,6 +20,7 @@ enum { EXIT_DONE = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_INPUT = 3 };
 __attribute__((format(printf, 2, 3))) int cli_fail(int exit_code, const char *format, ...);
 /* Prints "note: ..." to stderr likewise. */
 __attribute__((format(printf, 1, 2))) void cli_note(const char *format, ...);
+void cli_silence_notes(void);
 /* Copies text to out, with every byte of a control character and of invalid UTF-8 as \xNN, as far as n bytes hold it, and
  * returns out: a terminal obeys what other text holds. */
 char *cli_escape(const char *text, char *out, size_t n);
@@ -132,6 +133,9 @@ extern const char cli_device_help[], cli_threads_help[];
 /* Reads a whole file; "-" is stdin. Free *data. */
 bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err);
 
+/* Returns where the first byte stands that belongs to no UTF-8 character; n: there is none. */
+size_t cli_not_utf8(const char *text, size_t n);
+
 /* Before long work: whether path can be written, and is none of the inputs (NULL-terminated). EXIT_USAGE with a message
  * if it cannot. path NULL: fine. */
 int cli_check_output(const char *path, const char *const *inputs);
@@ -149,8 +153,6 @@ void cli_progress_start(cli_progress *p, const char *label, bool visible);
 void cli_progress_update(void *progress, int64_t done, int64_t total); /* an lm_progress */
 void cli_progress_end(cli_progress *p);
 
-/* Two or more aligned columns. */
-void cli_table_row(const char *name, const char *const *cells, int n_cell);
 /* A bar of `width` characters, value in 0 .. 1, into text. */
 const char *cli_bar(double value, int width, char *text, size_t n);
 

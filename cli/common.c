@@ -57,9 +57,18 @@ int cli_fail(int exit_code, const char *format, ...)
     return exit_code;
 }
 
+static bool notes_are_silent;
+
+void cli_silence_notes(void)
+{
+    notes_are_silent = true;
+}
+
 void cli_note(const char *format, ...)
 {
     va_list args;
+    if (notes_are_silent)
+        return;
     va_start(args, format);
     say("note", format, args);
     va_end(args);
@@ -134,6 +143,14 @@ bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err)
     free(*data);
     *data = NULL;
     return lm_fail(err, LM_ERROR_INPUT, "cannot read '%s': %s", path, strerror(why));
+}
+
+size_t cli_not_utf8(const char *text, size_t n)
+{
+    for (size_t i = 0, width; i < n; i += width)
+        if (eval_utf8_next(text + i, n - i, &width) == 0xFFFD && width == 1)
+            return i;
+    return n;
 }
 
 int cli_check_output(const char *path, const char *const *inputs)

@@ -243,10 +243,11 @@ static bool prepare(eval_bench *b, lm_error *err)
     if (!eval_methods_parse(b->args->methods, NULL, &b->methods, err) || !lm_model_open(b->args->model, &b->model, err))
         return false;
     if (!b->args->no_chat && b->args->family != EVAL_PPL && b->args->family != EVAL_RECALL) {
-        if (!eval_chat_open(b->args->model, &b->chat, err))
+        if (!eval_chat_open(b->args->model, NULL, NULL, &b->chat, err))
             return false;
-        if (b->chat.form == EVAL_CHAT_UNKNOWN)
-            cli_note("the model's chat template is of a form that is not known here; prompts are plain text");
+        if (b->chat.has_template && !eval_chat_is_formed(&b->chat))
+            cli_note("the model's chat template (%s) is not supported; prompts are plain text",
+                     eval_chat_name(&b->chat));
     }
     if (lm_model_tokenizer(b->model) && !eval_chat_reserve(&b->chat, b->model, &b->n_reserve, err))
         return false;
@@ -281,6 +282,7 @@ static int evaluate(const eval_args *args)
     code = ok ? report(&b) : cli_fail_lm(&err);
     eval_results_close(b.results);
     eval_bench_free_family(&b);
+    eval_chat_free(&b.chat);
     eval_methods_free(&b.methods);
     lm_model_close(b.model);
     prism_destroy(b.ctx);

@@ -221,7 +221,7 @@ cJSON *eval_settings(eval_bench *b, lm_error *err)
         lm_error_set(err, LM_ERROR_MEMORY, "out of memory for the settings");
     else if (fill[b->args->family](b, o, err)) {
         cJSON_AddNumberToObject(o, "chunk", b->args->chunk);
-        cJSON_AddStringToObject(o, "chat", eval_chat_form_name(b->chat.form));
+        cJSON_AddStringToObject(o, "chat", eval_chat_name(&b->chat));
         if (b->args->device.kind == PRISM_DEVICE_CUDA) /* rounds otherwise: samples of the two do not mix */
             cJSON_AddStringToObject(o, "device", "cuda");
         return o;

@@ -29,7 +29,7 @@ static void print_help(FILE *out)
         fprintf(out, "  %-8s  %s\n", commands[i].name, commands[i].what);
     fputs("\n'prism COMMAND --help' tells more. To begin with:\n"
           "  prism run -m models/prism-testbed-32m-q8_0.gguf --ruler-json examples/needle-16k.json --compare dense\n\n"
-          "exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 unreadable or invalid input\n",
+          "exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 unreadable or invalid input, 130 ended by ctrl-C\n",
           out);
 }
 

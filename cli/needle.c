@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "cli.h"
-#include "eval/text.h"
 #include "lm/file.h"
 
 typedef struct needle_args {
@@ -46,10 +45,9 @@ static bool read_book(const char *path, char **book, size_t *n, lm_error *err)
 {
     if (!cli_read_file(path, book, n, err))
         return false;
-    for (size_t i = 0, width; i < *n; i += width) /* JSON holds UTF-8 only */
-        if (eval_utf8_next(*book + i, *n - i, &width) == 0xFFFD && width == 1)
-            return lm_fail(err, LM_ERROR_INPUT, "'%s' is not UTF-8: byte %zu belongs to no character", path, i);
-    return true;
+    const size_t bad = cli_not_utf8(*book, *n);
+    return bad == *n || /* JSON holds UTF-8 only */
+           lm_fail(err, LM_ERROR_INPUT, "'%s' is not UTF-8: byte %zu belongs to no character", path, bad);
 }
 
 static int write_prompts(const needle_args *args)

@@ -244,7 +244,7 @@ static void list_options(const cli_command *c, const cli_option **rows, int n, b
         out[i] = (struct option){rows[i]->name, rows[i]->kind == CLI_FLAG ? no_argument : required_argument, NULL,
                                  OPT_OWN + i};
         if (rows[i]->letter)
-            letters += sprintf(letters, "%c:", rows[i]->letter);
+            letters += sprintf(letters, rows[i]->kind == CLI_FLAG ? "%c" : "%c:", rows[i]->letter);
     }
     memcpy(out + n, has_method ? of_method : of_none, has_method ? sizeof of_method : sizeof of_none);
 }

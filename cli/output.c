@@ -58,14 +58,6 @@ const char *cli_bar(double value, int width, char *text, size_t n)
     return text;
 }
 
-void cli_table_row(const char *name, const char *const *cells, int n_cell)
-{
-    printf("  %-22s", name);
-    for (int i = 0; i < n_cell; i++)
-        printf("%16s", cells[i]);
-    putchar('\n');
-}
-
 const char *cli_kernel_text(const char *kernel)
 {
     return strcmp(kernel, "any") ? kernel : "any: no tensor cores, many times slower";

@@ -18,10 +18,26 @@ bool cli_prompt_from_text(const char *text, cli_prompt *out, lm_error *err)
     return out->text ? not_empty(out, err) : lm_fail(err, LM_ERROR_MEMORY, "out of memory for the prompt");
 }
 
-bool cli_prompt_from_file(const char *path, cli_prompt *out, lm_error *err)
+static bool append_question(cli_prompt *p, const char *question, lm_error *err)
+{
+    while (p->n && p->text[p->n - 1] == '\n')
+        p->n--;
+    const size_t n = p->n + 2 + strlen(question);
+    char *more = realloc(p->text, n + 1);
+    if (!more)
+        return lm_fail(err, LM_ERROR_MEMORY, "out of memory for a prompt of %zu bytes", n);
+    memcpy(more + p->n, "\n\n", 2);
+    strcpy(more + p->n + 2, question);
+    p->text = more;
+    p->n = n;
+    return true;
+}
+
+bool cli_prompt_from_file(const char *path, const char *question, cli_prompt *out, lm_error *err)
 {
     *out = (cli_prompt){0};
-    return cli_read_file(path, &out->text, &out->n, err) && not_empty(out, err);
+    return cli_read_file(path, &out->text, &out->n, err) && not_empty(out, err) &&
+           (!question || append_question(out, question, err));
 }
 
 /* The turns of a record, one after the other. */

@@ -11,7 +11,8 @@ typedef struct cli_prompt {
 } cli_prompt;
 
 bool cli_prompt_from_text(const char *text, cli_prompt *out, lm_error *err);
-bool cli_prompt_from_file(const char *path, cli_prompt *out, lm_error *err);
+/* question: follows the file's text after an empty line; NULL: there is none. */
+bool cli_prompt_from_file(const char *path, const char *question, cli_prompt *out, lm_error *err);
 /* {"0": {"origin_prompt": [{"role": "HUMAN", "prompt": "..."}], "gold": ["..."]}, ...}; key NULL: the first record. */
 bool cli_prompt_from_ruler(const char *path, const char *key, cli_prompt *out, lm_error *err);
 void cli_prompt_free(cli_prompt *p);

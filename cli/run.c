@@ -1,81 +1,7 @@
 /* prism run: a prompt through the model, by one method or by two. */
 #include "run.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "eval/run.h"
-#include "plan_file.h"
-
-#include <prism_attn/prism_cuda.h>
-
-/* ----------------------------------------------------------------------------------------------- running ---- */
-
-void run_result_free(run_result *r)
-{
-    free((void *)r->stats.layers);
-    free(r->logits);
-    lm_text_free(&r->answer);
-    *r = (run_result){0};
-}
-
-static bool keep_results(const lm_session *session, const lm_model *model, run_result *r, lm_error *err)
-{
-    lm_session_read_stats(session, &r->stats);
-    r->n_vocab = lm_model_config(model)->n_vocab;
-    lm_layer_stats *layers = malloc((size_t)r->stats.n_layer * sizeof *layers);
-    r->logits = malloc((size_t)r->n_vocab * sizeof *r->logits);
-    if (layers)
-        memcpy(layers, r->stats.layers, (size_t)r->stats.n_layer * sizeof *layers);
-    r->stats.layers = layers;
-    if (!layers || !r->logits)
-        return lm_fail(err, LM_ERROR_MEMORY, "out of memory for the results");
-    memcpy(r->logits, lm_session_logits(session), (size_t)r->n_vocab * sizeof *r->logits);
-    return true;
-}
-
-static bool run_once(const run_args *args, const lm_model *model, prism_ctx *ctx, const lm_tokens *tokens,
-                     prism_method method, plan_file *plans, run_result *r, lm_error *err)
-{
-    prism_options options = args->method.options;
-    options.method = method;
-    lm_session_options so;
-    lm_session_options_init(&so);
-    so.n_ctx = (int32_t)tokens->n + args->n_answer;
-    so.chunk = args->chunk;
-    so.options = &options;
-    if (plans) {
-        so.on_plan = plan_file_add;
-        so.user = plans;
-    }
-    *r = (run_result){.method = method};
-    cli_reset_peak();
-    lm_session *session;
-    if (!lm_session_create(model, ctx, &so, &session, err))
-        return false;
-    cli_progress bar;
-    char label[64];
-    snprintf(label, sizeof label, "%-8s prefill", prism_method_name(method));
-    cli_progress_start(&bar, label, true);
-    const double start = eval_seconds();
-    bool ok = lm_session_prefill(session, tokens->ids, (int64_t)tokens->n, cli_progress_update, &bar, err);
-    r->prefill_seconds = eval_seconds() - start;
-    r->tokens_per_second = (double)tokens->n / r->prefill_seconds;
-    cli_progress_end(&bar);
-    const eval_answer_rule rule = {.n_most = args->n_answer};
-    r->kernel = prism_cuda_attend_kernel(ctx);
-    ok = ok && keep_results(session, model, r, err) &&
-         eval_answer(session, model, &rule, &r->answer, &r->n_answer, err);
-    if (ok) { /* with the decoding in it */
-        lm_session_stats stats;
-        lm_session_read_stats(session, &stats);
-        r->stats.decode_seconds = stats.decode_seconds;
-        r->stats.n_decode = stats.n_decode;
-        r->peak_bytes = cli_peak_bytes();
-    }
-    lm_session_destroy(session);
-    return ok;
-}
+#include <stddef.h>
 
 /* ----------------------------------------------------------------------------------------------- set-up ---- */
 
@@ -83,69 +9,92 @@ static bool load_prompt(const run_args *args, cli_prompt *prompt, lm_error *err)
 {
     if (args->ruler)
         return cli_prompt_from_ruler(args->ruler, args->key, prompt, err);
-    return args->file ? cli_prompt_from_file(args->file, prompt, err) : cli_prompt_from_text(args->text, prompt, err);
+    if (!args->file)
+        return cli_prompt_from_text(args->text, prompt, err);
+    if (!cli_prompt_from_file(args->file, args->text, prompt, err))
+        return false;
+    const size_t bad = cli_not_utf8(prompt->text, prompt->n);
+    if (bad < prompt->n)
+        cli_note("'%s' is not UTF-8: byte %zu belongs to no character; such bytes are read as they are", args->file,
+             bad);
+    return true;
 }
 
-/* Cut from the left, where a question does not stand; BOS stays in front. */
-static void keep_last(lm_tokens *tokens, size_t max, bool bos)
+/* Finds the form in which the model is asked; *asked is NULL for plain text. */
+static bool open_chat(const run_args *args, eval_chat *chat, const eval_chat **asked, lm_error *err)
 {
-    if (tokens->n <= max)
-        return;
-    const size_t skip = tokens->n - max;
-    cli_note("the prompt has %zu tokens; its first %zu are dropped (--max-tokens-in)", tokens->n, skip);
-    memmove(tokens->ids + bos, tokens->ids + bos + skip, (max - bos) * sizeof *tokens->ids);
-    tokens->n = max;
+    char names[256];
+    const bool wanted = args->chat || args->system || args->template;
+    *asked = NULL;
+    if (!eval_chat_open(args->model, args->template, args->system, chat, err))
+        return false;
+    if (wanted && !eval_chat_is_formed(chat))
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: its chat template is not supported (form: %s); choose one by "
+                       "--chat-template: %s",
+                       args->model, eval_chat_name(chat), eval_chat_names(names, sizeof names));
+    if (!wanted && chat->has_template)
+        cli_note("the model has a chat template (%s), and the prompt goes to it as plain text: --chat writes it as a "
+                   "chat", eval_chat_name(chat));
+    *asked = wanted ? chat : NULL;
+    return true;
 }
 
-static bool tokenize(const run_args *args, const lm_model *model, const cli_prompt *prompt, lm_tokens *tokens,
-                     lm_error *err)
+static bool tokenize(const run_args *args, const lm_model *model, const eval_chat *chat, const cli_prompt *prompt,
+                     lm_tokens *tokens, lm_error *err)
 {
     const lm_config *config = lm_model_config(model);
+    const int32_t most = args->max_tokens_in ? args->max_tokens_in : INT32_MAX - args->n_answer;
+    int32_t n_dropped;
     if (!lm_model_tokenizer(model))
         return lm_fail(err, LM_ERROR_INPUT, "'%s' comes without a tokenizer", args->model);
-    if (!lm_model_encode(model, prompt->text, prompt->n, true, tokens, err))
+    if (!eval_chat_encode(chat, model, prompt->text, prompt->n, NULL, most, tokens, &n_dropped, err))
         return false;
-    if (args->max_tokens_in)
-        keep_last(tokens, (size_t)args->max_tokens_in, config->add_bos);
-    if (tokens->n + (size_t)args->n_answer > INT32_MAX)
-        return lm_fail(err, LM_ERROR_INPUT, "the prompt has %zu tokens: too many", tokens->n);
+    if (n_dropped)
+        cli_note("the prompt has %zu tokens; its first %d are dropped (--max-tokens-in)",
+             tokens->n + (size_t)n_dropped, n_dropped);
     if (config->n_ctx_train > 0 && tokens->n > (size_t)config->n_ctx_train)
         cli_note("the prompt has %zu tokens; the model was trained up to %d", tokens->n, config->n_ctx_train);
     return true;
 }
 
-static int report(const run_args *args, run_result *results, int n_result, int32_t n_prompt, const cli_prompt *prompt)
+/* --------------------------------------------------------------------------------------------- running ---- */
+
+static int report(const run_job *job, run_result *results, int n_result, const cli_prompt *prompt)
 {
+    int code = EXIT_DONE;
     for (int i = 0; i < n_result; i++)
         results[i].gold_found = cli_prompt_count_gold(prompt, results[i].answer.data);
-    if (args->method.json)
-        return cli_print_json(run_to_json(args, results, n_result, n_prompt, prompt));
-    for (int i = 0; i < n_result; i++) {
-        if (n_result > 1)
-            printf("[%s] ", prism_method_name(results[i].method));
-        printf("%s\n", results[i].answer.data);
-    }
-    run_print_table(results, n_result, n_prompt, prompt);
-    return EXIT_DONE;
+    if (job->args->method.json)
+        code = cli_print_json(run_to_json(job, results, n_result, prompt));
+    else if (!job->args->quiet)
+        run_print_table(results, n_result, (int32_t)job->tokens->n, prompt);
+    return !code && results[n_result - 1].interrupted ? EXIT_INTERRUPTED : code;
 }
 
-static int run_all(const run_args *args, const lm_model *model, prism_ctx *ctx, const cli_prompt *prompt)
+static int run_all(run_job *job, const cli_prompt *prompt)
 {
     lm_error err;
     lm_tokens tokens = {0};
+    eval_chat chat = {0};
     run_result results[2] = {{0}};
-    const int n_result = args->compares ? 2 : 1;
+    const run_args *args = job->args;
     plan_file plans = {.block_size = args->method.options.block_size};
-    bool ok = tokenize(args, model, prompt, &tokens, &err);
+    int n_result = 0;
+    bool ok = open_chat(args, &chat, &job->chat, &err) && tokenize(args, job->model, job->chat, prompt, &tokens, &err);
     plans.n_token = (int32_t)tokens.n;
-    for (int i = 0; ok && i < n_result; i++)
-        ok = run_once(args, model, ctx, &tokens, i ? args->compared : args->method.options.method,
-                      args->plan_file && i == 0 ? &plans : NULL, &results[i], &err);
+    job->tokens = &tokens;
+    job->plans = &plans;
+    while (ok && n_result < 1 + args->compares && !(n_result && results[0].interrupted)) {
+        const prism_method method = n_result ? args->compared : args->method.options.method;
+        ok = run_once(job, method, n_result > 0, &results[n_result], &err);
+        n_result++;
+    }
     if (ok && args->plan_file)
         ok = plan_file_write(&plans, args->plan_file, &err);
-    const int code = ok ? report(args, results, n_result, (int32_t)tokens.n, prompt) : cli_fail_lm(&err);
+    const int code = ok ? report(job, results, n_result, prompt) : cli_fail_lm(&err);
     for (int i = 0; i < n_result; i++)
         run_result_free(&results[i]);
+    eval_chat_free(&chat);
     plan_file_free(&plans);
     lm_tokens_free(&tokens);
     return code;
@@ -163,7 +112,7 @@ static int run_command(const run_args *args)
     if (!load_prompt(args, &prompt, &err) || !lm_model_open(args->model, &model, &err))
         code = cli_fail_lm(&err);
     else
-        code = run_all(args, model, ctx, &prompt);
+        code = run_all(&(run_job){.args = args, .model = model, .ctx = ctx}, &prompt);
     lm_model_close(model);
     prism_destroy(ctx);
     cli_prompt_free(&prompt);
@@ -186,12 +135,20 @@ static int parse_compared(void *args, const char *name)
 static const cli_option rows[] = {
     {"model", "MODEL", "a GGUF file, or a Hugging Face directory (Qwen3 or Llama 3 family)", CLI_TEXT, 'm', AT(model)},
     {"file", "FILE", "the prompt is the content of FILE; - is stdin", CLI_TEXT, 'f', AT(file)},
-    {"prompt", "TEXT", "the prompt is TEXT", CLI_TEXT, 'p', AT(text)},
+    {"prompt", "TEXT", "the prompt is TEXT; with -f, a question that follows FILE after an empty line", CLI_TEXT, 'p',
+     AT(text)},
     {"ruler-json", "FILE",
      "the prompt is a record of FILE, and its gold answers are checked:\n"
      "{\"0\": {\"origin_prompt\": [{\"role\": \"HUMAN\", \"prompt\": \"...\"}], \"gold\": [\"...\"]}}",
      CLI_TEXT, AT(ruler)},
     {"key", "KEY", "which record (the first)", CLI_TEXT, AT(key)},
+    {"chat", NULL, "ask as a chat, in the form of the model's chat template; without, the prompt is plain text",
+     CLI_FLAG, AT(chat)},
+    {"system", "TEXT", "the chat's system turn (the template's own, if it has one)", CLI_TEXT, AT(system)},
+    {"chat-template", "NAME",
+     "the chat's form, instead of the template's: chatml, llama2, llama3, mistral-v3 and others;\n"
+     "an unknown NAME lists them",
+     CLI_TEXT, AT(template)},
     {"n-predict", "N", "tokens to answer with (64); an end-of-text token ends it earlier", CLI_INT, 'n', AT(n_answer),
      .max = 1 << 20},
     {"compare", "M2", "run with method M2 too: speed-up, whether the answers agree, KL divergence", CLI_OTHER,
@@ -203,14 +160,15 @@ static const cli_option rows[] = {
      .max = INT32_MAX},
     {"plan", "FILE", "write the block plan of every layer to FILE, safetensors: layer.I u8 [head][row][block]",
      CLI_TEXT, AT(plan_file)},
+    {"quiet", NULL, "the answer only: no progress, no notes, no table", CLI_FLAG, 'q', AT(quiet)},
 };
 
 static const cli_command command = {
     .name = "run",
-    .intro = "usage: prism run -m MODEL (-f FILE | -p TEXT | --ruler-json FILE) [options]\n\n"
+    .intro = "usage: prism run -m MODEL (-f FILE | -p TEXT | -f FILE -p TEXT | --ruler-json FILE) [options]\n\n"
              "Reads a long prompt and answers it, greedily. The prompt is prefilled with block-sparse attention;\n"
-             "answers are decoded with full attention. The answer goes to stdout, then a table;\n"
-             "progress goes to stderr.\n\n",
+             "answers are decoded with full attention. The answer goes to stdout, token by token, and nothing else\n"
+             "does; progress, notes and a table go to stderr. ctrl-C ends the answer; the table still comes.\n\n",
     .end = "\nexample: prism run -m models/prism-testbed-32m-q8_0.gguf --ruler-json examples/needle-16k.json "
            "--compare dense\n",
     .own = rows,
@@ -221,12 +179,14 @@ static int check_args(const run_args *args)
 {
     if (!args->model)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
+    if (args->quiet)
+        cli_silence_notes();
     const unsigned compared = args->compares ? 1U << args->compared : 0;
     const int code = cli_check_named(&args->method, compared | 1U << args->method.options.method);
     if (code)
         return code;
-    if (!!args->file + !!args->text + !!args->ruler != 1)
-        return cli_fail(EXIT_USAGE, "give the prompt by one of -f, -p, --ruler-json");
+    if (args->ruler ? args->file || args->text : !args->file && !args->text)
+        return cli_fail(EXIT_USAGE, "give the prompt by -f, by -p or both, or by --ruler-json");
     const char *inputs[] = {args->model, args->file ? args->file : args->ruler, NULL};
     return cli_check_output(args->plan_file, inputs);
 }

@@ -44,6 +44,14 @@ static const char *path_name(prism_path path)
     return "?";
 }
 
+static void print_cells(const char *name, const char *const *cells, int n_cell)
+{
+    fprintf(stderr, "  %-22s", name);
+    for (int i = 0; i < n_cell; i++)
+        fprintf(stderr, "%16s", cells[i]);
+    fputc('\n', stderr);
+}
+
 /* One row of numbers, a cell a result. */
 static void print_row(const char *name, const char *format, double a, double b, int n_result)
 {
@@ -52,33 +60,35 @@ static void print_row(const char *name, const char *format, double a, double b, 
     const char *cells[2] = {text[0], text[1]};
     for (int i = 0; i < n_result; i++)
         snprintf(text[i], sizeof text[i], format, values[i]);
-    cli_table_row(name, cells, n_result);
+    print_cells(name, cells, n_result);
 }
 
 static void print_layers(const run_result *r)
 {
     char bar[128];
-    printf("\n  density per layer, %s (%s)\n", prism_method_name(r->method), path_name(r->stats.layers[0].path));
+    fprintf(stderr, "\n  density per layer, %s (%s)\n", prism_method_name(r->method),
+            path_name(r->stats.layers[0].path));
     for (int32_t l = 0; l < r->stats.n_layer; l++)
-        printf("  %4d %s %.3f\n", l, cli_bar(r->stats.layers[l].density, 32, bar, sizeof bar),
+        fprintf(stderr, "  %4d %s %.3f\n", l, cli_bar(r->stats.layers[l].density, 32, bar, sizeof bar),
                r->stats.layers[l].density);
 }
 
 static void print_comparison(const run_result *a, const run_result *b)
 {
-    printf("\n  %s against %s\n", prism_method_name(a->method), prism_method_name(b->method));
-    printf("  %-38s%.2fx\n", "attention (with selection) speed-up", attention_seconds(b) / attention_seconds(a));
-    printf("  %-38s%.2fx\n", "prefill speed-up", b->prefill_seconds / a->prefill_seconds);
-    printf("  %-38s%s\n", "answers agree", answers_agree(a, b) ? "yes" : "no");
-    printf("  %-38s%.3g nats\n", "KL divergence of the last position", divergence_of(b, a));
+    fprintf(stderr, "\n  %s against %s\n", prism_method_name(a->method), prism_method_name(b->method));
+    fprintf(stderr, "  %-38s%.2fx\n", "attention (with selection) speed-up",
+            attention_seconds(b) / attention_seconds(a));
+    fprintf(stderr, "  %-38s%.2fx\n", "prefill speed-up", b->prefill_seconds / a->prefill_seconds);
+    fprintf(stderr, "  %-38s%s\n", "answers agree", b->interrupted ? "cut short" : answers_agree(a, b) ? "yes" : "no");
+    fprintf(stderr, "  %-38s%.3g nats\n", "KL divergence of the last position", divergence_of(b, a));
 }
 
 void run_print_table(const run_result *r, int n_result, int32_t n_prompt, const cli_prompt *prompt)
 {
     const run_result *b = &r[n_result - 1];
     const char *names[2] = {prism_method_name(r->method), prism_method_name(b->method)};
-    putchar('\n');
-    cli_table_row("", names, n_result);
+    fputc('\n', stderr);
+    print_cells("", names, n_result);
     print_row("prompt tokens", "%.0f", n_prompt, n_prompt, n_result);
     print_row("prefill, s", "%.2f", r->prefill_seconds, b->prefill_seconds, n_result);
     print_row("  tokens/s", "%.0f", r->tokens_per_second, b->tokens_per_second, n_result);
@@ -94,13 +104,13 @@ void run_print_table(const run_result *r, int n_result, int32_t n_prompt, const 
                   (double)b->stats.device_bytes / 0x1p20, n_result);
     for (int i = 0; i < n_result; i++)
         if (r[i].kernel[0])
-            printf("  %s: attention on the GPU by kernel %s\n", names[i], cli_kernel_text(r[i].kernel));
+            fprintf(stderr, "  %s: attention on the GPU by kernel %s\n", names[i], cli_kernel_text(r[i].kernel));
     if (prompt->gold) {
         char text[2][32];
         const char *cells[2] = {text[0], text[1]};
         for (int i = 0; i < n_result; i++)
             snprintf(text[i], sizeof text[i], "%d of %d", r[i].gold_found, cJSON_GetArraySize(prompt->gold));
-        cli_table_row("gold answers found", cells, n_result);
+        print_cells("gold answers found", cells, n_result);
     }
     print_layers(r);
     if (n_result > 1)
@@ -115,6 +125,7 @@ static cJSON *result_to_json(const run_result *r, const cli_prompt *prompt)
     cJSON_AddStringToObject(o, "method", prism_method_name(r->method));
     cJSON_AddStringToObject(o, "answer", r->answer.data);
     cJSON_AddNumberToObject(o, "answer_tokens", r->n_answer);
+    cJSON_AddBoolToObject(o, "interrupted", r->interrupted);
     cJSON_AddNumberToObject(o, "prefill_seconds", r->prefill_seconds);
     cJSON_AddNumberToObject(o, "prefill_tokens_per_second", r->tokens_per_second);
     cJSON_AddNumberToObject(o, "attention_seconds", r->stats.attend_seconds);
@@ -155,12 +166,13 @@ static void add_named(cJSON *o, const char *option, int32_t value)
             cJSON_AddStringToObject(o, option, info.names[value]);
 }
 
-cJSON *run_to_json(const run_args *args, const run_result *results, int n_result, int32_t n_prompt,
-                   const cli_prompt *prompt)
+cJSON *run_to_json(const run_job *job, const run_result *results, int n_result, const cli_prompt *prompt)
 {
+    const run_args *args = job->args;
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "model", args->model);
-    cJSON_AddNumberToObject(o, "prompt_tokens", n_prompt);
+    cJSON_AddNumberToObject(o, "prompt_tokens", (double)job->tokens->n);
+    cJSON_AddStringToObject(o, "chat", job->chat ? eval_chat_name(job->chat) : "none");
     cJSON_AddNumberToObject(o, "top_p", (double)args->method.options.top_p);
     cJSON_AddNumberToObject(o, "moments_error", (double)args->method.options.moments_error);
     add_named(o, "correct", (int32_t)args->method.options.correct);

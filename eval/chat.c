@@ -14,49 +14,200 @@
 
 /* ------------------------------------------------------------------------------------------------ forms ---- */
 
-static void chatml(const char *text, eval_chat *out)
+enum { MAX_MARK = 3 };
+
+struct eval_chat_form {
+    const char *name;
+    const char *marks[MAX_MARK]; /* a template that holds all of them, and those of no row above, is of this form */
+    const char *head;            /* before the prompt, without a system turn. NULL: known by name only */
+    const char *before_system, *after_system; /* the same with one */
+    const char *tail;                         /* between prompt and answer */
+    const char *end;                          /* the token that ends a turn */
+    bool trims;                               /* white space around system turn and prompt goes */
+};
+
+#define LLAMA3_USER "<|start_header_id|>user<|end_header_id|>\n\n"
+#define LLAMA3_SYSTEM "<|start_header_id|>system<|end_header_id|>\n\n"
+#define LLAMA3_ANSWER "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+
+static const eval_chat_form forms[] = {
+    {.name = "phi4", .marks = {"<|im_sep|>"}},
+    {"chatml", {"<|im_start|>"}, "<|im_start|>user\n", "<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n",
+     "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", false},
+    {"llama3", {"<|start_header_id|>", "<|end_header_id|>"}, LLAMA3_USER, LLAMA3_SYSTEM, "<|eot_id|>" LLAMA3_USER,
+     LLAMA3_ANSWER, "<|eot_id|>", true},
+    {"llama2", {"[INST]", "<<SYS>>"}, "[INST] ", "[INST] <<SYS>>\n", "\n<</SYS>>\n\n", " [/INST]", "</s>", true},
+    /* Mistral's, by the versions of its tokenizers; the last as it was published for 0.1 and 0.2. */
+    {"mistral-v7", {"[SYSTEM_PROMPT] "}, "[INST] ", "[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT][INST] ", "[/INST]", "</s>",
+     false},
+    {"mistral-v7-tekken", {"[SYSTEM_PROMPT]"}, "[INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT][INST]", "[/INST]",
+     "</s>", false},
+    {"mistral-v1", {"' [INST] '"}, " [INST] ", " [INST] ", "\n\n", " [/INST]", "</s>", false},
+    {"mistral-v3-tekken", {"[AVAILABLE_TOOLS]", "\"[INST]\""}, "[INST]", "[INST]", "\n\n", "[/INST]", "</s>", false},
+    {"mistral-v3", {"[AVAILABLE_TOOLS]", "[INST]"}, "[INST] ", "[INST] ", "\n\n", "[/INST]", "</s>", false},
+    {"mistral", {"[INST]"}, "[INST] ", "[INST] ", "\n\n", " [/INST]", "</s>", false},
+    {.name = "phi3", .marks = {"<|assistant|>", "<|end|>"}},
+    {"zephyr", {"<|user|>", "<|assistant|>", "eos_token"}, "<|user|>\n", "<|system|>\n", "</s>\n<|user|>\n",
+     "</s>\n<|assistant|>\n", "</s>", false},
+    {.name = "gemma", .marks = {"<start_of_turn>"}},
+    {.name = "granite", .marks = {"<|start_of_role|>"}},
+    {.name = "command-r", .marks = {"<|START_OF_TURN_TOKEN|>"}},
+    {.name = "deepseek", .marks = {"<\xEF\xBD\x9C" "Assistant\xEF\xBD\x9C>"}},
+    {.name = "llama4", .marks = {"<|header_start|>"}},
+    {.name = "gpt-oss", .marks = {"<|channel|>"}},
+};
+enum { n_form = sizeof forms / sizeof *forms };
+
+static bool has_marks(const eval_chat_form *form, const char *text)
 {
-    static const char qwen[] = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
-    out->form = EVAL_CHAT_CHATML;
-    snprintf(out->head, sizeof out->head, "%s%s%s<|im_start|>user\n", strstr(text, qwen) ? "<|im_start|>system\n" : "",
-             strstr(text, qwen) ? qwen : "", strstr(text, qwen) ? "<|im_end|>\n" : "");
-    /* Models that can think aloud are asked to answer at once, as their template does for an answer that has begun. */
-    snprintf(out->tail, sizeof out->tail, "<|im_end|>\n<|im_start|>assistant\n%s",
-             strstr(text, "enable_thinking") ? "<think>\n\n</think>\n\n" : "");
+    for (int i = 0; i < MAX_MARK && form->marks[i]; i++)
+        if (!strstr(text, form->marks[i]))
+            return false;
+    return true;
 }
 
-static void llama3(const char *text, eval_chat *out)
+static const eval_chat_form *recognise(const char *text)
 {
-    out->form = EVAL_CHAT_LLAMA3;
-    const char *system = strstr(text, "Cutting Knowledge Date")
-                             ? "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
-                               "Today Date: 26 Jul 2024\n\n<|eot_id|>"
-                             : "";
-    snprintf(out->head, sizeof out->head, "%s<|start_header_id|>user<|end_header_id|>\n\n", system);
-    snprintf(out->tail, sizeof out->tail, "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    for (int i = 0; i < n_form; i++)
+        if (has_marks(&forms[i], text))
+            return &forms[i];
+    return NULL;
 }
 
-void eval_chat_from_template(const char *text, eval_chat *out)
+static const eval_chat_form *find_form(const char *name)
 {
-    *out = (eval_chat){.form = EVAL_CHAT_NONE};
-    if (!text || !text[0])
-        return;
-    out->form = EVAL_CHAT_UNKNOWN;
-    if (strstr(text, "<|im_start|>"))
-        chatml(text, out);
-    else if (strstr(text, "<|start_header_id|>"))
-        llama3(text, out);
+    for (int i = 0; i < n_form; i++)
+        if (!strcmp(forms[i].name, name) && forms[i].head)
+            return &forms[i];
+    return NULL;
 }
 
-const char *eval_chat_form_name(eval_chat_form form)
+/* ---------------------------------------------------------------------------------------------- turns ---- */
+
+/* Appends text with the escapes of a Jinja string resolved: \n, and a backslash before any other character. */
+static bool put_literal(lm_text *out, const char *text, size_t n, lm_error *err)
 {
-    static const char *const names[] = {"none", "ChatML", "Llama 3", "unknown"};
-    return names[form];
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i++) {
+        const bool escaped = text[i] == '\\' && i + 1 < n;
+        i += escaped;
+        ok = lm_text_append(out, escaped && text[i] == 'n' ? "\n" : text + i, 1, err);
+    }
+    return ok;
+}
+
+/* The system turn that a ChatML template puts first itself. What it puts together from variables is none. */
+static bool put_own_system(const char *text, lm_text *out, lm_error *err)
+{
+    static const char start[] = "<|im_start|>system", end[] = "<|im_end|>";
+    for (const char *at = text; (at = strstr(at, start));) {
+        at += sizeof start - 1;
+        const size_t newline = *at == '\n' ? 1 : !strncmp(at, "\\n", 2) ? 2 : 0;
+        const char *stop = strstr(at, end);
+        const size_t n = stop ? (size_t)(stop - at) : 0;
+        if (n > newline && newline && strcspn(at, "{}+~") >= n)
+            return put_literal(out, at + newline, n - newline, err);
+    }
+    return true;
+}
+
+static bool put_trimmed(lm_text *out, const char *text, size_t n, bool trims, lm_error *err)
+{
+    while (trims && n && isspace((unsigned char)text[n - 1]))
+        n--;
+    for (; trims && n && isspace((unsigned char)*text); n--)
+        text++;
+    return lm_text_append(out, text, n, err);
+}
+
+/* Appends the system turn's text: what the template of this form says itself, then what was asked for. */
+static bool put_system(const eval_chat_form *form, const char *template, const char *asked, lm_text *out,
+                       lm_error *err)
+{
+    const bool dated = strstr(template, "Cutting Knowledge Date") != NULL; /* Llama 3.1 and later; the default */
+    if (dated && !eval_put(out, "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n", err))
+        return false;
+    if (asked)
+        return put_trimmed(out, asked, strlen(asked), form->trims, err);
+    return put_own_system(template, out, err);
+}
+
+static bool write_turns(const char *template, const char *asked, eval_chat *chat, lm_error *err)
+{
+    const eval_chat_form *form = chat->form;
+    lm_text system = {0};
+    bool ok = put_system(form, template, asked, &system, err);
+    if (ok && (system.n || asked))
+        ok = eval_put(&chat->head, form->before_system, err) &&
+             lm_text_append(&chat->head, system.data, system.n, err) && eval_put(&chat->head, form->after_system, err);
+    else
+        ok = ok && eval_put(&chat->head, form->head, err);
+    lm_text_free(&system);
+    /* A model that can think aloud is asked to answer at once, as Qwen3's template does where thinking is off. */
+    const bool thinks = strstr(template, "enable_thinking") && strstr(template, "<think>\\n\\n</think>\\n\\n");
+    return ok && eval_put(&chat->tail, form->tail, err) &&
+           (!thinks || eval_put(&chat->tail, "<think>\n\n</think>\n\n", err));
+}
+
+bool eval_chat_from_template(const char *text, const char *name, const char *system, eval_chat *out, lm_error *err)
+{
+    text = text ? text : "";
+    const eval_chat_form *own = text[0] ? recognise(text) : NULL;
+    eval_chat chat = {.has_template = text[0] != '\0', .form = name ? find_form(name) : own};
+    char names[256];
+    if (name && !chat.form)
+        return lm_fail(err, LM_ERROR_USAGE, "no chat template is called '%s': %s", name,
+                       eval_chat_names(names, sizeof names));
+    if (eval_chat_is_formed(&chat) && !write_turns(chat.form == own ? text : "", system, &chat, err)) {
+        eval_chat_free(&chat);
+        return false;
+    }
+    *out = chat;
+    return true;
+}
+
+void eval_chat_free(eval_chat *chat)
+{
+    lm_text_free(&chat->head);
+    lm_text_free(&chat->tail);
+    *chat = (eval_chat){0};
+}
+
+bool eval_chat_is_formed(const eval_chat *chat)
+{
+    return chat->form && chat->form->head;
+}
+
+const char *eval_chat_name(const eval_chat *chat)
+{
+    return chat->form ? chat->form->name : chat->has_template ? "unknown" : "none";
+}
+
+const char *eval_chat_names(char *text, size_t n)
+{
+    const char *names[n_form];
+    size_t count = 0;
+    for (int i = 0; i < n_form; i++)
+        if (forms[i].head)
+            names[count++] = forms[i].name;
+    return lm_list_text(names, count, "or", text, n);
+}
+
+int32_t eval_chat_end(const eval_chat *chat, const lm_model *model)
+{
+    if (!eval_chat_is_formed(chat))
+        return -1;
+    return lm_tokenizer_find(lm_model_tokenizer(model), chat->form->end, strlen(chat->form->end));
 }
 
 /* ------------------------------------------------------------------------------------------------ files ---- */
 
-static bool from_gguf(const char *path, eval_chat *out, lm_error *err)
+/* What is asked of a template, whatever it is read from. */
+typedef struct wish {
+    const char *name, *system;
+} wish;
+
+static bool from_gguf(const char *path, wish w, eval_chat *out, lm_error *err)
 {
     lm_gguf *gguf;
     if (!lm_gguf_open(path, &gguf, err))
@@ -69,10 +220,10 @@ static bool from_gguf(const char *path, eval_chat *out, lm_error *err)
         const char *string = lm_gguf_value_string(&at, &n);
         text = strndup(string, n);
     }
-    eval_chat_from_template(text, out);
+    const bool ok = eval_chat_from_template(text, w.name, w.system, out, err);
     free(text);
     lm_gguf_close(gguf);
-    return true;
+    return ok;
 }
 
 /* A string, or a list of {"name", "template"} of which the one called default counts. */
@@ -89,86 +240,86 @@ static const char *template_in(const cJSON *config)
     return cJSON_GetStringValue(value);
 }
 
-static bool from_directory(const char *dir, eval_chat *out, lm_error *err)
+static bool from_directory(const char *dir, wish w, eval_chat *out, lm_error *err)
 {
     char *jinja = lm_path_join(dir, "chat_template.jinja"), *config = lm_path_join(dir, "tokenizer_config.json");
     bool ok = (jinja && config) || lm_fail(err, LM_ERROR_MEMORY, "out of memory for the chat template");
-    *out = (eval_chat){.form = EVAL_CHAT_NONE};
-    if (ok && lm_path_exists(jinja)) {
-        char *text = NULL;
-        size_t n;
+    char *text = NULL;
+    cJSON *json = NULL;
+    size_t n;
+    if (ok && lm_path_exists(jinja))
         ok = lm_read_file(jinja, MAX_TEMPLATE_BYTES, &text, &n, err);
-        if (ok)
-            eval_chat_from_template(text, out);
-        free(text);
-    } else if (ok && lm_path_exists(config)) {
-        cJSON *json = lm_json_read(config, MAX_TEMPLATE_BYTES, err);
-        ok = json != NULL;
-        if (ok)
-            eval_chat_from_template(template_in(json), out);
-        cJSON_Delete(json);
-    }
+    else if (ok && lm_path_exists(config))
+        ok = (json = lm_json_read(config, MAX_TEMPLATE_BYTES, err)) != NULL;
+    ok = ok && eval_chat_from_template(text ? text : template_in(json), w.name, w.system, out, err);
+    cJSON_Delete(json);
+    free(text);
     free(jinja);
     free(config);
     return ok;
 }
 
-bool eval_chat_open(const char *model_path, eval_chat *out, lm_error *err)
+bool eval_chat_open(const char *model_path, const char *name, const char *system, eval_chat *out, lm_error *err)
 {
-    return lm_path_is_directory(model_path) ? from_directory(model_path, out, err) : from_gguf(model_path, out, err);
+    const wish w = {name, system};
+    return lm_path_is_directory(model_path) ? from_directory(model_path, w, out, err)
+                                            : from_gguf(model_path, w, out, err);
 }
 
 /* ------------------------------------------------------------------------------------------------- tokens ---- */
 
+static const eval_chat plain;
+
+static bool encode(const lm_model *model, const lm_text *text, bool bos, lm_tokens *out, lm_error *err)
+{
+    return lm_model_encode(model, text->n ? text->data : "", text->n, bos, out, err);
+}
+
 bool eval_chat_reserve(const eval_chat *chat, const lm_model *model, int32_t *n_token, lm_error *err)
 {
     lm_tokens tokens = {0};
-    const bool ok = lm_model_encode(model, chat->head, strlen(chat->head), true, &tokens, err) &&
-                    lm_model_encode(model, chat->tail, strlen(chat->tail), false, &tokens, err);
+    const bool ok = encode(model, &chat->head, true, &tokens, err) && encode(model, &chat->tail, false, &tokens, err);
     *n_token = (int32_t)tokens.n;
     lm_tokens_free(&tokens);
     return ok;
 }
 
 /* One text, tokenised as one: tokens may span the seam of prompt and prefix. */
-static bool compose(const eval_chat *chat, const char *prompt, const char *prefix, lm_text *text, lm_error *err)
+static bool compose(const eval_chat *chat, const char *prompt, size_t n, const char *prefix, lm_text *text,
+                    lm_error *err)
 {
-    size_t n = strlen(prompt), skip = 0;
-    if (chat->form == EVAL_CHAT_LLAMA3) { /* its template trims */
-        skip = strspn(prompt, " \t\r\n");
-        while (n > skip && isspace((unsigned char)prompt[n - 1]))
-            n--;
-    }
-    const bool plain =
-        !chat->tail[0] && prefix && n && !isspace((unsigned char)prefix[0]) && !isspace((unsigned char)prompt[n - 1]);
-    return eval_put(text, chat->head, err) && lm_text_append(text, prompt + skip, n - skip, err) &&
-           eval_put(text, chat->tail, err) && eval_put(text, plain ? " " : "", err) &&
+    const bool joined = !chat->tail.n && prefix && n && !isspace((unsigned char)prefix[0]) &&
+                        !isspace((unsigned char)prompt[n - 1]);
+    return lm_text_append(text, chat->head.data, chat->head.n, err) &&
+           put_trimmed(text, prompt, n, chat->form && chat->form->trims, err) &&
+           lm_text_append(text, chat->tail.data, chat->tail.n, err) && eval_put(text, joined ? " " : "", err) &&
            eval_put(text, prefix ? prefix : "", err);
 }
 
-bool eval_chat_encode(const eval_chat *chat, const lm_model *model, const char *prompt, const char *answer_prefix,
-                      int32_t n_max, lm_tokens *out, int32_t *n_dropped, lm_error *err)
+/* Drops the tokens after the first n_head until n_max are left. */
+static bool shorten(lm_tokens *tokens, size_t first, size_t n_head, size_t n_max, int32_t *n_dropped, lm_error *err)
 {
-    static const eval_chat none = {.form = EVAL_CHAT_NONE};
+    const size_t n = tokens->n - first, drop = n > n_max ? n - n_max : 0;
+    if (drop && n_head + drop >= n)
+        return lm_fail(err, LM_ERROR_USAGE, "a context of %zu tokens has no room for a prompt", n_max);
+    int32_t *at = tokens->ids + first + n_head;
+    if (drop)
+        memmove(at, at + drop, (n - n_head - drop) * sizeof *at);
+    tokens->n -= drop;
+    *n_dropped = (int32_t)drop;
+    return true;
+}
+
+bool eval_chat_encode(const eval_chat *chat, const lm_model *model, const char *prompt, size_t n,
+                      const char *answer_prefix, int32_t n_max, lm_tokens *out, int32_t *n_dropped, lm_error *err)
+{
     lm_text text = {0};
     lm_tokens head = {0};
-    chat = chat ? chat : &none;
+    chat = chat ? chat : &plain;
     const size_t first = out->n;
-    bool ok = compose(chat, prompt, answer_prefix, &text, err) &&
-              lm_model_encode(model, text.data, text.n, true, out, err) &&
-              lm_model_encode(model, chat->head, strlen(chat->head), true, &head, err);
-    const size_t n = out->n - first, kept = head.n;
-    *n_dropped = 0;
-    if (ok && n > (size_t)n_max) {
-        const size_t drop = n - (size_t)n_max;
-        if (kept + drop >= n) {
-            ok = lm_fail(err, LM_ERROR_USAGE, "a context of %d tokens has no room for a prompt", n_max);
-        } else {
-            memmove(out->ids + first + kept, out->ids + first + kept + drop, (n - kept - drop) * sizeof *out->ids);
-            out->n -= drop;
-            *n_dropped = (int32_t)drop;
-        }
-    }
+    const bool ok = compose(chat, prompt, n, answer_prefix, &text, err) && encode(model, &text, true, out, err) &&
+                    encode(model, &chat->head, true, &head, err) &&
+                    shorten(out, first, head.n, (size_t)n_max, n_dropped, err);
     lm_text_free(&text);
     lm_tokens_free(&head);
     return ok;

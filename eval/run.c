@@ -68,22 +68,36 @@ static bool cut_at_newline(lm_text *answer)
     return true;
 }
 
+/* Tells what the answer has grown by. Returns false where that ends it. */
+static bool tell_text(const eval_answer_rule *rule, const lm_text *answer, size_t before)
+{
+    return !rule->on_text || rule->on_text(rule->user, answer->data + before, answer->n - before);
+}
+
 bool eval_answer(lm_session *session, const lm_model *model, const eval_answer_rule *rule, lm_text *answer,
                  int32_t *n_token, lm_error *err)
 {
     lm_stream stream = {0};
     bool done = false;
+    const int32_t end = rule->chat ? eval_chat_end(rule->chat, model) : -1;
+    if (!lm_text_append(answer, "", 0, err))
+        return false;
     for (*n_token = 0; !done && *n_token < rule->n_most; (*n_token)++) {
         const int32_t token = lm_session_argmax(session);
-        if (lm_model_is_eos(model, token))
+        const size_t before = answer->n;
+        if (token == end || lm_model_is_eos(model, token))
             break;
         if (!lm_stream_push(&stream, lm_model_tokenizer(model), token, rule->decode_flags, answer, err))
             return false;
-        done = rule->stop_at_newline && cut_at_newline(answer);
+        done = (rule->stop_at_newline && cut_at_newline(answer)) || !tell_text(rule, answer, before);
         if (!done && *n_token + 1 < rule->n_most && !lm_session_decode(session, token, err))
             return false;
     }
-    return (done || lm_stream_flush(&stream, answer, err)) && lm_text_append(answer, "", 0, err);
+    const size_t before = answer->n;
+    if (!done && !lm_stream_flush(&stream, answer, err))
+        return false;
+    tell_text(rule, answer, before);
+    return true;
 }
 
 /* ----------------------------------------------------------------------------------------------- sample ---- */
@@ -119,10 +133,13 @@ static bool run_sample(runner *r, const eval_task *task, int32_t i, lm_error *er
     if (ok && sample.n_answer >= n_ctx)
         ok = lm_fail(err, LM_ERROR_USAGE, "%s: answers of %d tokens do not fit in a context of %d", task->name,
                      sample.n_answer, n_ctx);
-    ok = ok && eval_chat_encode(r->options->chat, r->model, sample.prompt, sample.answer_prefix,
-                                n_ctx - sample.n_answer, &tokens, &counts[1], err);
+    ok = ok && eval_chat_encode(r->options->chat, r->model, sample.prompt, strlen(sample.prompt),
+                                sample.answer_prefix, n_ctx - sample.n_answer, &tokens, &counts[1], err);
     counts[0] = (int32_t)tokens.n;
-    const eval_answer_rule rule = {sample.n_answer, sample.stop_at_newline, LM_DECODE_SKIP_SPECIAL};
+    const eval_answer_rule rule = {.n_most = sample.n_answer,
+                                   .stop_at_newline = sample.stop_at_newline,
+                                   .decode_flags = LM_DECODE_SKIP_SPECIAL,
+                                   .chat = r->options->chat};
     ok = ok &&
          lm_session_prefill(r->session, tokens.ids, (int64_t)tokens.n, r->watch ? r->watch->tokens : NULL,
                             r->watch ? r->watch->user : NULL, err) &&

@@ -40,6 +40,10 @@ typedef struct eval_answer_rule {
     int32_t n_most;        /* tokens; an end-of-text token ends the answer earlier */
     bool stop_at_newline;  /* ends at the first newline that follows text, which is cut off */
     unsigned decode_flags; /* of lm_stream_push() */
+    const eval_chat *chat; /* the end of its turns ends an answer, too; NULL: plain text */
+    /* After every token: the n bytes that it adds, whole characters; often none. False ends the answer. May be NULL. */
+    bool (*on_text)(void *user, const char *text, size_t n);
+    void *user;
 } eval_answer_rule;
 
 /* Answers a prompt that the session has prefilled; appends the text, terminated. */

@@ -66,6 +66,38 @@ void eval_list_free(char **list, size_t n)
     free(list);
 }
 
+/* Insertions, deletions and replacements that turn a into b; both are cut at 31 bytes. */
+static size_t distance(const char *a, const char *b)
+{
+    size_t row[32], n = strnlen(b, 31);
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 0; i < 31 && a[i]; i++) {
+        size_t diagonal = row[0]++;
+        for (size_t j = 1; j <= n; j++) {
+            const size_t replaced = diagonal + (a[i] != b[j - 1]);
+            const size_t shifted = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
+            diagonal = row[j];
+            row[j] = replaced < shifted ? replaced : shifted;
+        }
+    }
+    return row[n];
+}
+
+const char *eval_nearest(const char *word, const char *const *names, size_t n_name)
+{
+    const char *nearest = NULL;
+    size_t least = strlen(word) < 6 ? 2 : 3; /* as many letters are another word */
+    for (size_t i = 0; i < n_name; i++) {
+        const size_t d = distance(word, names[i]);
+        if (d < least) {
+            least = d;
+            nearest = names[i];
+        }
+    }
+    return nearest;
+}
+
 bool eval_in_comma_list(const char *list, const char *name)
 {
     const size_t n = strlen(name);

@@ -23,6 +23,9 @@ char *eval_copy(const char *s, size_t n, lm_error *err);
 bool eval_list_add(char ***list, size_t *n, const char *s, size_t n_bytes, lm_error *err);
 void eval_list_free(char **list, size_t n);
 
+/* Returns the name that word was most likely meant to be, NULL if none is near: for "did you mean". */
+const char *eval_nearest(const char *word, const char *const *names, size_t n_name);
+
 /* True if name is in the comma list. */
 bool eval_in_comma_list(const char *list, const char *name);
 

@@ -39,7 +39,7 @@ expect 0 '"methods"' "$prism" info --json
 
 # Arguments: 2.
 expect 2 "no model" "$prism" run -p hello
-expect 2 "one of -f, -p, --ruler-json" "$prism" run -m "$model"
+expect 2 "give the prompt by -f, by -p or both" "$prism" run -m "$model"
 expect 2 "'prism info' lists them" "$prism" run -m "$model" -p hello --method magic
 expect 2 "top_p=3" "$prism" run -m "$model" -p hello --top-p 3
 expect 2 "prism, meanpool" "$prism" run -m "$model" -p hello --method moments --top-p 0.9

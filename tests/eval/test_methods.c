@@ -69,24 +69,64 @@ static void bad_lists(void **state)
     refused(eval_methods_parse(longest, NULL, &m, &err), LM_ERROR_USAGE, "longer");
 }
 
+/* What each form writes, recognised by strings of the published templates. The turns are those that the templates
+ * themselves write, run as Jinja. */
 static void templates(void **state)
 {
     (void)state;
-    eval_chat chat;
-    eval_chat_from_template(NULL, &chat);
-    assert_int_equal(chat.form, EVAL_CHAT_NONE);
-    eval_chat_from_template("{{ '<|im_start|>' + role }}", &chat);
-    assert_int_equal(chat.form, EVAL_CHAT_CHATML);
-    assert_string_equal(chat.head, "<|im_start|>user\n");
-    assert_string_equal(chat.tail, "<|im_end|>\n<|im_start|>assistant\n");
-    eval_chat_from_template("<|im_start|> {% if enable_thinking %}", &chat);
-    assert_non_null(strstr(chat.tail, "<think>\n\n</think>\n\n"));
-    eval_chat_from_template("<|start_header_id|>", &chat);
-    assert_int_equal(chat.form, EVAL_CHAT_LLAMA3);
-    assert_string_equal(chat.head, "<|start_header_id|>user<|end_header_id|>\n\n");
-    eval_chat_from_template("[INST] {{ content }} [/INST]", &chat);
-    assert_int_equal(chat.form, EVAL_CHAT_UNKNOWN);
-    assert_string_equal(chat.head, "");
+    static const struct {
+        const char *text, *system, *name, *head, *tail;
+    } cases[] = {
+        {NULL, NULL, "none", "", ""},
+        {"no mark", NULL, "unknown", "", ""},
+        {"<start_of_turn>", NULL, "gemma", "", ""},
+        {"{{ '<|im_start|>' + role }}", NULL, "chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
+        {"{{ '<|im_start|>' + role }}", "Be brief.", "chatml",
+         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
+        {"<|im_start|> {% if enable_thinking %} '<think>\\n\\n</think>\\n\\n'", NULL, "chatml", "<|im_start|>user\n",
+         "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"},
+        /* A system turn of the template's own: with a line feed, with its escape; one that is put together is none. */
+        {"{{ '<|im_start|>system\nBe kind<|im_end|>\n' }}", NULL, "chatml",
+         "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
+        {"{{ '<|im_start|>system\\nIt\\'s me.\\n<|im_end|>\\n' }}", NULL, "chatml",
+         "<|im_start|>system\nIt's me.\n<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
+        {"'<|im_start|>system\\n' + x + '<|im_end|>' '<|im_start|>system\\nBe<|im_end|>'", NULL, "chatml",
+         "<|im_start|>system\nBe<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
+        {"'<|im_start|>system\nBe kind<|im_end|>'", "Be brief.", "chatml",
+         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
+        {"<|start_header_id|> <|end_header_id|>", NULL, "llama3", "<|start_header_id|>user<|end_header_id|>\n\n",
+         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
+        {"<|start_header_id|> <|end_header_id|> Cutting Knowledge Date", " Be brief. ", "llama3",
+         "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+         "Today Date: 26 Jul 2024\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
+        {"'[INST] ' '<<SYS>>\\n'", NULL, "llama2", "[INST] ", " [/INST]"},
+        {"'[INST] ' '<<SYS>>\\n'", "Be brief.", "llama2", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n", " [/INST]"},
+        {"'[INST] ' + content + ' [/INST]'", "Be brief.", "mistral", "[INST] Be brief.\n\n", " [/INST]"},
+        {"' [INST] ' + system_message", NULL, "mistral-v1", " [INST] ", " [/INST]"},
+        {"[AVAILABLE_TOOLS] \"[INST] \"", NULL, "mistral-v3", "[INST] ", "[/INST]"},
+        {"[AVAILABLE_TOOLS] \"[INST]\"", NULL, "mistral-v3-tekken", "[INST]", "[/INST]"},
+        {"'[SYSTEM_PROMPT] ' '[INST] '", "Be brief.", "mistral-v7", "[SYSTEM_PROMPT] Be brief.[/SYSTEM_PROMPT][INST] ",
+         "[/INST]"},
+        {"'[SYSTEM_PROMPT]' '[INST]'", "Be brief.", "mistral-v7-tekken",
+         "[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]", "[/INST]"},
+        {"'<|user|>' eos_token '<|assistant|>'", NULL, "zephyr", "<|user|>\n", "</s>\n<|assistant|>\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        eval_chat chat;
+        ok(eval_chat_from_template(cases[i].text, NULL, cases[i].system, &chat, &err));
+        assert_string_equal(eval_chat_name(&chat), cases[i].name);
+        assert_string_equal(chat.head.n ? chat.head.data : "", cases[i].head);
+        assert_string_equal(chat.tail.n ? chat.tail.data : "", cases[i].tail);
+        assert_int_equal(eval_chat_is_formed(&chat), cases[i].tail[0] != '\0');
+        assert_int_equal(chat.has_template, cases[i].text != NULL);
+        eval_chat_free(&chat);
+    }
+    eval_chat chat; /* by its name, whatever the template is, of which nothing is taken */
+    ok(eval_chat_from_template("<|im_start|> Cutting Knowledge Date", "llama3", NULL, &chat, &err));
+    assert_string_equal(chat.head.data, "<|start_header_id|>user<|end_header_id|>\n\n");
+    eval_chat_free(&chat);
+    refused(eval_chat_from_template("<|im_start|>", "gemma", NULL, &chat, &err), LM_ERROR_USAGE, "chatml, llama3");
 }
 
 static char *decode(const lm_model *model, const lm_tokens *tokens)
@@ -103,8 +143,8 @@ static void prompts(void **state)
     lm_model *model;
     ok(lm_model_open(EVAL_TEST_MODEL, &model, &err));
     eval_chat chat;
-    ok(eval_chat_open(EVAL_TEST_MODEL, &chat, &err));
-    assert_int_equal(chat.form, EVAL_CHAT_NONE);
+    ok(eval_chat_open(EVAL_TEST_MODEL, NULL, NULL, &chat, &err));
+    assert_string_equal(eval_chat_name(&chat), "none");
     static const struct {
         const char *prompt, *prefix, *form, *want;
     } cases[] = {
@@ -116,8 +156,10 @@ static void prompts(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         lm_tokens tokens = {0};
         int32_t dropped;
-        eval_chat_from_template(cases[i].form, &chat);
-        ok(eval_chat_encode(&chat, model, cases[i].prompt, cases[i].prefix, 100, &tokens, &dropped, &err));
+        eval_chat_free(&chat);
+        ok(eval_chat_from_template(cases[i].form, NULL, NULL, &chat, &err));
+        ok(eval_chat_encode(&chat, model, cases[i].prompt, strlen(cases[i].prompt), cases[i].prefix, 100, &tokens,
+                            &dropped, &err));
         char *text = decode(model, &tokens);
         assert_string_equal(text, cases[i].want);
         assert_int_equal(dropped, 0);
@@ -127,8 +169,8 @@ static void prompts(void **state)
     lm_tokens cut = {0};
     int32_t dropped, reserve;
     ok(eval_chat_reserve(&chat, model, &reserve, &err));
-    ok(eval_chat_encode(&chat, model, "one two three four five six seven eight nine ten", "So", reserve + 3, &cut,
-                        &dropped, &err));
+    static const char ten[] = "one two three four five six seven eight nine ten";
+    ok(eval_chat_encode(&chat, model, ten, strlen(ten), "So", reserve + 3, &cut, &dropped, &err));
     assert_int_equal(cut.n, reserve + 3);
     assert_true(dropped > 0);
     char *text = decode(model, &cut);
@@ -136,6 +178,7 @@ static void prompts(void **state)
     assert_non_null(strstr(text, " ten<|im_end|>\n<|im_start|>assistant\nSo"));
     free(text);
     lm_tokens_free(&cut);
+    eval_chat_free(&chat);
     lm_model_close(model);
 }
 
