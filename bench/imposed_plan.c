@@ -43,7 +43,7 @@ bool bench_impose_density(prism_ctx *ctx, const prism_call *call, int32_t block_
                           prism_plan *plan, lm_error *err)
 {
     if (!(density > 0 && density <= 1))
-        return lm_fail(err, LM_ERROR_USAGE, "a density of %g: above 0 and up to 1 is wanted", density);
+        return lm_fail(err, LM_ERROR_USAGE, "a density of %g: give one above 0 and up to 1", density);
     const int32_t q_start = call->q_start >= 0 ? call->q_start : call->n_kv - call->n_q;
     const int32_t first = q_start / block_size, n_kblk = (q_start + call->n_q - 1) / block_size + 1;
     const size_t head = (size_t)(n_kblk - first) * (size_t)n_kblk, bytes = (size_t)call->n_head * head;

@@ -51,12 +51,12 @@ static bool load_operand(const lm_safetensors *st, const char *path, const char 
 {
     const lm_tensor *t = lm_safetensors_find(st, name);
     if (!t)
-        return lm_fail(err, LM_ERROR_INPUT, "'%s' has no tensor '%s': q, k and v are wanted", path, name);
+        return lm_fail(err, LM_ERROR_INPUT, "'%s' has no tensor '%s': it must hold q, k and v", path, name);
     char shape[128];
     lm_shape_text(t->n_dim, t->dim, shape, sizeof shape);
     if (t->n_dim != 3 || t->dim[0] < 1 || t->dim[1] < 1 || t->dim[2] < 1 || t->dim[0] > INT32_MAX ||
         t->dim[1] > INT32_MAX || t->dim[2] > PRISM_MAX_D_HEAD)
-        return lm_fail(err, LM_ERROR_INPUT, "'%s': %s has shape %s, [head][token][d] with d up to %d is wanted", path,
+        return lm_fail(err, LM_ERROR_INPUT, "'%s': %s has shape %s, it must be [head][token][d] with d up to %d", path,
                        name, shape, PRISM_MAX_D_HEAD);
     *x = (operand){.n_head = (int32_t)t->dim[0], .n_token = (int32_t)t->dim[1], .d = (int32_t)t->dim[2]};
     const int64_t n = t->dim[0] * t->dim[1] * t->dim[2];
@@ -67,7 +67,7 @@ static bool load_operand(const lm_safetensors *st, const char *path, const char 
         if (!x->copy)
             return lm_fail(err, LM_ERROR_MEMORY, "out of memory for %s as float32", name);
         if (!widen(t, x->copy, n))
-            return lm_fail(err, LM_ERROR_INPUT, "'%s': %s is %s, a float type is wanted", path, name,
+            return lm_fail(err, LM_ERROR_INPUT, "'%s': %s is %s, and must be of a float type", path, name,
                            lm_dtype_name(t->dtype));
         data = x->copy;
     }
@@ -205,10 +205,12 @@ static int print_result(const attend_args *args, const attend_job *j)
         cJSON_AddNumberToObject(o, "low_dims", j->bands.n_low);
         return cli_print_json(o);
     }
-    printf("%s: %d heads, %d queries, %d keys, d = %d\n", name, j->call.n_head, j->call.n_q, j->call.n_kv,
-           j->call.d_head);
-    printf("  density    %.4f   (%lld of %lld blocks)\n", s->density, (long long)s->n_selected, (long long)s->n_causal);
-    printf("  selection  %.4f s\n  attention  %.4f s\n", s->select_seconds, s->attend_seconds);
+    FILE *out = cli_is_stdout(args->out) ? stderr : stdout;
+    fprintf(out, "%s: %d heads, %d queries, %d keys, d = %d\n", name, j->call.n_head, j->call.n_q, j->call.n_kv,
+            j->call.d_head);
+    fprintf(out, "  density    %.4f   (%lld of %lld blocks)\n", s->density, (long long)s->n_selected,
+            (long long)s->n_causal);
+    fprintf(out, "  selection  %.4f s\n  attention  %.4f s\n", s->select_seconds, s->attend_seconds);
     return EXIT_DONE;
 }
 
@@ -255,7 +257,7 @@ static const char *const layouts[] = {[PRISM_ROPE_HALF_SPLIT] = "half-split", [P
 
 static const cli_option rows[] = {
     {"in", "FILE", "safetensors file with q, k, v", CLI_TEXT, AT(in)},
-    {"out", "FILE", "write mask and out to FILE", CLI_TEXT, AT(out)},
+    {"out", "FILE", "write mask and out to FILE; - is stdout", CLI_TEXT, AT(out)},
     {"high-dims", "N", "dimensions of the high-frequency band, with", CLI_INT, AT(n_high), .max = PRISM_MAX_D_HEAD},
     {"low-dims", "N", "dimensions of the low-frequency band (chosen from the frequencies)", CLI_INT, AT(n_low),
      .max = PRISM_MAX_D_HEAD},
@@ -291,6 +293,8 @@ int cli_attend(int argc, char **argv)
         return cli_fail(EXIT_USAGE, "no input: give a safetensors file with --in");
     if ((args.n_high < 0) != (args.n_low < 0))
         return cli_fail(EXIT_USAGE, "--high-dims and --low-dims go together");
+    if (args.method.json && cli_is_stdout(args.out))
+        return cli_fail(EXIT_USAGE, "--json and --out %s both write to standard output", args.out);
     code = cli_check_named(&args.method, 1U << args.method.options.method);
     if (!code)
         code = cli_check_output(args.out, (const char *const[]){args.in, NULL});

@@ -1,7 +1,6 @@
 /* prism bench: help and options. */
 #include "bench_command.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,24 +21,14 @@ const char *const bench_dtype_names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16
 static int parse_lengths(void *args, const char *text)
 {
     bench_args *out = args;
-    out->n_length = 0;
-    for (const char *at = text;; at++) {
-        char *end;
-        errno = 0;
-        long long n = strtoll(at, &end, 10);
-        if (end > at && (*end == 'K' || *end == 'k')) {
-            n = n > INT32_MAX ? 0 : n * 1024;
-            end++;
-        }
-        if (end == at || errno || n < 1 || n > INT32_MAX / 2 || (*end && *end != ','))
-            return cli_fail(EXIT_USAGE, "--lengths '%s': numbers of tokens by comma are wanted, 4096,8K,16K", text);
-        if (out->n_length == bench_max_length)
-            return cli_fail(EXIT_USAGE, "--lengths: at most %d", bench_max_length);
-        out->length[out->n_length++] = (int32_t)n;
-        at = end;
-        if (!*at)
-            return EXIT_DONE;
-    }
+    double lengths[bench_max_length];
+    out->n_length = cli_parse_list(text, true, 1, INT32_MAX / 2, lengths, bench_max_length);
+    if (out->n_length < 0)
+        return cli_fail(EXIT_USAGE, "--lengths '%s': give up to %d numbers of tokens by comma, 4096,8K,16K", text,
+                        bench_max_length);
+    for (int i = 0; i < out->n_length; i++)
+        out->length[i] = (int32_t)lengths[i];
+    return EXIT_DONE;
 }
 
 /* ----------------------------------------------------------------------------------------------- options ---- */
@@ -85,7 +74,7 @@ static const cli_option attention_rows[] = {TENSOR_ROWS, PLOT_ROWS};
 static const cli_option stages_rows[] = {TENSOR_ROWS};
 static const cli_option prefill_rows[] = {
     PROMPT_ROWS,
-    {"chunk", "N", "prefill in steps of at most N tokens", CLI_INT, AT(chunk), .min = 1, .max = INT32_MAX},
+    {"chunk", "N", "prefill in steps of at most N tokens, at least a block", CLI_INT, AT(chunk), .min = 1, .max = INT32_MAX},
     PLOT_ROWS};
 
 static const cli_option shared_rows[] = {
@@ -147,6 +136,7 @@ static const cli_command commands[BENCH_N_WHAT] = {
 static int check(const bench_args *a)
 {
     char path[4096];
+    lm_error err;
     const bool has_prompt = a->file || a->ruler;
     if (a->file && a->ruler)
         return cli_fail(EXIT_USAGE, "give the prompt by one of -f, --ruler-json");
@@ -158,9 +148,11 @@ static int check(const bench_args *a)
         return cli_fail(EXIT_USAGE, "--heads, --kv-heads and --d are of noise; a model has its own");
     if (a->layer >= 0 && !a->model)
         return cli_fail(EXIT_USAGE, "--layer is of a model: give it with -m");
+    if (a->csv && !strcmp(a->csv, "-"))
+        return cli_fail(EXIT_USAGE, "--csv -: the table goes to standard output; name a file");
     if (a->plot && !bench_data_path(a->plot, path, sizeof path))
-        return cli_fail(EXIT_USAGE, "--plot '%s': a name that ends in .png, .svg or .pdf is wanted", a->plot);
-    return EXIT_DONE;
+        return cli_fail(EXIT_USAGE, "--plot '%s': give a name that ends in .png, .svg or .pdf", a->plot);
+    return cli_check_chunk(a->chunk, a->base.options.block_size, &err) ? EXIT_DONE : cli_fail_lm(&err);
 }
 
 static int find_command(const char *name, bench_what *what)

@@ -32,8 +32,6 @@ int cli_fail_lm(const lm_error *err);
 /* Prints the sentence of a failed call of the library. exit_code: for invalid or unsupported arguments; any other
  * failure is EXIT_RUN. */
 int cli_fail_prism(const prism_ctx *ctx, prism_status status, int exit_code);
-/* After getopt_long() returned '?' or ':'. */
-int cli_bad_option(char *const *argv, const char *command);
 
 /* --------------------------------------------------------------------------------------------- arguments ---- */
 
@@ -87,16 +85,20 @@ int cli_method_arg(cli_method_args *args, int option, const char *value);
 /* Returns EXIT_USAGE, with a message, if an option was given that no method of the call uses. methods: bit m for method
  * m. Call it once all arguments are read. */
 int cli_check_named(const cli_method_args *args, unsigned methods);
-/* Reads a whole number in [min, max]; prints a message and returns false for anything else. */
+/* Reads a whole number in [min, max], 8192 or 8K; prints a message and returns false for anything else. */
 bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max, int32_t *out);
-/* Reads a number in [min, max] likewise. */
+bool cli_parse_whole(const char *name, const char *text, double min, double max, double *out); /* up to 2^53 */
+/* Reads a number in [min, max] likewise: 12, 0.5, 1e6. */
 bool cli_parse_number(const char *name, const char *text, double min, double max, double *out);
+/* Reads at most n of either kind by comma. Returns how many there are; -1, without a message: something else. */
+int32_t cli_parse_list(const char *text, bool whole, double min, double max, double *out, int32_t n);
 
 /* One option of a command. getopt, parsing and the help text read the same row. */
 typedef enum cli_kind {
     CLI_TEXT,   /* const char * */
     CLI_FLAG,   /* bool; takes no value */
     CLI_INT,    /* int32_t in [min, max] */
+    CLI_LONG,   /* uint64_t in [min, max], max <= 2^53 */
     CLI_NUMBER, /* double in [min, max] */
     CLI_CHOICE, /* an enum: which of choices[0 .. max - 1] */
     CLI_OTHER   /* parse() sets what it likes */
@@ -124,6 +126,9 @@ typedef struct cli_command {
  * EXIT_DONE, or the exit code after a message. *helped: the help was asked for and printed. */
 int cli_parse(const cli_command *command, int argc, char **argv, void *args, cli_method_args *method, bool *helped);
 
+/* USAGE where prefill steps of chunk tokens, 0: not given, are shorter than a block. */
+bool cli_check_chunk(int32_t chunk, int32_t block_size, lm_error *err);
+
 /* Parses --device: an option's parse() for a cli_device. */
 bool cli_parse_device(const char *text, cli_device *out);
 extern const char cli_device_help[], cli_threads_help[];
@@ -137,8 +142,10 @@ bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err);
 size_t cli_not_utf8(const char *text, size_t n);
 
 /* Before long work: whether path can be written, and is none of the inputs (NULL-terminated). EXIT_USAGE with a message
- * if it cannot. path NULL: fine. */
+ * if it cannot. path NULL, or "-" for stdout: fine. */
 int cli_check_output(const char *path, const char *const *inputs);
+/* Whether a file that is written there is standard output: "-", /dev/stdout, ... NULL: no. */
+bool cli_is_stdout(const char *path);
 /* Whether path ends in one of the NULL-terminated endings. */
 bool cli_has_ending(const char *path, const char *const *endings);
 

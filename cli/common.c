@@ -94,12 +94,6 @@ int cli_fail_prism(const prism_ctx *ctx, prism_status status, int exit_code)
     return cli_fail(arguments ? exit_code : EXIT_RUN, "%s", text[0] ? text : prism_status_name(status));
 }
 
-int cli_bad_option(char *const *argv, const char *command)
-{
-    return cli_fail(EXIT_USAGE, "'%s' is unknown or lacks its value: 'prism %s --help' lists the options",
-                    argv[optind - 1], command);
-}
-
 /* ------------------------------------------------------------------------------------------------- files ---- */
 
 enum { max_file_bytes = 1 << 30 }; /* no prompt is longer; a device that never ends must not fill the memory */
@@ -153,10 +147,17 @@ size_t cli_not_utf8(const char *text, size_t n)
     return n;
 }
 
+bool cli_is_stdout(const char *path)
+{
+    struct stat out, file;
+    return path && (!strcmp(path, "-") || (!fstat(STDOUT_FILENO, &out) && !stat(path, &file) &&
+                                           out.st_dev == file.st_dev && out.st_ino == file.st_ino));
+}
+
 int cli_check_output(const char *path, const char *const *inputs)
 {
     struct stat out, in;
-    if (!path)
+    if (!path || !strcmp(path, "-"))
         return EXIT_DONE;
     if (stat(path, &out) == 0) {
         if (S_ISDIR(out.st_mode))

@@ -15,7 +15,7 @@ static const lm_dtype types[] = {LM_Q8_0, LM_F16, LM_BF16, LM_F32};
 
 static const cli_option rows[] = {
     {"model", "DIRECTORY", "the model", CLI_TEXT, 'm', AT(model)},
-    {"out", "FILE", "the file to write; it appears complete or not at all", CLI_TEXT, 'o', AT(out)},
+    {"out", "FILE", "the file to write, which appears complete or not at all; - is stdout", CLI_TEXT, 'o', AT(out)},
     {"type", "T", "of the matrices: q8_0 (default), f16, bf16 or f32; norms and biases are always f32", CLI_CHOICE,
      AT(type), .choices = type_names, .max = 4},
     {"name", "NAME", "general.name (the directory's)", CLI_TEXT, AT(options.name)},
@@ -42,8 +42,8 @@ int cli_convert(int argc, char **argv)
         return code;
     if (!args.model || !args.out)
         return cli_fail(EXIT_USAGE, "give the model's directory with -m and the file to write with -o");
-    if (!cli_has_ending(args.out, gguf)) /* and so no part of the model itself */
-        return cli_fail(EXIT_USAGE, "-o '%s': a name that ends in .gguf is wanted", args.out);
+    if (!cli_is_stdout(args.out) && !cli_has_ending(args.out, gguf)) /* and so no part of the model itself */
+        return cli_fail(EXIT_USAGE, "-o '%s': give a name that ends in .gguf", args.out);
     code = cli_check_output(args.out, none);
     if (code)
         return code;

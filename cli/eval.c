@@ -7,7 +7,7 @@
 static const char help_top[] =
     "usage: prism eval TASK -m MODEL [options]\n\n"
     "Judges attention methods by what a model still knows when its prompts are read with them.\n\n"
-    "  ppl        rolling perplexity of long texts: how well each next token is foretold\n"
+    "  ppl        rolling perplexity of long texts: how well each next token is predicted\n"
     "  needle     sentences hidden in a long text and asked for: a grid of depths and lengths\n"
     "  ruler      the 13 tasks of RULER, made for any length\n"
     "  recall     attention mass that the plans keep, against the best possible plan\n\n"
@@ -18,34 +18,13 @@ const char *const eval_family_names[EVAL_N_FAMILY] = {"ppl", "needle", "ruler", 
 
 /* ----------------------------------------------------------------------------------------------- values ---- */
 
-/* Reads the numbers of a list by comma, at most n; K behind a number counts 1024 if lengths. -1: something else. */
-static int32_t read_list(const char *text, double min, double max, bool lengths, double *out, int32_t n)
-{
-    int32_t count = 0;
-    for (const char *at = text;; at++) {
-        char *end;
-        double value = strtod(at, &end);
-        const bool number = end != at;
-        if (lengths && number && (*end == 'K' || *end == 'k')) {
-            value *= 1024;
-            end++;
-        }
-        if (!number || !(value >= min && value <= max) || (*end && *end != ',') || count == n)
-            return -1;
-        out[count++] = value;
-        at = end;
-        if (!*at)
-            return count;
-    }
-}
-
 static int parse_lengths(void *args, const char *text)
 {
     eval_args *a = args;
     double values[EVAL_MAX_CTX];
-    a->n_ctx = read_list(text, 64, 1 << 24, true, values, EVAL_MAX_CTX);
+    a->n_ctx = cli_parse_list(text, true, 64, 1 << 24, values, EVAL_MAX_CTX);
     if (a->n_ctx < 0)
-        return cli_fail(EXIT_USAGE, "--ctx '%s': up to %d lengths from 64 to 16384K are wanted, e.g. 8K,32K", text,
+        return cli_fail(EXIT_USAGE, "--ctx '%s': give up to %d lengths from 64 to 16384K by comma, 8K,32K", text,
                         EVAL_MAX_CTX);
     for (int32_t i = 0; i < a->n_ctx; i++)
         a->ctx[i] = (int32_t)values[i];
@@ -55,9 +34,9 @@ static int parse_lengths(void *args, const char *text)
 static int parse_depths(void *args, const char *text)
 {
     eval_args *a = args;
-    a->n_depth = read_list(text, 0, 1, false, a->depths, EVAL_MAX_DEPTH);
+    a->n_depth = cli_parse_list(text, false, 0, 1, a->depths, EVAL_MAX_DEPTH);
     return a->n_depth > 0 ? EXIT_DONE
-                          : cli_fail(EXIT_USAGE, "--depths '%s': up to %d numbers from 0 to 1 are wanted", text,
+                          : cli_fail(EXIT_USAGE, "--depths '%s': give up to %d numbers from 0 to 1 by comma", text,
                                      EVAL_MAX_DEPTH);
 }
 
@@ -92,7 +71,7 @@ static int take_plot(void *args, const char *path)
 {
     static const char *const endings[] = {".svg", ".png", ".pdf", NULL}, *const none[] = {NULL};
     if (!cli_has_ending(path, endings))
-        return cli_fail(EXIT_USAGE, "--plot '%s': a name that ends in .svg, .png or .pdf is wanted", path);
+        return cli_fail(EXIT_USAGE, "--plot '%s': give a name that ends in .svg, .png or .pdf", path);
     ((eval_args *)args)->plot = path;
     return cli_check_output(path, none);
 }
@@ -124,7 +103,7 @@ static const cli_option common_rows[] = {
     {"threads", "T", cli_threads_help, CLI_INT, AT(n_thread), .min = 1, .max = 1024},
     {"json", NULL, "one JSON object on stdout, for machines", CLI_FLAG, AT(json)},
     /* recall prefills by full attention in one step: the last two are not its */
-    {"chunk", "N", "prefill in steps of at most N tokens (whole prompt)", CLI_INT, AT(chunk), COUNT},
+    {"chunk", "N", "prefill in steps of at most N tokens, at least a block (whole prompt)", CLI_INT, AT(chunk), COUNT},
     {"plan-on-cpu", NULL, "with --device cuda: the CPU makes the plans of methods that the GPU has no kernels for",
      CLI_FLAG, AT(plan_on_cpu)},
 };
@@ -133,8 +112,8 @@ enum { N_COMMON = sizeof common_rows / sizeof *common_rows };
 static const cli_option ppl_rows[] = {
     {"text", "FILE", "a text; again for more, or as plain arguments", CLI_OTHER, .parse = add_text},
     {"max-tokens", "N", "use the first N tokens of each text only", CLI_INT, AT(max_tokens), COUNT},
-    {"by-position", NULL, "perplexity by position in the window too", CLI_FLAG, AT(by_position)},
-    {"plot", "FILE", "draw that as FILE (.svg or .png), by python3 with matplotlib", CLI_OTHER, .parse = take_plot},
+    {"by-position", NULL, "also show perplexity by position in the window", CLI_FLAG, AT(by_position)},
+    {"plot", "FILE", "draw perplexity by position as FILE (.svg or .png), by python3 with matplotlib; goes with\n--by-position", CLI_OTHER, .parse = take_plot},
 };
 
 static const cli_option needle_rows[] = {
@@ -180,7 +159,7 @@ static const cli_command commands[EVAL_N_FAMILY] = {
                   .intro =
                       "usage: prism eval ppl -m MODEL [options] [TEXT...]\n\n"
                       "Rolling perplexity of text files (the bundled novel): windows of the context length, each\n"
-                      "token foretold once. word: exp of the mean loss per word, as lm-eval reports it; token and byte "
+                      "token predicted once. word: exp of the mean loss per word, as lm-eval reports it; token and byte "
                       "likewise.\n\n",
                   ROWS(ppl), .shared = common_rows, .n_shared = N_COMMON, .word = add_text},
     [EVAL_NEEDLE] = {.name = "eval needle",
@@ -220,6 +199,8 @@ static int check_args(const eval_args *a)
 {
     if (!a->model)
         return cli_fail(EXIT_USAGE, "no model: give one with -m");
+    if (a->results && !strcmp(a->results, "-"))
+        return cli_fail(EXIT_USAGE, "--results -: results are read again when a run goes on; name a file");
     if (a->ruler_json && a->n_text)
         return cli_fail(EXIT_USAGE, "give the prompt by one of --text and --ruler-json");
     if (a->family == EVAL_RECALL && a->n_ctx > 1)
@@ -240,7 +221,12 @@ static bool open_results(eval_bench *b, lm_error *err)
 
 static bool prepare(eval_bench *b, lm_error *err)
 {
-    if (!eval_methods_parse(b->args->methods, NULL, &b->methods, err) || !lm_model_open(b->args->model, &b->model, err))
+    if (!eval_methods_parse(b->args->methods, NULL, &b->methods, err))
+        return false;
+    for (int32_t i = 0; i < b->methods.n; i++)
+        if (!cli_check_chunk(b->args->chunk, b->methods.items[i].options.block_size, err))
+            return false;
+    if (!lm_model_open(b->args->model, &b->model, err))
         return false;
     if (!b->args->no_chat && b->args->family != EVAL_PPL && b->args->family != EVAL_RECALL) {
         if (!eval_chat_open(b->args->model, NULL, NULL, &b->chat, err))
@@ -299,7 +285,7 @@ int cli_eval(int argc, char **argv)
     while (family < EVAL_N_FAMILY && strcmp(argv[1], eval_family_names[family]) != 0)
         family++;
     if (family == EVAL_N_FAMILY)
-        return cli_fail(EXIT_USAGE, "eval '%s': ppl, needle, ruler or recall is wanted", argv[1]);
+        return cli_fail(EXIT_USAGE, "eval '%s': the tasks are ppl, needle, ruler and recall", argv[1]);
     eval_args args;
     bool helped = false;
     set_defaults(&args, (eval_family)family);

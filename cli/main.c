@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "eval/text.h"
 
 static const struct {
     const char *name;
@@ -50,7 +51,12 @@ static int dispatch(int argc, char **argv)
     for (int i = 0; i < n_command; i++)
         if (!strcmp(argv[1], commands[i].name))
             return commands[i].run(argc - 1, argv + 1);
-    return cli_fail(EXIT_USAGE, "unknown command '%s': 'prism --help' lists them", argv[1]);
+    const char *names[n_command];
+    for (int i = 0; i < n_command; i++)
+        names[i] = commands[i].name;
+    const char *nearest = eval_nearest(argv[1], names, n_command);
+    return cli_fail(EXIT_USAGE, "unknown command '%s'%s%s%s: 'prism --help' lists them", argv[1],
+                    nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
 }
 
 /*

@@ -71,30 +71,12 @@ static int write_prompts(const needle_args *args)
 
 /* --------------------------------------------------------------------------------------------- arguments ---- */
 
-static int parse_seed(void *args, const char *text)
-{
-    double number;
-    if (!cli_parse_number("--seed", text, 0, 0x1p53, &number))
-        return EXIT_USAGE;
-    ((needle_args *)args)->spec.seed = (uint64_t)number;
-    return EXIT_DONE;
-}
-
-static int parse_book_offset(void *args, const char *text)
-{
-    double number;
-    if (!cli_parse_number("--offset", text, 0, 0x1p53, &number))
-        return EXIT_USAGE;
-    ((needle_args *)args)->spec.book_offset = (size_t)number;
-    return EXIT_DONE;
-}
-
 #define AT(field) .offset = offsetof(needle_args, field)
 
 static const cli_option rows[] = {
     {"model", "MODEL", "a GGUF file or a Hugging Face directory", CLI_TEXT, 'm', AT(model)},
     {"text", "BOOK", "the haystack: a plain text file", CLI_TEXT, AT(text)},
-    {"out", "FILE", "the JSON file to write", CLI_TEXT, 'o', AT(out)},
+    {"out", "FILE", "the JSON file to write; - is stdout", CLI_TEXT, 'o', AT(out)},
     {"tokens", "N", "length of a prompt (8192)", CLI_INT, AT(spec.n_token), .min = 64, .max = 1 << 24},
     {"haystack", "H", "book (default), needle or noise; the last two need no --text", CLI_CHOICE, AT(spec.haystack),
      .choices = eval_haystack_names, .max = 3},
@@ -104,9 +86,11 @@ static const cli_option rows[] = {
      .max = 3},
     {"value-type", "T", "number (default), word or uuid", CLI_CHOICE, AT(spec.value), .choices = eval_payload_names,
      .max = 3},
-    {"seed", "S", "of the first prompt; each further one takes the next seed (1)", CLI_OTHER, .parse = parse_seed},
+    {"seed", "S", "of the first prompt; each further one takes the next seed (1)", CLI_LONG,
+     AT(spec.seed), .max = 0x1p53},
     {"count", "N", "prompts to write (1)", CLI_INT, AT(count), .min = 1, .max = 1 << 16},
-    {"offset", "BYTE", "where in the book a prompt starts (anywhere)", CLI_OTHER, .parse = parse_book_offset},
+    {"offset", "BYTE", "where in the book a prompt starts (anywhere)", CLI_LONG, AT(spec.book_offset),
+     .max = 0x1p53},
 };
 
 static const cli_command command = {

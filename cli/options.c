@@ -1,38 +1,14 @@
 /* Arguments: parsing and help, from one table a command. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
 #include "eval/methods.h"
+#include "eval/text.h"
 
 #include <prism_attn/prism_cuda.h>
 
 /* ------------------------------------------------------------------------------------------------ values ---- */
-
-bool cli_parse_int(const char *name, const char *text, int32_t min, int32_t max, int32_t *out)
-{
-    char *end;
-    errno = 0;
-    const long long value = strtoll(text, &end, 10);
-    if (end == text || *end || errno || value < min || value > max) {
-        cli_fail(EXIT_USAGE, "%s '%s': a whole number from %d to %d is wanted", name, text, min, max);
-        return false;
-    }
-    *out = (int32_t)value;
-    return true;
-}
-
-bool cli_parse_number(const char *name, const char *text, double min, double max, double *out)
-{
-    char *end;
-    errno = 0;
-    *out = strtod(text, &end);
-    if (end != text && !*end && !errno && *out >= min && *out <= max)
-        return true;
-    cli_fail(EXIT_USAGE, "%s '%s': a number from %g to %g is wanted", name, text, min, max);
-    return false;
-}
 
 bool cli_parse_device(const char *text, cli_device *out)
 {
@@ -85,10 +61,9 @@ static int set_option(cli_method_args *args, const char *name, const char *value
         remember(args, name);
         return EXIT_DONE;
     }
-    if (!strcmp(name, "method"))
-        return cli_fail(EXIT_USAGE, "no method '%s': 'prism info' lists them", value);
-    return cli_fail(EXIT_USAGE, "option %s=%s: no such option, or its value is out of range (docs/methods.md)", name,
-                    value);
+    lm_error err;
+    eval_option_problem(name, value, &err);
+    return cli_fail_lm(&err);
 }
 
 static int set_named_option(cli_method_args *args, const char *assignment)
@@ -96,7 +71,7 @@ static int set_named_option(cli_method_args *args, const char *assignment)
     char name[CLI_MAX_NAME];
     const char *equals = strchr(assignment, '=');
     if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof name)
-        return cli_fail(EXIT_USAGE, "--option '%s': NAME=VALUE is wanted", assignment);
+        return cli_fail(EXIT_USAGE, "--option '%s': write NAME=VALUE", assignment);
     memcpy(name, assignment, (size_t)(equals - assignment));
     name[equals - assignment] = '\0';
     return set_option(args, name, equals + 1);
@@ -113,6 +88,12 @@ int cli_check_named(const cli_method_args *args, unsigned methods)
                             eval_methods_using(args->named[i]).text);
     }
     return EXIT_DONE;
+}
+
+bool cli_check_chunk(int32_t chunk, int32_t block_size, lm_error *err)
+{
+    return !chunk || chunk >= block_size ||
+           lm_fail(err, LM_ERROR_USAGE, "--chunk %d: give at least a block, %d tokens", chunk, block_size);
 }
 
 int cli_method_arg(cli_method_args *args, int option, const char *value)
@@ -217,6 +198,12 @@ static int set_field(const cli_option *o, void *args, const char *value)
     case CLI_TEXT: *(const char **)field = value; return EXIT_DONE;
     case CLI_FLAG: *(bool *)field = true; return EXIT_DONE;
     case CLI_INT: return cli_parse_int(name, value, (int32_t)o->min, (int32_t)o->max, field) ? EXIT_DONE : EXIT_USAGE;
+    case CLI_LONG: {
+        double number;
+        const bool ok = cli_parse_whole(name, value, o->min, o->max, &number);
+        *(uint64_t *)field = ok ? (uint64_t)number : 0;
+        return ok ? EXIT_DONE : EXIT_USAGE;
+    }
     case CLI_NUMBER: return cli_parse_number(name, value, o->min, o->max, field) ? EXIT_DONE : EXIT_USAGE;
     case CLI_CHOICE:
         for (int32_t i = 0; i < (int32_t)o->max; i++)
@@ -249,6 +236,26 @@ static void list_options(const cli_command *c, const cli_option **rows, int n, b
     memcpy(out + n, has_method ? of_method : of_none, has_method ? sizeof of_method : sizeof of_none);
 }
 
+/* After getopt_long() returned '?' or, where an option lacks its value, ':'. */
+static int fail_unknown(const char *given, bool lacks_value, const struct option *options, const char *command)
+{
+    const char *names[2 * MAX_ROW], *equals = strchr(given, '=');
+    size_t n = 0;
+    if (lacks_value)
+        return cli_fail(EXIT_USAGE, "'%s' lacks its value: 'prism %s --help' tells more", given, command);
+    if (strncmp(given, "--", 2) != 0)
+        return cli_fail(EXIT_USAGE, "'%s' is unknown: 'prism %s --help' lists the options", given, command);
+    for (; options[n].name; n++) {
+        names[n] = options[n].name;
+        if (equals && !strncmp(given + 2, names[n], (size_t)(equals - given - 2)) &&
+            !names[n][equals - given - 2])
+            return cli_fail(EXIT_USAGE, "'--%s' takes no value", names[n]);
+    }
+    const char *nearest = eval_nearest(given + 2, names, n);
+    return cli_fail(EXIT_USAGE, "'%s' is unknown%s%s%s: 'prism %s --help' lists the options", given,
+                    nearest ? "; did you mean --" : "", nearest ? nearest : "", nearest ? "?" : "", command);
+}
+
 int cli_parse(const cli_command *c, int argc, char **argv, void *args, cli_method_args *method, bool *helped)
 {
     const cli_option *rows[MAX_ROW];
@@ -272,7 +279,7 @@ int cli_parse(const cli_command *c, int argc, char **argv, void *args, cli_metho
         else
             code = method ? cli_method_arg(method, o, optarg) : -1;
         if (code < 0)
-            return cli_bad_option(argv, c->name);
+            return fail_unknown(argv[optind - 1], o == ':', options, c->name);
     }
     for (; !code && optind < argc; optind++)
         code = c->word ? c->word(args, argv[optind])

@@ -71,7 +71,7 @@ static bool read_record(const cJSON *root, const char *path, const char *key, cl
 {
     const cJSON *record = key ? cJSON_GetObjectItemCaseSensitive(root, key) : root->child;
     if (!cJSON_IsObject(root) || !cJSON_IsObject(record))
-        return lm_fail(err, LM_ERROR_INPUT, "'%s' has no record %s%s: an object of numbered records is wanted", path,
+        return lm_fail(err, LM_ERROR_INPUT, "'%s' has no record %s%s: the file must be an object of numbered records", path,
                        key ? "" : "at all", key ? key : "");
     if (!join_turns(cJSON_GetObjectItemCaseSensitive(record, "origin_prompt"), path, out, err))
         return false;

@@ -182,11 +182,16 @@ static int check_args(const run_args *args)
     if (args->quiet)
         cli_silence_notes();
     const unsigned compared = args->compares ? 1U << args->compared : 0;
+    lm_error err;
     const int code = cli_check_named(&args->method, compared | 1U << args->method.options.method);
     if (code)
         return code;
+    if (!cli_check_chunk(args->chunk, args->method.options.block_size, &err))
+        return cli_fail_lm(&err);
     if (args->ruler ? args->file || args->text : !args->file && !args->text)
         return cli_fail(EXIT_USAGE, "give the prompt by -f, by -p or both, or by --ruler-json");
+    if (cli_is_stdout(args->plan_file))
+        return cli_fail(EXIT_USAGE, "--plan %s: the answer goes to standard output; name a file", args->plan_file);
     const char *inputs[] = {args->model, args->file ? args->file : args->ruler, NULL};
     return cli_check_output(args->plan_file, inputs);
 }

@@ -1,4 +1,5 @@
 #include "eval/methods.h"
+#include "eval/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,38 @@ eval_method_names eval_methods_using(const char *option)
     return names;
 }
 
+/* What values an option takes: "a number above 0, up to 1", "none or mean". */
+static const char *values_text(const prism_option_info *o, char *text, size_t n)
+{
+    char low[32], high[32] = "";
+    if (o->kind == PRISM_OPTION_NAME)
+        return lm_list_text(o->names, (size_t)o->n_name, "or", text, n);
+    const bool above_zero = o->min > 0 && o->min < 1e-30; /* the least float */
+    snprintf(low, sizeof low, above_zero ? "above 0" : "from %g", o->min);
+    if (o->max < INT32_MAX)
+        snprintf(high, sizeof high, above_zero ? ", up to %g" : " to %g", o->max);
+    snprintf(text, n, "a %snumber %s%s", o->kind == PRISM_OPTION_INT ? "whole " : "", low, high);
+    return text;
+}
+
+bool eval_option_problem(const char *name, const char *value, lm_error *err)
+{
+    const char *names[64];
+    char text[256];
+    size_t n = 0;
+    prism_option_info o = {.struct_size = sizeof o};
+    if (!strcmp(name, "method"))
+        return lm_fail(err, LM_ERROR_USAGE, "no method '%s'; there are %s: 'prism info' lists them", value,
+                       eval_methods_using(NULL).text);
+    for (int32_t i = 0; n < 64 && !prism_option_at(i, &o); names[n++] = o.name, i++)
+        if (!strcmp(o.name, name))
+            return lm_fail(err, LM_ERROR_USAGE, "option %s=%s: give %s (%s)", name, value,
+                           values_text(&o, text, sizeof text), o.text);
+    const char *nearest = eval_nearest(name, names, n);
+    return lm_fail(err, LM_ERROR_USAGE, "option %s=%s: there is no such option%s%s%s", name, value,
+                   nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
+}
+
 /* name=value, in place. */
 static bool apply(char *option, const char *label, prism_options *options, lm_error *err)
 {
@@ -27,9 +60,10 @@ static bool apply(char *option, const char *label, prism_options *options, lm_er
     if (!equals || equals == option)
         return lm_fail(err, LM_ERROR_USAGE, "methods '%s': '%s' is not NAME=VALUE", label, option);
     *equals = '\0';
-    if (!strcmp(option, "method") || prism_options_set(options, option, equals + 1))
-        return lm_fail(err, LM_ERROR_USAGE, "methods '%s': option '%s' is unknown, or '%s' out of its range", label,
-                       option, equals + 1);
+    if (!strcmp(option, "method"))
+        return lm_fail(err, LM_ERROR_USAGE, "methods '%s': the method is the item's first word", label);
+    if (prism_options_set(options, option, equals + 1))
+        return eval_option_problem(option, equals + 1, err);
     return prism_method_uses(options->method, option) ||
            lm_fail(err, LM_ERROR_USAGE, "methods '%s': %s does not go by %s, but %s", label,
                    prism_method_name(options->method), option, eval_methods_using(option).text);
@@ -74,7 +108,7 @@ static bool parse_all(const char *text, const prism_options *base, eval_methods 
             return false;
         for (int32_t i = 0; i < out->n; i++)
             if (!strcmp(more[i].label, m->label))
-                return lm_fail(err, LM_ERROR_USAGE, "methods: '%s' stands twice", m->label);
+                return lm_fail(err, LM_ERROR_USAGE, "methods: '%s' is given twice", m->label);
         out->n++;
         if (!text[n])
             return true;

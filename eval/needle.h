@@ -22,7 +22,7 @@ typedef enum eval_haystack {
 
 extern const char *const eval_haystack_names[3]; /* "book", "needle", "noise" */
 
-#define EVAL_BOOK_ANYWHERE SIZE_MAX
+#define EVAL_BOOK_ANYWHERE UINT64_MAX
 
 typedef struct eval_needle_spec {
     eval_haystack haystack;
@@ -32,7 +32,7 @@ typedef struct eval_needle_spec {
     double depth;    /* where the queried needle stands: 0 start, 1 end of the haystack */
     int32_t n_token; /* the prompt has as many tokens as fit here, BOS not counted */
     uint64_t seed;
-    size_t book_offset; /* first byte of the book that is used, or EVAL_BOOK_ANYWHERE */
+    uint64_t book_offset; /* first byte of the book that is used, or EVAL_BOOK_ANYWHERE */
 } eval_needle_spec;
 
 /* A book haystack with word keys and number values, 4 keys, depth 0.5, 8192 tokens, seed 1, anywhere in the book. */

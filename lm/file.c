@@ -121,6 +121,18 @@ bool lm_path_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
+static bool open_stdout(lm_writer *w, lm_error *err)
+{
+    const int fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+    w->file = fd < 0 ? NULL : fdopen(fd, "wb");
+    if (w->file)
+        return true;
+    const int why = errno;
+    if (fd >= 0)
+        close(fd);
+    return lm_fail(err, LM_ERROR_RUN, "standard output cannot be written (%s)", strerror(why));
+}
+
 /* A device, pipe or socket is written in place: there is nothing to replace it with. */
 static bool open_in_place(lm_writer *w, lm_error *err)
 {
@@ -154,15 +166,16 @@ static bool open_temporary(lm_writer *w, lm_error *err)
 
 bool lm_writer_open(lm_writer *w, const char *path, lm_error *err)
 {
+    const bool is_stdout = !strcmp(path, "-");
     *w = (lm_writer){0};
-    w->path = realpath(path, NULL); /* a link stays, and what it points to is replaced */
+    w->path = is_stdout ? NULL : realpath(path, NULL); /* a link stays, and what it points to is replaced */
     if (!w->path)
-        w->path = strdup(path);
+        w->path = strdup(is_stdout ? "standard output" : path);
     if (!w->path)
         return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory to write it", path);
     struct stat st;
-    const bool in_place = stat(w->path, &st) == 0 && !S_ISREG(st.st_mode);
-    if (in_place ? open_in_place(w, err) : open_temporary(w, err))
+    const bool in_place = !is_stdout && stat(w->path, &st) == 0 && !S_ISREG(st.st_mode);
+    if (is_stdout ? open_stdout(w, err) : in_place ? open_in_place(w, err) : open_temporary(w, err))
         return true;
     lm_writer_discard(w);
     return false;

@@ -29,7 +29,7 @@ bool lm_path_is_directory(const char *path);
 bool lm_path_exists(const char *path);
 
 /* A file under construction: written beside its destination under another name, renamed by lm_writer_commit(). What is
- * no regular file (a device, a pipe) is written in place; links are followed. */
+ * no regular file (a device, a pipe) is written in place; links are followed. "-" is standard output. */
 typedef struct lm_writer {
     FILE *file;
     char *path, *temporary; /* temporary NULL: in place */

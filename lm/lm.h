@@ -107,7 +107,7 @@ void lm_session_reset(lm_session *session);
  * USAGE: no tokens, more than n_ctx, or an id outside the vocabulary; RUN: logits that are not finite. */
 bool lm_session_prefill(lm_session *session, const int32_t *tokens, int64_t n, lm_progress *progress, void *user,
                         lm_error *err);
-/* The same, and says how well each token was foretold: nll[i] = -log p(targets[i]) after tokens 0 .. i, natural
+/* The same, and says how well each token was predicted: nll[i] = -log p(targets[i]) after tokens 0 .. i, natural
  * logarithm; 0 where targets[i] is negative. targets, nll: [n]. On a GPU only these numbers are copied to the host. */
 bool lm_session_score(lm_session *session, const int32_t *tokens, const int32_t *targets, int64_t n, double *nll,
                       lm_progress *progress, void *user, lm_error *err);

@@ -41,7 +41,27 @@ expect 0 '"methods"' "$prism" info --json
 expect 2 "no model" "$prism" run -p hello
 expect 2 "give the prompt by -f, by -p or both" "$prism" run -m "$model"
 expect 2 "'prism info' lists them" "$prism" run -m "$model" -p hello --method magic
-expect 2 "top_p=3" "$prism" run -m "$model" -p hello --top-p 3
+expect 2 "top_p=3: give a number above 0, up to 1" "$prism" run -m "$model" -p hello --top-p 3
+expect 2 "no such option; did you mean top_p?" "$prism" run -m "$model" -p hello -o top_q=0.9
+expect 2 "correct=some: give default, none, mean or moments" "$prism" run -m "$model" -p hello --correct some
+expect 2 "did you mean --threads?" "$prism" run -m "$model" -p hello --treads 2
+expect 2 "'--threads' lacks its value" "$prism" run -m "$model" -p hello --threads
+expect 2 "'--json' takes no value" "$prism" run -m "$model" -p hello --json=1
+expect 2 "top_p=2: give" "$prism" eval ppl -m "$model" --methods prism:top_p=2
+expect 2 "did you mean 'needle'?" "$prism" nedle
+# Numbers: one grammar. 1K is 1024 everywhere; no space, no sign in front, no fraction, no exponent in a whole number.
+for n in " 5" "+3" 1.5 1e3 0x10 K 1KK 99999999999999999999 ""; do
+    expect 2 "give a whole number" "$prism" run -m "$model" -p hello -n "$n"
+    expect 2 "give a whole number" "$prism" needle -m "$model" --haystack noise -o x.json --seed "$n"
+    expect 2 "min_tokens=$n: give a whole number" "$prism" run -m "$model" -p hello -o "min_tokens=$n"
+    expect 2 "by comma" "$prism" eval ppl -m "$model" --ctx "$n"
+    expect 2 "by comma" "$prism" bench attention --lengths "1K,$n"
+done
+expect 2 "give a number from 0 to 1" "$prism" needle -m "$model" --haystack noise -o x.json --depth +0.5
+expect 0 '"chunk":	1024' "$prism" run -m "$model" -p "It was" --chunk 1K --max-tokens-in 1k -n 1 -o min_tokens=8K --json
+expect 2 "--chunk 3: give at least a block, 128 tokens" "$prism" run -m "$model" -p hello --chunk 3
+expect 2 "--chunk 3: give at least a block, 64 tokens" "$prism" eval ppl -m "$model" --chunk 3 \
+    --methods prism:block_size=64
 expect 2 "prism, meanpool" "$prism" run -m "$model" -p hello --method moments --top-p 0.9
 expect 2 "moments" "$prism" attend --in "$golden" -o moments_error=0.1
 expect 2 "moments does not go by top_p" "$prism" eval ppl -m "$model" --methods dense,moments:top_p=0.9
@@ -85,6 +105,28 @@ cat pipe >from_pipe &
 expect 0 "" "$prism" run -m "$model" -p "It was" -n 1 --plan pipe
 wait
 [ -p pipe ] && [ -s from_pipe ] || { echo "FAILED: a pipe was replaced or not written"; failed=1; }
+# "-" is stdout, which then holds the file and nothing else.
+"$prism" needle -m "$model" --haystack noise --tokens 256 -o - >stdout.json || failed=1
+"$prism" needle -m "$model" --haystack noise --tokens 256 -o file.json || failed=1
+cmp -s stdout.json file.json || { echo "FAILED: -o - is not the file"; failed=1; }
+[ ! -e - ] || { echo "FAILED: a file called - was made"; failed=1; }
+python3 - >qkv.safetensors <<'END'
+import json, struct, sys
+size = 2 * 300 * 16 * 4
+header = json.dumps({name: {"dtype": "F32", "shape": [2, 300, 16], "data_offsets": [i * size, (i + 1) * size]}
+                     for i, name in enumerate("qkv")}).encode()
+sys.stdout.buffer.write(struct.pack("<Q", len(header)) + header + bytes(3 * size))
+END
+expect 0 "2 heads, 300 queries" "$prism" attend --in qkv.safetensors --out named
+for name in - /dev/stdout; do
+    "$prism" attend --in qkv.safetensors --out $name 2>summary | cmp -s - named ||
+        { echo "FAILED: attend --out $name is not the file"; failed=1; }
+    grep -q "2 heads, 300 queries" summary || { echo "FAILED: the summary with --out $name is lost"; failed=1; }
+done
+expect 2 "the answer goes to standard output" "$prism" run -m "$model" -p hello --plan -
+expect 2 "both write to standard output" "$prism" attend --in "$golden" --out - --json
+expect 2 "name a file" "$prism" bench attention --csv -
+expect 2 "name a file" "$prism" eval ppl -m "$model" --results -
 if [ -c /dev/full ]; then
     "$prism" info >/dev/full 2>out
     [ $? = 1 ] || { echo "FAILED: results lost on a full disk are no success"; failed=1; }

@@ -228,13 +228,15 @@ static void test_options_by_name(void **state)
         {"method", "dense"},       {"method", "meanpool"},      {"method", "prism"}, {"calibration", "causal"},
         {"calibration", "global"}, {"block_size", "64"},        {"top_p", "0.9"},    {"top_p", "1"},
         {"top_p_high", "0.5"},     {"top_p_low", "0"},          {"keep_sink", "0"},  {"keep_own", "1"},
-        {"min_tokens", "-1"},      {"min_tokens", "2147483647"}};
+        {"min_tokens", "8K"},      {"min_tokens", "2147483647"}, {"top_p", ".9"},    {"top_p", "1"}};
     static const char *const bad[][2] = {
         {"method", "magic"},  {"method", ""},         {"calibration", "2"}, {"block_size", "65"}, {"block_size", "96"},
         {"block_size", ""},   {"top_p", "0"},         {"top_p", "1.1"},     {"top_p", "nan"},     {"top_p", "0.9x"},
         {"top_p", "-0.5"},    {"top_p", "1e-60"},     {"keep_sink", "2"},   {"keep_own", "yes"},  {"min_tokens", "1.5"},
         {"min_tokens", "-2"}, {"min_tokens", "1e10"}, {"bands", "0"},       {"struct_size", "8"}, {"", "1"},
-        {"Top_p", "0.5"}};
+        {"Top_p", "0.5"},     {"top_p", " 0.5"},      {"top_p", "+0.5"},    {"top_p", "0x1p-1"},  {"top_p", "inf"},
+        {"min_tokens", " 5"}, {"min_tokens", "+5"},   {"min_tokens", "1e3"}, {"min_tokens", "0x10"}, {"min_tokens", "K"},
+        {"min_tokens", "2097152K"}, {"min_tokens", "8KK"}, {"top_p", "0.0001K"}};
     prism_options o, before;
     prism_options_init(&o);
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)

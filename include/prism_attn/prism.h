@@ -316,8 +316,9 @@ typedef struct prism_options {
 /* Sets every option to its default. */
 PRISM_API void prism_options_init(prism_options *options);
 
-/* Sets the field called name from the text value, e.g. "top_p" from "0.9": for command lines and other languages.
- * INVALID: an unknown name, or a value out of range; *options is then unchanged. */
+/* Sets the field called name from the text value, e.g. "top_p" from "0.9": for command lines and other languages. K
+ * behind a whole number counts 1024: "8K". INVALID: an unknown name, a value out of range, or one with a space or a + in
+ * front; *options is then unchanged. */
 PRISM_API prism_status prism_options_set(prism_options *options, const char *name, const char *value);
 
 typedef enum prism_option_kind {

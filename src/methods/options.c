@@ -137,13 +137,16 @@ static double parse(const prism_option_row *row, const char *text)
                 return i;
         return NAN;
     }
+    /* No space, + or 0x, which strtod() takes. */
+    const bool is_int = row->kind == PRISM_OPTION_INT;
+    const char *digits = text + (*text == '-');
+    const size_t n = strspn(digits, is_int ? "0123456789" : "0123456789.eE+-");
+    const bool thousands = is_int && n && (digits[n] == 'K' || digits[n] == 'k');
     char *end;
     const double number = strtod(text, &end);
-    if (end == text || *end)
+    if (!n || digits[n + thousands] || digits[0] == '+' || end != digits + n)
         return NAN;
-    if (row->kind == PRISM_OPTION_FLOAT)
-        return (double)(float)number; /* what will be stored: 1e-60 is 0 */
-    return number == floor(number) ? number : NAN;
+    return is_int ? number * (thousands ? 1024 : 1) : (double)(float)number; /* what will be stored: 1e-60 is 0 */
 }
 
 prism_status prism_options_set(prism_options *options, const char *name, const char *value)

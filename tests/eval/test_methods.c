@@ -55,10 +55,11 @@ static void bad_lists(void **state)
     refused(eval_methods_parse("dense,magic", NULL, &m, &err), LM_ERROR_USAGE, "meanpool"); /* names those there are */
     refused(eval_methods_parse("", NULL, &m, &err), LM_ERROR_USAGE, "empty");
     refused(eval_methods_parse("dense,", NULL, &m, &err), LM_ERROR_USAGE, "empty");
-    refused(eval_methods_parse("prism:top_p=2", NULL, &m, &err), LM_ERROR_USAGE, "range");
+    refused(eval_methods_parse("prism:top_p=2", NULL, &m, &err), LM_ERROR_USAGE, "give a number above 0");
+    refused(eval_methods_parse("prism:top_q=0.9", NULL, &m, &err), LM_ERROR_USAGE, "did you mean top_p?");
     refused(eval_methods_parse("prism:top_p", NULL, &m, &err), LM_ERROR_USAGE, "NAME=VALUE");
     refused(eval_methods_parse("prism:=1", NULL, &m, &err), LM_ERROR_USAGE, "NAME=VALUE");
-    refused(eval_methods_parse("prism:method=dense", NULL, &m, &err), LM_ERROR_USAGE, "unknown");
+    refused(eval_methods_parse("prism:method=dense", NULL, &m, &err), LM_ERROR_USAGE, "first word");
     refused(eval_methods_parse("dense,moments:top_p=0.9", NULL, &m, &err), LM_ERROR_USAGE, "prism, meanpool");
     refused(eval_methods_parse("prism:moments_error=0.1", NULL, &m, &err), LM_ERROR_USAGE, "prism does not go by");
     refused(eval_methods_parse("dense,prism,dense", NULL, &m, &err), LM_ERROR_USAGE, "twice");
