@@ -34,6 +34,9 @@ __attribute__((format(printf, 3, 4)))
 #endif
 void lm_error_set(lm_error *err, lm_error_kind kind, const char *fmt, ...);
 
+/* Puts "where: " before the text of err (which may be NULL) and is false: for a caller that knows the file. */
+bool lm_error_in(lm_error *err, const char *where);
+
 /* Writes "a, b or c" into text, for messages, and returns text. word: what stands before the last name, "or" here. */
 const char *lm_list_text(const char *const *names, size_t count, const char *word, char *text, size_t n);
 

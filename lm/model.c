@@ -34,7 +34,7 @@ static bool hf_tokenizer(lm_model *m, const char *dir, lm_error *err)
     bool ok = true;
     if (lm_path_exists(path)) {
         ok = lm_read_file(path, MAX_TOKENIZER_BYTES, &text, &n, err) &&
-             lm_tokenizer_from_json(text, n, &m->tokenizer, err);
+             lm_tokenizer_from_json(text, n, path, &m->tokenizer, err);
         free(text);
     }
     free(path);
@@ -83,75 +83,15 @@ static bool open_hf(lm_model *m, const char *dir, lm_error *err)
 
 /* ------------------------------------------------------------------------------------------------ GGUF ---- */
 
-static bool gguf_strings(const lm_gguf_value *v, const char *key, const char *where, lm_string **out, lm_error *err)
-{
-    if (!v->is_array || v->type != LM_GGUF_STRING)
-        return lm_fail(err, LM_ERROR_INPUT, "%s: key %s must be a list of strings", where, key);
-    *out = calloc(v->n ? (size_t)v->n : 1, sizeof **out);
-    if (!*out)
-        return lm_fail(err, LM_ERROR_MEMORY, "%s: key %s: no memory for %llu strings", where, key,
-                       (unsigned long long)v->n);
-    const uint8_t *at = v->data;
-    for (uint64_t i = 0; i < v->n; i++)
-        (*out)[i].data = lm_gguf_value_string(&at, &(*out)[i].n);
-    return true;
-}
-
-/* Integers 0 .. INT32_MAX of any width, or NULL where the key is missing. */
-static bool gguf_types(const lm_gguf *g, size_t n, const char *where, int32_t **out, lm_error *err)
-{
-    const lm_gguf_value *v = lm_gguf_value_find(g, "tokenizer.ggml.token_type");
-    if (!v)
-        return true;
-    if (!v->is_array || (v->type != LM_GGUF_I32 && v->type != LM_GGUF_U32) || v->n != n)
-        return lm_fail(err, LM_ERROR_INPUT, "%s: tokenizer.ggml.token_type must be a list of %zu integers", where, n);
-    *out = malloc((n ? n : 1) * sizeof **out);
-    if (!*out)
-        return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory for %zu token types", where, n);
-    for (size_t i = 0; i < n; i++)
-        (*out)[i] = (int32_t)lm_gguf_value_int(v, i);
-    return true;
-}
-
 static bool gguf_tokenizer(lm_model *m, const char *where, lm_error *err)
 {
-    const lm_gguf *g = m->gguf;
-    const lm_gguf_value *tokens = lm_gguf_value_find(g, "tokenizer.ggml.tokens");
-    const lm_gguf_value *merges = lm_gguf_value_find(g, "tokenizer.ggml.merges");
-    char model[32] = "", pre[32] = "";
+    const lm_gguf_value *tokens = lm_gguf_value_find(m->gguf, "tokenizer.ggml.tokens");
     if (!tokens)
         return true;
-    if (!lm_gguf_string(g, "tokenizer.ggml.model", model, sizeof model, err) ||
-        !lm_gguf_string(g, "tokenizer.ggml.pre", pre, sizeof pre, err))
-        return false;
-    if (strcmp(model, "gpt2") != 0 || !merges)
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: tokenizer model \"%s\" is not supported (gpt2 with merges is)",
-                       where, model);
     if (tokens->n > (uint64_t)m->config.n_vocab)
         return lm_fail(err, LM_ERROR_INPUT, "%s: %llu tokens, but the embedding has %d rows", where,
                        (unsigned long long)tokens->n, m->config.n_vocab);
-    lm_string *token_list = NULL, *merge_list = NULL;
-    int32_t *types = NULL;
-    bool ok = gguf_strings(tokens, "tokenizer.ggml.tokens", where, &token_list, err) &&
-              gguf_strings(merges, "tokenizer.ggml.merges", where, &merge_list, err) &&
-              gguf_types(g, (size_t)tokens->n, where, &types, err);
-    if (ok) {
-        lm_tokenizer_desc desc;
-        lm_tokenizer_desc_init(&desc);
-        desc.tokens = token_list;
-        desc.types = types;
-        desc.n_token = (size_t)tokens->n;
-        desc.merges = merge_list;
-        desc.n_merge = (size_t)merges->n;
-        desc.pre = pre;
-        desc.bos_id = m->config.bos_id;
-        desc.add_bos = m->config.add_bos;
-        ok = lm_tokenizer_create(&desc, &m->tokenizer, err);
-    }
-    free(token_list);
-    free(merge_list);
-    free(types);
-    return ok;
+    return lm_tokenizer_from_gguf(m->gguf, where, m->config.bos_id, m->config.add_bos, &m->tokenizer, err);
 }
 
 static bool open_gguf(lm_model *m, const char *path, lm_error *err)

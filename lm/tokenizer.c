@@ -6,7 +6,7 @@
 
 void lm_tokenizer_desc_init(lm_tokenizer_desc *desc)
 {
-    *desc = (lm_tokenizer_desc){.bos_id = -1, .ignore_merges = -1};
+    *desc = (lm_tokenizer_desc){.bos_id = -1, .unk_id = -1, .ignore_merges = -1};
 }
 
 /* Marks tokens that BPE of their bytes gives back whole: most words of a text need no merging then. Runs while
@@ -29,26 +29,25 @@ static bool mark_whole(lm_tokenizer *tok, lm_error *err)
     return ok;
 }
 
-bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err)
+bool lm_tokenizer_create(const lm_tokenizer_desc *given, lm_tokenizer **out, lm_error *err)
 {
-    if (!desc || !out)
+    if (!given || !out)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
+    lm_tokenizer_desc desc = *given;
     lm_tokenizer *tok = calloc(1, sizeof *tok);
     if (!tok)
         return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory");
     tok->bos_id = -1;
-    bool ok = lm_pre_compile(tok, desc->pre, err);
-    if (ok) {
-        ok = lm_vocab_build(tok, desc, err) && mark_whole(tok, err) && lm_tokenizer_set_bos(tok, desc->bos_id, err);
-        tok->ignore_merges = desc->ignore_merges < 0 ? tok->pre->ignores_merges : desc->ignore_merges != 0;
-    }
-    if (ok && desc->add_bos && tok->bos_id < 0)
+    bool ok = lm_pre_apply(&desc, err) && lm_pre_compile(tok, &desc, err) && lm_vocab_build(tok, &desc, err) &&
+              mark_whole(tok, err) && lm_tokenizer_set_bos(tok, desc.bos_id, err);
+    if (ok && desc.add_bos && tok->bos_id < 0)
         ok = lm_fail(err, LM_ERROR_INPUT, "tokenizer: BOS is to be added, but no BOS token is named");
     if (!ok) {
         lm_tokenizer_free(tok);
         return false;
     }
-    tok->add_bos = desc->add_bos;
+    tok->ignore_merges = desc.ignore_merges > 0;
+    tok->add_bos = desc.add_bos;
     *out = tok;
     return true;
 }
@@ -69,7 +68,9 @@ void lm_tokenizer_free(lm_tokenizer *tok)
 {
     if (!tok)
         return;
-    pcre2_code_free(tok->pattern);
+    for (size_t i = 0; i < tok->n_split; i++)
+        pcre2_code_free(tok->splits[i].pattern);
+    free(tok->splits);
     free(tok->bytes);
     free(tok->tokens);
     free(tok->special);
@@ -94,7 +95,7 @@ bool lm_tokenizer_adds_bos(const lm_tokenizer *tok)
 }
 const char *lm_tokenizer_pre(const lm_tokenizer *tok)
 {
-    return tok->pre->names[0];
+    return tok->pre;
 }
 
 static bool in_use(const lm_tokenizer *tok, int32_t id)

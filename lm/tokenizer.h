@@ -48,6 +48,30 @@ typedef struct lm_text {
 void lm_text_free(lm_text *text);
 bool lm_text_append(lm_text *text, const char *bytes, size_t n_bytes, lm_error *err);
 
+/* What becomes of the parts that a pattern matches, and of those between: Hugging Face's Split. */
+typedef enum lm_split_behavior {
+    LM_SPLIT_ISOLATED = 0, /* each is a piece */
+    LM_SPLIT_REMOVED,      /* matches are left out */
+    LM_SPLIT_MERGED_WITH_PREVIOUS,
+    LM_SPLIT_MERGED_WITH_NEXT,
+    LM_SPLIT_CONTIGUOUS /* matches side by side are one piece */
+} lm_split_behavior;
+
+/* A step of the pre-tokenizer: it splits the pieces of the step before. */
+typedef struct lm_split {
+    const char *pattern; /* as Oniguruma with Ruby's syntax reads it */
+    lm_split_behavior behavior;
+    bool literal; /* the pattern is the text that is looked for */
+    bool invert;  /* what the pattern does not match counts as matched */
+} lm_split;
+
+/* What a byte without a token becomes. */
+typedef enum lm_missing {
+    LM_MISSING_GAP = 0, /* nothing; its neighbours do not merge (llama.cpp) */
+    LM_MISSING_DROPPED, /* nothing; its neighbours may merge (a tokenizer.json without unk_token) */
+    LM_MISSING_UNKNOWN  /* unk_id */
+} lm_missing;
+
 /* A tokenizer as plain arrays, the form in which GGUF metadata has it. Everything is copied: the arrays may go after
  * lm_tokenizer_create() returns. Start from lm_tokenizer_desc_init(). */
 typedef struct lm_tokenizer_desc {
@@ -56,23 +80,33 @@ typedef struct lm_tokenizer_desc {
     size_t n_token;
     const lm_string *merges; /* [n_merge] "left right" in the byte alphabet, best first */
     size_t n_merge;
-    const char *pre;       /* tokenizer.ggml.pre: "qwen2", "llama-bpe" or another name in a row of tokenizer_pre.c */
+    const char *pre; /* tokenizer.ggml.pre: a name in a row of tokenizer_pre.c; NULL: `splits` are the pre-tokenizer */
+    const lm_split *splits; /* [n_split] */
+    size_t n_split;
+    lm_missing missing;
+    int32_t unk_id;        /* -1: none */
+    bool fuse_unk;         /* unknown bytes side by side are one token */
     int32_t bos_id;        /* -1: none */
     bool add_bos;          /* LM_ENCODE_BOS puts bos_id first */
     int32_t ignore_merges; /* a piece that is itself a token needs no merges: 0 no, 1 yes, -1 as `pre` is known to do */
 } lm_tokenizer_desc;
 
-/* All zero, but bos_id = ignore_merges = -1. */
+/* All zero, but bos_id = unk_id = ignore_merges = -1. */
 void lm_tokenizer_desc_init(lm_tokenizer_desc *desc);
 
 /* Checks the description and builds the tokenizer. Errors: LM_ERROR_UNSUPPORTED for another pre-tokenizer,
- * LM_ERROR_INPUT for a vocabulary that is not byte-level BPE (a byte without token, a merge of or to an unknown token,
- * two tokens of equal text, ids out of range), LM_ERROR_MEMORY. The caller owns *out: lm_tokenizer_free(). */
+ * LM_ERROR_INPUT for a vocabulary that is not byte-level BPE (no byte has a token, a merge of or to an unknown token, two
+ * tokens of equal text, ids out of range), LM_ERROR_MEMORY. The caller owns *out: lm_tokenizer_free(). */
 bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err);
 
-/* From the text of a Hugging Face tokenizer.json. add_bos and bos come from its post_processor; call
+/* From the metadata of a GGUF file; where: its path, for messages. */
+struct lm_gguf;
+bool lm_tokenizer_from_gguf(const struct lm_gguf *gguf, const char *where, int32_t bos_id, bool add_bos,
+                            lm_tokenizer **out, lm_error *err);
+
+/* From the text of a Hugging Face tokenizer.json; where: its path, for messages. add_bos and bos come from its post_processor; call
  * lm_tokenizer_set_bos() afterwards if config.json names BOS. */
-bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err);
+bool lm_tokenizer_from_json(const char *json, size_t n_bytes, const char *where, lm_tokenizer **out, lm_error *err);
 
 /* Appends merge i of a tokenizer.json to *out as "left right", which is one of the two spellings in such files. */
 struct cJSON;
@@ -89,7 +123,7 @@ void lm_tokenizer_free(lm_tokenizer *tok);
 int32_t lm_tokenizer_n_token(const lm_tokenizer *tok); /* largest id + 1; a model may have more rows than that */
 int32_t lm_tokenizer_bos(const lm_tokenizer *tok);     /* -1: none */
 bool lm_tokenizer_adds_bos(const lm_tokenizer *tok);
-const char *lm_tokenizer_pre(const lm_tokenizer *tok); /* as tokenizer.ggml.pre has it: "qwen2", "llama-bpe", ... */
+const char *lm_tokenizer_pre(const lm_tokenizer *tok); /* as tokenizer.ggml.pre has it; NULL: no name there */
 /* Returns whether texts start with BOS in GGUF files with this tokenizer.ggml.pre that do not say so themselves. */
 bool lm_tokenizer_pre_adds_bos(const char *pre);
 

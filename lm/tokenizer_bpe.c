@@ -95,26 +95,39 @@ static bool push_pair(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t position, l
     return !merge || heap_push(bpe, (uint64_t)merge->rank << 32 | position, err);
 }
 
-static bool load_symbols(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err)
+/* The ids of the bytes of a piece, before any merge. Returns how many. */
+static size_t byte_ids(const lm_tokenizer *tok, lm_string piece, uint32_t *ids)
 {
-    if (piece.n >= END)
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer: a piece of %zu bytes without a break is too long",
-                       piece.n);
-    if (!lm_grow(&bpe->symbols, &bpe->symbol_capacity, 0, piece.n, sizeof *bpe->symbols))
-        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for a piece of %zu bytes", piece.n);
-    for (size_t i = 0; i < piece.n; i++)
-        bpe->symbols[i] = (lm_symbol){.id = tok->byte_id[(unsigned char)piece.data[i]],
-                                      .prev = i ? (uint32_t)i - 1 : END,
-                                      .next = i + 1 < piece.n ? (uint32_t)i + 1 : END};
+    size_t n = 0;
+    for (size_t i = 0; i < piece.n; i++) {
+        const unsigned char byte = (unsigned char)piece.data[i];
+        if (tok->is_missing[byte] && (tok->byte_id[byte] == LM_NO_TOKEN ||
+                                      (tok->fuse_unk && i > 0 && tok->is_missing[(unsigned char)piece.data[i - 1]])))
+            continue;
+        ids[n++] = tok->byte_id[byte];
+    }
+    return n;
+}
+
+static bool load_symbols(lm_bpe *bpe, const uint32_t *ids, size_t n, lm_error *err)
+{
+    if (n >= END)
+        return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer: a piece of %zu bytes without a break is too long", n);
+    if (!lm_grow(&bpe->symbols, &bpe->symbol_capacity, 0, n, sizeof *bpe->symbols))
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for a piece of %zu bytes", n);
+    for (size_t i = 0; i < n; i++)
+        bpe->symbols[i] =
+            (lm_symbol){.id = ids[i], .prev = i ? (uint32_t)i - 1 : END, .next = i + 1 < n ? (uint32_t)i + 1 : END};
     return true;
 }
 
-static bool merge_with_heap(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_error *err)
+/* Merges ids[0..n) in place; *n becomes how many are left. */
+static bool merge_with_heap(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t *ids, size_t *n, lm_error *err)
 {
-    if (!load_symbols(bpe, tok, piece, err))
+    if (!load_symbols(bpe, ids, *n, err))
         return false;
     bpe->heap_n = 0;
-    for (size_t i = 0; i < piece.n; i++)
+    for (size_t i = 0; i < *n; i++)
         if (!push_pair(bpe, tok, (uint32_t)i, err))
             return false;
     lm_symbol *symbols = bpe->symbols;
@@ -137,6 +150,9 @@ static bool merge_with_heap(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piec
         if (!push_pair(bpe, tok, position, err) || (s->prev != END && !push_pair(bpe, tok, s->prev, err)))
             return false;
     }
+    *n = 0;
+    for (uint32_t i = 0; i != END; i = symbols[i].next)
+        ids[(*n)++] = symbols[i].id;
     return true;
 }
 
@@ -144,27 +160,20 @@ bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tok
 {
     if (!lm_tokens_reserve(out, piece.n, err))
         return false;
-    int32_t *ids = out->ids + out->n;
     uint32_t whole = lm_vocab_find(tok, piece.data, piece.n);
     if (whole != LM_NO_TOKEN && (tok->ignore_merges || (tok->tokens[whole].traits & LM_TOKEN_WHOLE))) {
-        ids[0] = (int32_t)whole;
-        out->n++;
+        out->ids[out->n++] = (int32_t)whole;
         return true;
     }
-    if (piece.n <= SCAN_MAX) {
-        uint32_t short_ids[SCAN_MAX];
-        for (size_t i = 0; i < piece.n; i++)
-            short_ids[i] = tok->byte_id[(unsigned char)piece.data[i]];
-        size_t n = merge_scanning(tok, short_ids, piece.n);
-        for (size_t i = 0; i < n; i++)
-            ids[i] = (int32_t)short_ids[i];
-        out->n += n;
-        return true;
-    }
-    if (!merge_with_heap(bpe, tok, piece, err))
+    uint32_t *ids = (uint32_t *)(out->ids + out->n); /* merged in place */
+    size_t n = byte_ids(tok, piece, ids);
+    if (n <= SCAN_MAX)
+        n = merge_scanning(tok, ids, n);
+    else if (!merge_with_heap(bpe, tok, ids, &n, err))
         return false;
-    for (uint32_t i = 0; i != END; i = bpe->symbols[i].next)
-        out->ids[out->n++] = (int32_t)bpe->symbols[i].id;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] != LM_HOLE)
+            out->ids[out->n++] = (int32_t)ids[i];
     return true;
 }
 

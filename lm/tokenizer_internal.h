@@ -3,7 +3,9 @@
  *
  *   tokenizer_json.c  tokenizer.json -> lm_tokenizer_desc
  *   tokenizer_vocab.c lm_tokenizer_desc -> vocabulary, merges, special tokens
- *   tokenizer_pre.c   text -> pieces (regular expression, UTF-8)
+ *   tokenizer_pre.c   the pre-tokenizers that GGUF files name
+ *   tokenizer_regex.c a pattern as such files spell it -> PCRE2
+ *   tokenizer_split.c text -> pieces (patterns, UTF-8)
  *   tokenizer_bpe.c   piece -> ids
  *   tokenizer.c       encode, decode, queries
  */
@@ -45,15 +47,15 @@ typedef struct lm_token {
     uint8_t traits; /* LM_TOKEN_ENCODABLE... */
 } lm_token;
 
-enum { LM_PRE_NAMES = 4 };
+/* A step of the pre-tokenizer, compiled. */
+typedef struct lm_split_code {
+    pcre2_code *pattern;
+    bool jit, invert;
+    lm_split_behavior behavior;
+} lm_split_code;
 
-/* A pre-tokenizer: a row of tokenizer_pre.c. */
-typedef struct lm_pre {
-    const char *names[LM_PRE_NAMES]; /* as tokenizer.ggml.pre has them; the first is written */
-    const char *pattern, *published; /* for PCRE2; as tokenizer.json files spell it */
-    bool adds_bos;                   /* texts start with BOS where a GGUF file does not say */
-    bool ignores_merges;             /* a piece that is itself a token needs no merges, where the file does not say */
-} lm_pre;
+/* For the bytes without a token (lm_tokenizer_desc.missing): not a token, and in no merge. */
+#define LM_HOLE (UINT32_MAX - 1)
 
 struct lm_tokenizer {
     uint32_t n_token;
@@ -64,14 +66,15 @@ struct lm_tokenizer {
     uint32_t vocab_mask;
     lm_merge_slot *merges;
     uint32_t merge_mask;
-    uint32_t byte_id[256];
+    uint32_t byte_id[256]; /* LM_HOLE: no token, leaves a gap; LM_NO_TOKEN: no token, is left out */
+    bool is_missing[256], lacks_bytes, fuse_unk;
 
     uint32_t *special;           /* control and user-defined tokens by first byte, longest first */
     uint32_t special_start[257]; /* those that start with byte b: special[special_start[b] .. special_start[b+1]-1] */
 
-    pcre2_code *pattern;
-    bool jit;
-    const lm_pre *pre;
+    lm_split_code *splits; /* [n_split] */
+    size_t n_split;
+    const char *pre; /* a name in a row of tokenizer_pre.c, NULL: none has these splits */
     int32_t bos_id;
     bool add_bos, ignore_merges;
 };
@@ -100,13 +103,20 @@ static inline const lm_merge_slot *lm_merge_find(const lm_tokenizer *tok, uint32
 
 /* ------------------------------------------------------------------------------------------------ pieces ---- */
 
-/* Compiles the pattern that `pre` names and sets tok->pattern, tok->jit, tok->pre. */
-bool lm_pre_compile(lm_tokenizer *tok, const char *pre, lm_error *err);
+enum { LM_PRE_NAMES = 6 };
 
-/* Returns the first name of the pre-tokenizer whose pattern a tokenizer.json spells so; NULL: there is none. */
-const char *lm_pre_recognise(const char *pattern);
-/* Writes the names of all pre-tokenizers, for messages, and returns text. */
-const char *lm_pre_names(char *text, size_t n);
+/* The step that ByteLevel does where a tokenizer.json has use_regex. */
+#define LM_GPT2_SPLIT "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+/* Where desc->pre names a row: the row's first name, splits and, where not said, ignore_merges. */
+bool lm_pre_apply(lm_tokenizer_desc *desc, lm_error *err);
+/* Compiles the splits of the description, sets tok->pre. */
+bool lm_pre_compile(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err);
+/* Returns the first name of the pre-tokenizer that has these splits; NULL: there is none. */
+const char *lm_pre_recognise(const lm_split *splits, size_t n_split);
+
+/* Rewrites a pattern for PCRE2 and compiles it into out->pattern, out->jit. UNSUPPORTED: says what it has. */
+bool lm_regex_compile(const char *pattern, bool literal, lm_split_code *out, lm_error *err);
 
 /* Bytes of s that are valid UTF-8, from its start. */
 size_t lm_utf8_valid(const char *s, size_t n);
@@ -119,6 +129,8 @@ typedef struct lm_splitter {
     const lm_tokenizer *tok;
     pcre2_match_data *match;
     pcre2_match_context *context;
+    struct lm_split_level *levels; /* [n_split], one for every step */
+    size_t depth;                  /* levels in use: the last is where pieces come from */
     const char *text;
     size_t n, position;
     size_t valid_end; /* text[position .. valid_end) is valid UTF-8 */

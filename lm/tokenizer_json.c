@@ -50,7 +50,7 @@ static bool has_nul(const char *json, size_t n)
 
 static bool unsupported(lm_error *err, const char *what)
 {
-    return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer.json: %s", what);
+    return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s", what);
 }
 
 /* ------------------------------------------------------------------------------------------------- stages ---- */
@@ -67,25 +67,88 @@ static bool check_normalizer(const cJSON *normalizer, lm_error *err)
     return true;
 }
 
-/* Sequence[Split(pattern), ByteLevel] with one of the known patterns. */
-static bool read_pre_tokenizer(const cJSON *pre, const char **name, lm_error *err)
+/* The steps of the pre-tokenizer, in order. Those of PUNCTUATION and DIGITS are Rust's notions of the two. */
+#define PUNCTUATION "[\\p{P}\\$\\+<=>\\^`\\|~]"
+#define DIGITS "\\p{N}"
+enum { MAX_SPLIT = 32 };
+
+typedef struct json_splits {
+    lm_split splits[MAX_SPLIT];
+    size_t n;
+    bool byte_level; /* ByteLevel was there: nothing may follow it */
+} json_splits;
+
+static bool read_behavior(const cJSON *split, lm_split_behavior *out, lm_error *err)
 {
-    const cJSON *parts = is_type(pre, "Sequence") ? get(pre, "pretokenizers") : NULL;
-    const cJSON *split = cJSON_GetArrayItem(parts, 0), *bytes = cJSON_GetArrayItem(parts, 1);
-    const cJSON *regex = get(get(split, "pattern"), "Regex"), *behavior = get(split, "behavior");
-    if (cJSON_GetArraySize(parts) != 2 || !is_type(split, "Split") || !is_type(bytes, "ByteLevel") ||
-        !cJSON_IsString(regex) || !cJSON_IsString(behavior))
-        return unsupported(err, "its pre-tokenizer is not a Split followed by ByteLevel");
-    char names[200];
-    *name = lm_pre_recognise(regex->valuestring);
-    if (!*name)
-        return lm_fail(err, LM_ERROR_UNSUPPORTED, "tokenizer.json: its split pattern is not that of %s",
-                       lm_pre_names(names, sizeof names));
-    if (strcmp(behavior->valuestring, "Isolated") != 0 || cJSON_IsTrue(get(split, "invert")) ||
-        cJSON_IsTrue(get(bytes, "add_prefix_space")) || !cJSON_IsFalse(get(bytes, "use_regex")))
-        return unsupported(err, "its pre-tokenizer has options that are not supported (behavior Isolated, invert, "
-                                "add_prefix_space and use_regex false are)");
+    static const char *const names[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    const char *name = cJSON_GetStringValue(get(split, "behavior"));
+    for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (lm_split_behavior)i;
+            return true;
+        }
+    return lm_fail(err, LM_ERROR_UNSUPPORTED, "its pre-tokenizer has a step with the behavior \"%.40s\"",
+                   name ? name : "");
+}
+
+static bool read_split(const cJSON *step, lm_split *out, lm_error *err)
+{
+    const char *regex = cJSON_GetStringValue(get(get(step, "pattern"), "Regex"));
+    const char *literal = cJSON_GetStringValue(get(get(step, "pattern"), "String"));
+    *out =
+        (lm_split){.pattern = regex ? regex : literal, .literal = !regex, .invert = cJSON_IsTrue(get(step, "invert"))};
+    if (!out->pattern || !*out->pattern)
+        return unsupported(err, "its pre-tokenizer has a Split without a pattern");
+    return read_behavior(step, &out->behavior, err);
+}
+
+static bool read_byte_level(const cJSON *step, json_splits *s, lm_error *err)
+{
+    s->byte_level = true;
+    if (cJSON_IsTrue(get(step, "add_prefix_space")))
+        return unsupported(err, "its pre-tokenizer puts a space in front (add_prefix_space), which is not supported");
+    if (!cJSON_IsFalse(get(step, "use_regex")))
+        s->splits[s->n++] = (lm_split){.pattern = LM_GPT2_SPLIT};
     return true;
+}
+
+static bool read_step(const cJSON *step, json_splits *s, lm_error *err)
+{
+    const char *type = cJSON_GetStringValue(get(step, "type"));
+    if (s->byte_level)
+        return unsupported(err, "its pre-tokenizer has a step after ByteLevel, which is not supported");
+    if (s->n == MAX_SPLIT)
+        return unsupported(err, "its pre-tokenizer has more steps than any model has");
+    if (is_type(step, "ByteLevel"))
+        return read_byte_level(step, s, err);
+    lm_split *out = &s->splits[s->n++];
+    if (is_type(step, "Split"))
+        return read_split(step, out, err);
+    if (is_type(step, "Digits")) {
+        const bool each = cJSON_IsTrue(get(step, "individual_digits"));
+        *out = (lm_split){.pattern = DIGITS, .behavior = each ? LM_SPLIT_ISOLATED : LM_SPLIT_CONTIGUOUS};
+        return true;
+    }
+    if (is_type(step, "Punctuation")) {
+        *out = (lm_split){.pattern = PUNCTUATION};
+        return is_absent(get(step, "behavior")) || read_behavior(step, &out->behavior, err);
+    }
+    return lm_fail(err, LM_ERROR_UNSUPPORTED,
+                   "the step \"%.40s\" of its pre-tokenizer is not supported (Split, Digits, Punctuation "
+                   "and ByteLevel are)",
+                   type ? type : "");
+}
+
+static bool read_pre_tokenizer(const cJSON *pre, json_splits *s, lm_error *err)
+{
+    const cJSON *step;
+    if (!is_type(pre, "Sequence")) {
+        if (!is_absent(pre) && !read_step(pre, s, err))
+            return false;
+    } else {
+        cJSON_ArrayForEach(step, get(pre, "pretokenizers")) if (!read_step(step, s, err)) return false;
+    }
+    return s->byte_level || unsupported(err, "its pre-tokenizer does not end with ByteLevel");
 }
 
 /* A template may put one special token before the text: that is BOS. */
@@ -126,7 +189,7 @@ static bool check_model(const cJSON *model, lm_error *err)
     if (!cJSON_IsObject(model) || (type && !is_type(model, "BPE")))
         return unsupported(err, "its model is not BPE");
     if (!cJSON_IsObject(get(model, "vocab")) || !cJSON_IsArray(get(model, "merges")))
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: model.vocab or model.merges is missing");
+        return lm_fail(err, LM_ERROR_INPUT, "model.vocab or model.merges is missing");
     if (!is_absent(get(model, "continuing_subword_prefix")) || !is_absent(get(model, "end_of_word_suffix")) ||
         (cJSON_IsNumber(dropout) && dropout->valuedouble != 0))
         return unsupported(err, "subword prefixes, word suffixes and dropout are not supported");
@@ -139,7 +202,7 @@ static bool read_id(const cJSON *item, size_t limit, size_t *id, lm_error *err)
 {
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0) || !(item->valuedouble < (double)limit) ||
         item->valuedouble != (double)(size_t)item->valuedouble)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: a token id is not a whole number in 0 .. %zu", limit - 1);
+        return lm_fail(err, LM_ERROR_INPUT, "a token id is not a whole number in 0 .. %zu", limit - 1);
     *id = (size_t)item->valuedouble;
     return true;
 }
@@ -152,7 +215,7 @@ static bool allocate_tokens(json_vocab *v, const cJSON *vocab, const cJSON *adde
     v->tokens = calloc(*limit, sizeof *v->tokens);
     v->types = malloc(*limit * sizeof *v->types);
     if (!v->tokens || !v->types)
-        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer.json: out of memory for %zu tokens", *limit);
+        return lm_fail(err, LM_ERROR_MEMORY, "out of memory for %zu tokens", *limit);
     for (size_t i = 0; i < *limit; i++)
         v->types[i] = LM_TOKEN_UNUSED;
     return true;
@@ -175,7 +238,7 @@ static bool read_added(json_vocab *v, const cJSON *added, size_t limit, lm_error
         size_t id;
         if (!cJSON_IsString(content) || !read_id(get(token, "id"), limit, &id, err))
             return lm_fail(err, LM_ERROR_INPUT,
-                           "tokenizer.json: an entry of added_tokens lacks its content or a "
+                           "an entry of added_tokens lacks its content or a "
                            "valid id");
         if (cJSON_IsTrue(get(token, "single_word")) || cJSON_IsTrue(get(token, "lstrip")) ||
             cJSON_IsTrue(get(token, "rstrip")))
@@ -185,7 +248,7 @@ static bool read_added(json_vocab *v, const cJSON *added, size_t limit, lm_error
         const lm_string *there = &v->tokens[id];
         if (there->n &&
             (there->n != strlen(content->valuestring) || memcmp(there->data, content->valuestring, there->n)))
-            return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: the id %zu belongs to two tokens", id);
+            return lm_fail(err, LM_ERROR_INPUT, "the id %zu belongs to two tokens", id);
         set_token(v, id, content->valuestring,
                   cJSON_IsTrue(get(token, "special")) ? LM_TOKEN_CONTROL : LM_TOKEN_USER_DEFINED);
     }
@@ -203,7 +266,7 @@ static bool read_tokens(json_vocab *v, const cJSON *root, lm_error *err)
         if (!read_id(token, limit, &id, err))
             return false;
         if (v->types[id] != LM_TOKEN_UNUSED)
-            return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: the id %zu belongs to two tokens", id);
+            return lm_fail(err, LM_ERROR_INPUT, "the id %zu belongs to two tokens", id);
         set_token(v, id, token->string, LM_TOKEN_NORMAL);
     }
     return read_added(v, added, limit, err);
@@ -217,8 +280,7 @@ bool lm_tokenizer_json_merge(const cJSON *merge, lm_text *out, size_t i, lm_erro
     const char *left = cJSON_GetStringValue(pair ? cJSON_GetArrayItem(merge, 0) : merge);
     const char *right = pair ? cJSON_GetStringValue(cJSON_GetArrayItem(merge, 1)) : "";
     if (!left || !right)
-        return lm_fail(err, LM_ERROR_INPUT,
-                       "tokenizer.json: merge %zu is neither \"left right\" nor [\"left\", \"right\"]", i);
+        return lm_fail(err, LM_ERROR_INPUT, "merge %zu is neither \"left right\" nor [\"left\", \"right\"]", i);
     return lm_text_append(out, left, strlen(left), err) && lm_text_append(out, " ", pair, err) &&
            lm_text_append(out, right, strlen(right), err);
 }
@@ -228,7 +290,7 @@ static bool read_merges(json_vocab *v, const cJSON *merges, lm_error *err)
     const cJSON *merge;
     v->merges = calloc((size_t)cJSON_GetArraySize(merges) + 1, sizeof *v->merges);
     if (!v->merges)
-        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer.json: out of memory for its merges");
+        return lm_fail(err, LM_ERROR_MEMORY, "out of memory for its merges");
     cJSON_ArrayForEach(merge, merges)
     {
         const size_t before = v->joined.n;
@@ -247,28 +309,45 @@ static bool add_bos(lm_tokenizer *tok, const char *bos, lm_error *err)
     int32_t id = lm_tokenizer_find(tok, bos, strlen(bos));
     if (id < 0)
         return lm_fail(err, LM_ERROR_INPUT,
-                       "tokenizer.json: the token that its post-processor adds is not in the "
+                       "the token that its post-processor adds is not in the "
                        "vocabulary");
     tok->add_bos = true;
     return lm_tokenizer_set_bos(tok, id, err);
+}
+
+/* What a character without a token becomes. */
+static bool read_unknown(const cJSON *model, const json_vocab *v, lm_tokenizer_desc *desc, lm_error *err)
+{
+    const char *unk = cJSON_GetStringValue(get(model, "unk_token"));
+    desc->missing = unk ? LM_MISSING_UNKNOWN : LM_MISSING_DROPPED;
+    desc->fuse_unk = cJSON_IsTrue(get(model, "fuse_unk"));
+    for (size_t id = 0; unk && id < v->n_token && desc->unk_id < 0; id++)
+        if (v->tokens[id].n == strlen(unk) && memcmp(v->tokens[id].data, unk, v->tokens[id].n) == 0)
+            desc->unk_id = (int32_t)id;
+    return !unk || desc->unk_id >= 0 ||
+           lm_fail(err, LM_ERROR_INPUT, "its unk_token \"%.40s\" is not in the vocabulary", unk);
 }
 
 static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm_error *err)
 {
     const cJSON *model = get(root, "model");
     const char *bos = NULL;
+    json_splits splits = {0};
     lm_tokenizer_desc desc;
     lm_tokenizer_desc_init(&desc);
     if (!check_model(model, err) || !check_normalizer(get(root, "normalizer"), err) ||
-        !read_pre_tokenizer(get(root, "pre_tokenizer"), &desc.pre, err) ||
+        !read_pre_tokenizer(get(root, "pre_tokenizer"), &splits, err) ||
         !read_post_processor(get(root, "post_processor"), 0, &bos, err) || !read_tokens(v, root, err) ||
-        !read_merges(v, get(model, "merges"), err))
+        !read_merges(v, get(model, "merges"), err) || !read_unknown(model, v, &desc, err))
         return false;
     desc.tokens = v->tokens;
     desc.types = v->types;
     desc.n_token = v->n_token;
     desc.merges = v->merges;
     desc.n_merge = v->n_merge;
+    desc.pre = lm_pre_recognise(splits.splits, splits.n);
+    desc.splits = splits.splits;
+    desc.n_split = splits.n;
     desc.ignore_merges = cJSON_IsTrue(get(model, "ignore_merges"));
     lm_tokenizer *tok;
     if (!lm_tokenizer_create(&desc, &tok, err))
@@ -281,17 +360,17 @@ static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm
     return true;
 }
 
-bool lm_tokenizer_from_json(const char *json, size_t n_bytes, lm_tokenizer **out, lm_error *err)
+bool lm_tokenizer_from_json(const char *json, size_t n_bytes, const char *where, lm_tokenizer **out, lm_error *err)
 {
-    if (!json || !out)
+    if (!json || !where || !out)
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer.json: NULL argument");
     if (has_nul(json, n_bytes))
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer.json: there is a NUL in the file");
-    cJSON *root = lm_json_parse(json, n_bytes, "tokenizer.json", err);
+        return lm_fail(err, LM_ERROR_INPUT, "%s: there is a NUL in the file", where);
+    cJSON *root = lm_json_parse(json, n_bytes, where, err);
     if (!root)
         return false;
     json_vocab v = {0};
-    bool ok = create_from(root, &v, out, err);
+    const bool ok = create_from(root, &v, out, err) || lm_error_in(err, where);
     free(v.tokens);
     free(v.types);
     free(v.merges);

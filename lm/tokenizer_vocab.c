@@ -192,17 +192,28 @@ static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
     return true;
 }
 
-static bool load_bytes(lm_tokenizer *tok, lm_error *err)
+static bool load_bytes(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err)
 {
+    if (desc->missing == LM_MISSING_UNKNOWN && (desc->unk_id < 0 || (uint32_t)desc->unk_id >= tok->n_token))
+        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: the unknown token %d is not in the vocabulary of %u tokens",
+                       (int)desc->unk_id, tok->n_token);
+    const uint32_t missing = desc->missing == LM_MISSING_UNKNOWN ? (uint32_t)desc->unk_id
+                             : desc->missing == LM_MISSING_GAP   ? LM_HOLE
+                                                                 : LM_NO_TOKEN;
+    size_t n_missing = 0;
     for (unsigned byte = 0; byte < 256; byte++) {
         char c = (char)byte;
         tok->byte_id[byte] = lm_vocab_find(tok, &c, 1);
-        if (tok->byte_id[byte] == LM_NO_TOKEN)
-            return lm_fail(err, LM_ERROR_INPUT,
-                           "tokenizer: no token for the byte 0x%02X; this is not a complete byte-level vocabulary",
-                           byte);
+        if (tok->byte_id[byte] != LM_NO_TOKEN)
+            continue;
+        tok->byte_id[byte] = missing;
+        tok->is_missing[byte] = true;
+        n_missing++;
     }
-    return true;
+    tok->fuse_unk = desc->missing == LM_MISSING_UNKNOWN && desc->fuse_unk;
+    tok->lacks_bytes = n_missing > 0;
+    return n_missing < 256 ||
+           lm_fail(err, LM_ERROR_INPUT, "tokenizer: no byte has a token; this is not a byte-level vocabulary");
 }
 
 /* ------------------------------------------------------------------------------------------------- merges ---- */
@@ -299,6 +310,6 @@ bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *
 {
     byte_alphabet alphabet;
     alphabet_init(&alphabet);
-    return allocate(tok, desc, err) && load_tokens(tok, desc, &alphabet, err) && load_bytes(tok, err) &&
+    return allocate(tok, desc, err) && load_tokens(tok, desc, &alphabet, err) && load_bytes(tok, desc, err) &&
            load_merges(tok, desc, &alphabet, err) && load_special(tok, err);
 }

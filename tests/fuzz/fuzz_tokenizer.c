@@ -70,7 +70,8 @@ static lm_tokenizer *fixed(const char *pre)
     }
     lm_tokenizer_desc desc;
     lm_tokenizer_desc_init(&desc);
-    desc = (lm_tokenizer_desc){tokens, types, N, merges, n_merge, pre, -1, false, -1};
+    desc.tokens = tokens, desc.types = types, desc.n_token = N;
+    desc.merges = merges, desc.n_merge = n_merge, desc.pre = pre;
     lm_tokenizer *tok = NULL;
     if (!lm_tokenizer_create(&desc, &tok, NULL))
         abort();
@@ -96,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     size_t n_json = nul ? (size_t)(nul - rest) : n, skip = nul ? n_json + 1 : n;
     lm_tokenizer *tok = NULL;
     lm_error err;
-    if (lm_tokenizer_from_json(rest, n_json, &tok, &err)) {
+    if (lm_tokenizer_from_json(rest, n_json, "tokenizer.json", &tok, &err)) {
         round_trip(tok, rest + skip, n - skip, data[0] >> 2);
         round_trip(tok, rest, n_json, LM_ENCODE_SPECIAL);
         lm_tokenizer_free(tok);

@@ -27,7 +27,7 @@ static lm_tokenizer *load(const char *name)
     lm_tokenizer *tok = NULL;
     snprintf(path, sizeof path, "%s/tokenizer-%s.json", LM_TEST_DATA, name);
     ok(lm_read_file(path, 1 << 24, &json, &n, &err));
-    ok(lm_tokenizer_from_json(json, n, &tok, &err));
+    ok(lm_tokenizer_from_json(json, n, "tokenizer.json", &tok, &err));
     free(json);
     return tok;
 }
@@ -270,7 +270,7 @@ static void refused_with(const char *from, const char *to, lm_error_kind kind, c
     ok(lm_text_append(&edited, to, strlen(to), &err));
     ok(lm_text_append(&edited, at + strlen(from), strlen(at + strlen(from)), &err));
     lm_tokenizer *tok = NULL;
-    refused(lm_tokenizer_from_json(edited.data, edited.n, &tok, &err), kind, part);
+    refused(lm_tokenizer_from_json(edited.data, edited.n, "tokenizer.json", &tok, &err), kind, part);
     assert_null(tok);
     lm_text_free(&edited);
     free(json);
@@ -284,15 +284,15 @@ static void wrong_json(void **state)
     refused_with("\"!\":4", "\"!\":4.5", LM_ERROR_INPUT, "whole number");
     refused_with("\"!\":4", "\"!\":2147483648", LM_ERROR_INPUT, "whole number");
     refused_with("\"!\":4", "\"!\":1e300", LM_ERROR_INPUT, "whole number");
-    refused_with("\"!\":4,", "", LM_ERROR_INPUT, "no token for the byte 0x21");
     refused_with("\"!\":4", "\"!\\u0000\":4", LM_ERROR_INPUT, "NUL");
     refused_with("\"merges\":[[", "\"merges\":[[\"zz\",\"qqq\"],[", LM_ERROR_INPUT, "not in the vocabulary");
     refused_with("\"merges\":[[", "\"merges\":[[\"a\"],[", LM_ERROR_INPUT, "merge 0");
     refused_with("\"merges\":[[", "\"merges\":[7,[", LM_ERROR_INPUT, "merge 0");
     refused_with("\"merges\"", "\"mergers\"", LM_ERROR_INPUT, "missing");
     refused_with("\"type\":\"BPE\"", "\"type\":\"Unigram\"", LM_ERROR_UNSUPPORTED, "not BPE");
-    refused_with("\\\\p{N}|", "\\\\p{N}{1,2}|", LM_ERROR_UNSUPPORTED, "pattern");
-    refused_with("\"Isolated\"", "\"Removed\"", LM_ERROR_UNSUPPORTED, "options");
+    refused_with("\\\\p{N}|", "[\\\\p{N}&&a]|", LM_ERROR_UNSUPPORTED, "an intersection of classes");
+    refused_with("\\\\p{N}|", "(\\\\p{N}|", LM_ERROR_UNSUPPORTED, "PCRE2 does not take");
+    refused_with("\"Isolated\"", "\"Shuffled\"", LM_ERROR_UNSUPPORTED, "Shuffled");
     refused_with("\"normalizer\":null", "\"normalizer\":{\"type\":\"Lowercase\"}", LM_ERROR_UNSUPPORTED, "normalizer");
     refused_with("\"post_processor\":null", "\"post_processor\":{\"type\":\"BertProcessing\"}", LM_ERROR_UNSUPPORTED,
                  "post-processor");
@@ -300,10 +300,10 @@ static void wrong_json(void **state)
     refused_with("\"content\":\"<|im_start|>\"", "\"content\":\"<|endoftext|>\"", LM_ERROR_INPUT, "two tokens");
     refused_with("{", "[", LM_ERROR_INPUT, "JSON");
     lm_tokenizer *tok = NULL;
-    refused(lm_tokenizer_from_json("", 0, &tok, &err), LM_ERROR_INPUT, "JSON");
-    refused(lm_tokenizer_from_json("{}", 2, &tok, &err), LM_ERROR_UNSUPPORTED, "BPE");
-    refused(lm_tokenizer_from_json("7", 1, &tok, &err), LM_ERROR_UNSUPPORTED, "BPE");
-    refused(lm_tokenizer_from_json(NULL, 0, &tok, &err), LM_ERROR_USAGE, "NULL");
+    refused(lm_tokenizer_from_json("", 0, "tokenizer.json", &tok, &err), LM_ERROR_INPUT, "JSON");
+    refused(lm_tokenizer_from_json("{}", 2, "tokenizer.json", &tok, &err), LM_ERROR_UNSUPPORTED, "BPE");
+    refused(lm_tokenizer_from_json("7", 1, "tokenizer.json", &tok, &err), LM_ERROR_UNSUPPORTED, "BPE");
+    refused(lm_tokenizer_from_json(NULL, 0, "tokenizer.json", &tok, &err), LM_ERROR_USAGE, "NULL");
 }
 
 /* ------------------------------------------------------------------------------------------- plain arrays ---- */
@@ -335,7 +335,9 @@ static void plain_arrays(void **state)
         types[i] = LM_TOKEN_NORMAL;
     lm_tokenizer_desc desc;
     lm_tokenizer_desc_init(&desc);
-    desc = (lm_tokenizer_desc){tokens, types, 257, merges, 1, "llama3", 0, true, 0};
+    desc.tokens = tokens, desc.types = types, desc.n_token = 257;
+    desc.merges = merges, desc.n_merge = 1;
+    desc.pre = "llama3", desc.bos_id = 0, desc.add_bos = true, desc.ignore_merges = 0;
     lm_tokenizer *tok = NULL;
     ok(lm_tokenizer_create(&desc, &tok, &err));
     lm_tokens ids = {0};
@@ -347,10 +349,8 @@ static void plain_arrays(void **state)
     lm_tokenizer_free(tok);
 
     lm_tokenizer_desc bad = desc;
-    bad.pre = "gpt-2";
-    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_UNSUPPORTED, "gpt-2");
-    bad.pre = NULL;
-    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_INPUT, "pre-tokenizer");
+    bad.pre = "gpt-9";
+    refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_UNSUPPORTED, "gpt-9");
     bad = desc, bad.n_token = 0;
     refused(lm_tokenizer_create(&bad, &tok, &err), LM_ERROR_INPUT, "empty");
     bad = desc, bad.n_token = SIZE_MAX;
@@ -374,6 +374,40 @@ static void plain_arrays(void **state)
     refused(lm_tokenizer_create(&desc, &tok, &err), LM_ERROR_INPUT, "merge 0");
 }
 
+/* "a\\1\\2b" where \\1 and \\2 have no token, 256 is "ab" and 7 the unknown token. */
+static void missing_bytes(void **state)
+{
+    (void)state;
+    char text[257][4];
+    lm_string tokens[257], merges[1] = {{"a b", 3}};
+    static const struct {
+        lm_missing missing;
+        bool fuse;
+        size_t n;
+        int32_t ids[5];
+    } kinds[] = {{LM_MISSING_GAP, false, 2, {'a', 'b'}},
+                 {LM_MISSING_DROPPED, false, 1, {256}},
+                 {LM_MISSING_UNKNOWN, false, 4, {'a', 7, 7, 'b'}},
+                 {LM_MISSING_UNKNOWN, true, 3, {'a', 7, 'b'}}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        fill_alphabet(text, tokens);
+        tokens[1] = tokens[2] = (lm_string){NULL, 0};
+        lm_tokenizer_desc desc;
+        lm_tokenizer_desc_init(&desc);
+        desc.tokens = tokens, desc.n_token = 257;
+        desc.merges = merges, desc.n_merge = 1;
+        desc.missing = kinds[i].missing, desc.fuse_unk = kinds[i].fuse, desc.unk_id = 7;
+        lm_tokenizer *tok = NULL;
+        ok(lm_tokenizer_create(&desc, &tok, &err));
+        lm_tokens ids = {0};
+        ok(lm_tokenizer_encode(tok, "a\1\2b", 4, 0, &ids, &err));
+        assert_int_equal(ids.n, kinds[i].n);
+        assert_memory_equal(ids.ids, kinds[i].ids, ids.n * sizeof *ids.ids);
+        lm_tokens_free(&ids);
+        lm_tokenizer_free(tok);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -386,6 +420,7 @@ int main(void)
         cmocka_unit_test(queries),
         cmocka_unit_test(wrong_json),
         cmocka_unit_test(plain_arrays),
+        cmocka_unit_test(missing_bytes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
