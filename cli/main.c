@@ -16,7 +16,7 @@ static const struct {
     {"run", cli_run, "answer a long prompt, by sparse and, to compare, by full attention"},
     {"attend", cli_attend, "attention over tensors in a safetensors file: mask and output"},
     {"info", cli_info, "this machine: kernel tiers, the one in use, threads, build"},
-    {"convert", cli_convert, "a Hugging Face model directory to one GGUF file"},
+    {"convert", cli_convert, "a Hugging Face directory, or GGUF of any types, to one GGUF file"},
     {"needle", cli_needle, "write needle-in-a-haystack prompts with gold answers"},
     {"bench", cli_bench, "measure methods: one attention call, its stages, a whole prefill"},
     {"eval", cli_eval, "judge methods: perplexity, needles, RULER, recall"},

@@ -1,4 +1,4 @@
-#include "convert.h"
+#include "convert_internal.h"
 #include "file.h"
 #include "json.h"
 #include "model.h"
@@ -173,11 +173,51 @@ static bool put_tokenizer(const conversion *c)
 
 /* --------------------------------------------------------------------------------------------- tensors ---- */
 
-static lm_dtype target_type(const conversion *c, const lm_tensor *t)
+lm_dtype lm_convert_type(const lm_convert_options *options, const lm_tensor *t)
 {
     if (t->n_dim < 2)
         return LM_F32;
-    return t->dim[t->n_dim - 1] % lm_dtypes[c->options->type].block ? LM_F16 : c->options->type;
+    return t->dim[t->n_dim - 1] % lm_dtypes[options->type].block ? LM_F16 : options->type;
+}
+
+static int64_t source_row(const lm_interleave *order, int64_t i)
+{
+    if (!order->n_dim)
+        return i;
+    const int64_t r = i % order->d_head;
+    return r >= order->n_dim ? i : i - r + r / 2 + r % 2 * (order->n_dim / 2);
+}
+
+bool lm_convert_tensor(lm_gguf_writer *w, const lm_tensor *t, lm_dtype type, const lm_interleave *order,
+                       const char *where, lm_error *err)
+{
+    if (!t->bytes)
+        return true;
+    /* Of a bias each element is a row, of a vector whose rows stay all elements together. */
+    const int64_t cols = t->n_dim > 1 || (t->n_dim == 1 && !order->n_dim) ? t->dim[t->n_dim - 1] : 1;
+    const size_t in_bytes = lm_row_bytes(t->dtype, cols), out_bytes = lm_row_bytes(type, cols);
+    const int64_t rows = (int64_t)(t->bytes / in_bytes);
+    float *row = malloc((size_t)cols * sizeof *row);
+    uint8_t *out = malloc(out_bytes);
+    bool ok = row && out;
+    if (!ok)
+        lm_fail(err, LM_ERROR_MEMORY, "%s: tensor %s: no memory for a row", where, t->name);
+    for (int64_t i = 0; ok && i < rows; i++) {
+        const int64_t from = source_row(order, i);
+        const uint8_t *in = (const uint8_t *)t->data + (size_t)from * in_bytes;
+        lm_to_float(t->dtype, in, row, cols);
+        if (!lm_all_finite(row, cols)) {
+            ok = lm_fail(err, LM_ERROR_INPUT, "%s: tensor %s: row %lld has values that are not finite", where, t->name,
+                         (long long)from);
+            break;
+        }
+        if (type != t->dtype)
+            lm_from_float(type, row, out, cols);
+        ok = lm_gguf_writer_data(w, type == t->dtype ? in : out, out_bytes, err);
+    }
+    free(row);
+    free(out);
+    return ok;
 }
 
 /* Calls each for every tensor of the model, in the order of the file. */
@@ -205,46 +245,18 @@ static bool for_each_tensor(const conversion *c, visit *each)
 
 static bool list_tensor(const conversion *c, const lm_tensor *t, const char *name)
 {
-    lm_gguf_put_tensor(c->writer, name, target_type(c, t), t->n_dim, t->dim);
+    lm_gguf_put_tensor(c->writer, name, lm_convert_type(c->options, t), t->n_dim, t->dim);
     return true;
-}
-
-/* The row of the source that becomes row i: pairs (j, j + d/2) of a head become (2j, 2j + 1). */
-static int64_t source_row(const lm_config *m, const char *name, int64_t i)
-{
-    const bool rotated = strstr(name, "attn_q.") || strstr(name, "attn_k.");
-    if (m->family->gguf_layout != PRISM_ROPE_INTERLEAVED || !rotated)
-        return i;
-    const int64_t head = i / m->d_head, r = i % m->d_head, half = m->rope.n_dim / 2;
-    if (r >= m->rope.n_dim)
-        return i;
-    return head * m->d_head + r / 2 + (r % 2) * half;
 }
 
 static bool write_tensor(const conversion *c, const lm_tensor *t, const char *name)
 {
-    const lm_dtype type = target_type(c, t);
-    const int64_t cols = t->n_dim < 2 ? 1 : t->dim[1], rows = t->dim[0];
-    const size_t in_bytes = lm_row_bytes(t->dtype, cols), out_bytes = lm_row_bytes(type, cols);
-    float *row = malloc((size_t)cols * sizeof *row);
-    uint8_t *out = malloc(out_bytes);
-    bool ok = row && out;
-    if (!ok)
-        lm_fail(c->err, LM_ERROR_MEMORY, "%s: tensor %s: no memory for a row", c->dir, t->name);
-    for (int64_t i = 0; ok && i < rows; i++) {
-        const int64_t from = source_row(&c->model->config, name, i);
-        lm_to_float(t->dtype, (const uint8_t *)t->data + (size_t)from * in_bytes, row, cols);
-        if (!lm_all_finite(row, cols)) {
-            ok = lm_fail(c->err, LM_ERROR_INPUT, "%s: tensor %s: row %lld has values that are not finite", c->dir,
-                         t->name, (long long)from);
-            break;
-        }
-        lm_from_float(type, row, out, cols);
-        ok = lm_gguf_writer_data(c->writer, out, out_bytes, c->err);
-    }
-    free(row);
-    free(out);
-    return ok;
+    const lm_config *m = &c->model->config;
+    const bool rotated = strstr(name, "attn_q.") || strstr(name, "attn_k.");
+    lm_interleave order = {0};
+    if (rotated && m->family->gguf_layout == PRISM_ROPE_INTERLEAVED)
+        order = (lm_interleave){m->d_head, m->rope.n_dim};
+    return lm_convert_tensor(c->writer, t, lm_convert_type(c->options, t), &order, c->dir, c->err);
 }
 
 /* llama3 scaling as factors: unscaled frequency / scaled frequency. */
@@ -278,14 +290,8 @@ static bool convert(const conversion *c, const char *path)
            for_each_tensor(c, write_tensor) && lm_gguf_writer_finish(c->writer, c->err);
 }
 
-bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *options, lm_error *err)
+static bool convert_directory(const char *hf_dir, const char *path, const lm_convert_options *options, lm_error *err)
 {
-    char types[200];
-    if ((unsigned)options->type >= LM_DTYPE_COUNT || !lm_dtypes[options->type].narrow)
-        return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as %s, not %s",
-                       lm_dtype_names(true, types, sizeof types), lm_dtype_name(options->type));
-    if (!lm_path_is_directory(hf_dir))
-        return lm_fail(err, LM_ERROR_INPUT, "%s: is not a Hugging Face directory", hf_dir);
     lm_model *model;
     if (!lm_model_open(hf_dir, &model, err))
         return false;
@@ -295,4 +301,13 @@ bool lm_convert(const char *hf_dir, const char *path, const lm_convert_options *
     lm_gguf_writer_free(c.writer);
     lm_model_close(model);
     return ok;
+}
+
+bool lm_convert(const char *from, const char *path, const lm_convert_options *options, lm_error *err)
+{
+    char types[200];
+    if ((unsigned)options->type >= LM_DTYPE_COUNT || !lm_dtypes[options->type].narrow)
+        return lm_fail(err, LM_ERROR_USAGE, "matrices can be written as %s, not %s",
+                       lm_dtype_names(true, types, sizeof types), lm_dtype_name(options->type));
+    return (lm_path_is_directory(from) ? convert_directory : lm_convert_gguf)(from, path, options, err);
 }

@@ -402,6 +402,18 @@ const char *lm_gguf_value_string(const uint8_t **at, size_t *n_bytes)
     return text;
 }
 
+size_t lm_gguf_value_bytes(const lm_gguf_value *v)
+{
+    if (v->type != LM_GGUF_STRING)
+        return (size_t)v->n * type_bytes(v->type);
+    const uint8_t *at = v->data;
+    for (uint64_t i = 0; i < v->n; i++) {
+        size_t n;
+        lm_gguf_value_string(&at, &n);
+    }
+    return (size_t)(at - v->data);
+}
+
 bool lm_gguf_int(const lm_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, lm_error *err)
 {
     const lm_gguf_value *v = lm_gguf_value_find(g, key);

@@ -74,6 +74,8 @@ bool lm_gguf_string(const lm_gguf *gguf, const char *key, char *out, size_t n, l
 
 /* Element i < v->n of an array (or the value itself). The value must hold integers or bools. */
 int64_t lm_gguf_value_int(const lm_gguf_value *v, uint64_t i);
+/* The bytes of a value's elements in the file. */
+size_t lm_gguf_value_bytes(const lm_gguf_value *v);
 /* Walks the strings of a value: *at starts at v->data and moves on; call at most v->n times. */
 const char *lm_gguf_value_string(const uint8_t **at, size_t *n_bytes);
 
@@ -90,6 +92,7 @@ void lm_gguf_put_u32(lm_gguf_writer *w, const char *key, uint32_t value);
 void lm_gguf_put_f32(lm_gguf_writer *w, const char *key, float value);
 void lm_gguf_put_bool(lm_gguf_writer *w, const char *key, bool value);
 void lm_gguf_put_string(lm_gguf_writer *w, const char *key, const char *value);
+void lm_gguf_put_value(lm_gguf_writer *w, const lm_gguf_value *value); /* another file's, as it stands there */
 /* Arrays: begin, then exactly n elements. */
 void lm_gguf_put_array(lm_gguf_writer *w, const char *key, lm_gguf_type type, uint64_t n);
 void lm_gguf_put_array_string(lm_gguf_writer *w, const char *data, size_t n_bytes);

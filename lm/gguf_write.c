@@ -114,6 +114,15 @@ void lm_gguf_put_array(lm_gguf_writer *w, const char *key, lm_gguf_type type, ui
     put_int(&w->values, n, 8);
 }
 
+void lm_gguf_put_value(lm_gguf_writer *w, const lm_gguf_value *v)
+{
+    if (v->is_array)
+        lm_gguf_put_array(w, v->key, v->type, v->n);
+    else
+        put_key(w, v->key, v->type);
+    put(&w->values, v->data, lm_gguf_value_bytes(v));
+}
+
 void lm_gguf_put_array_string(lm_gguf_writer *w, const char *data, size_t n_bytes)
 {
     put_text(&w->values, data, n_bytes);
