@@ -21,8 +21,8 @@ __attribute__((format(printf, 2, 3))) int cli_fail(int exit_code, const char *fo
 /* Prints "note: ..." to stderr likewise. */
 __attribute__((format(printf, 1, 2))) void cli_note(const char *format, ...);
 void cli_silence_notes(void);
-/* Copies text to out, with every byte of a control character and of invalid UTF-8 as \xNN, as far as n bytes hold it, and
- * returns out: a terminal obeys what other text holds. */
+/* Copies text to out, with every byte of a control character and of invalid UTF-8 as \xNN, as far as n bytes hold it,
+ * and returns out: a terminal would obey them. */
 char *cli_escape(const char *text, char *out, size_t n);
 /* Whether what eval_utf8_next() returned is a control character or an invalid byte. */
 bool cli_is_hidden(uint32_t c, size_t length);

@@ -26,8 +26,8 @@ static const cli_option rows[] = {
 static const cli_command command = {
     .name = "convert",
     .intro = "usage: prism convert -m MODEL -o FILE.gguf [options]\n\n"
-             "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of the Qwen3 or Llama 3\n"
-             "family into one GGUF file, tokenizer included, that this command and llama.cpp open. From a GGUF file\n"
+             "Turns a Hugging Face directory (config.json, safetensors, tokenizer.json) of a Llama, Mistral, Qwen2\n"
+             "or Qwen3 model into one GGUF file, tokenizer included, that this command and llama.cpp open. From a GGUF file\n"
              "of any types, or any part of one in several files, it writes one of the type asked for.\n\n",
     .own = rows,
     .n_own = sizeof rows / sizeof *rows,

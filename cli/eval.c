@@ -88,7 +88,7 @@ static int take_device(void *args, const char *text)
 #define ROWS(family) .own = family##_rows, .n_own = sizeof family##_rows / sizeof *family##_rows
 
 static const cli_option common_rows[] = {
-    {"model", "MODEL", "a GGUF file, or a Hugging Face directory (Qwen3 or Llama 3 family)", CLI_TEXT, 'm', AT(model)},
+    {"model", "MODEL", "a GGUF file, or a Hugging Face directory (docs/models.md)", CLI_TEXT, 'm', AT(model)},
     {"methods", "LIST",
      "methods by comma, options of a method by colon (dense and the library's default):\n"
      "--methods dense,prism:top_p=0.9,prism:calibration=global,meanpool",

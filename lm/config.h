@@ -1,8 +1,10 @@
 /*
  * lm/config.h - what a model is, from a Hugging Face config.json or from GGUF metadata.
  *
- * A file that asks for something which the runner does not compute is refused: another family (family.h), activation or
- * RoPE scaling, a key that the family's row refuses, a quantised checkpoint.
+ * A file that asks for something which the runner does not compute is refused. GGUF: every key of the family that is
+ * neither read nor known to leave the computation alone. config.json, of which transformers ignores what a family's
+ * class does not know: another family (family.h), activation or RoPE scaling, a window in force, attention that is not
+ * causal, a key that the family's row refuses, a quantised checkpoint.
  */
 #ifndef LM_CONFIG_H
 #define LM_CONFIG_H
@@ -33,13 +35,20 @@ typedef struct lm_rope {
     double low_freq_factor, high_freq_factor; /* llama3 */
 } lm_rope;
 
+typedef enum lm_presence {
+    LM_ABSENT,
+    LM_OPTIONAL, /* used where a file has it */
+    LM_REQUIRED
+} lm_presence;
+
 typedef struct lm_config {
     const lm_family *family;
     char name[128]; /* for people; may be empty */
     int32_t n_layer, d_model, d_ff, n_head, n_kv_head, d_head, n_vocab;
     int32_t n_ctx_train;
     float rms_eps;
-    bool tied; /* the output matrix is the embedding */
+    bool tied; /* the output matrix is the embedding, where the file has no other */
+    lm_presence qkv_bias, o_bias;
     lm_rope rope;
     int32_t bos_id, pad_id; /* -1: none */
     int32_t eos_id[LM_MAX_EOS], n_eos;

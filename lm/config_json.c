@@ -64,6 +64,7 @@ static void read_rope(reader *r, lm_config *c)
     rope->layout = PRISM_ROPE_HALF_SPLIT;
     rope->n_ctx_original = c->n_ctx_train;
     rope->base = lm_json_number(r, "rope_theta", rope->base);
+    rope->n_dim = c->d_head;
     double partial = lm_json_number(r, "partial_rotary_factor", 1);
     const cJSON *parameters = lm_json_get(r->object, "rope_parameters");
     const cJSON *scaling = parameters ? parameters : lm_json_get(r->object, "rope_scaling");
@@ -79,9 +80,8 @@ static void read_rope(reader *r, lm_config *c)
         read_scaling(&inner, rope);
         r->failed = inner.failed;
     }
-    if (!r->failed && !(partial > 0 && partial <= 1))
-        fail(r, LM_ERROR_INPUT, "must be in (0, 1]:", "partial_rotary_factor");
-    rope->n_dim = r->failed ? 0 : (int32_t)((double)c->d_head * partial);
+    if (!r->failed && partial != 1)
+        fail(r, LM_ERROR_UNSUPPORTED, "the family rotates whole heads, not a part of them:", "partial_rotary_factor");
 }
 
 /* value: an id, a list of ids, or NULL. */
@@ -121,11 +121,52 @@ static void read_family(reader *r, lm_config *c)
     const char *activation = lm_json_text(r, "hidden_act", "silu");
     if (!r->failed && strcmp(activation, "silu") != 0)
         fail(r, LM_ERROR_UNSUPPORTED, "only hidden_act silu is supported, not", activation);
-    for (const char *const *key = c->family->refused_hf; *key; key++)
+    for (const char *const *key = c->family->refused_hf; key && *key; key++)
         refuse(r, *key);
+    if (!lm_json_bool(r, "is_causal", true))
+        fail(r, LM_ERROR_UNSUPPORTED, "attention must be causal:", "is_causal");
+    const bool asked = c->family->bias_key && lm_json_bool(r, "attention_bias", false);
+    c->qkv_bias = asked || c->family->qkv_bias ? LM_REQUIRED : LM_ABSENT;
+    c->o_bias = asked ? LM_REQUIRED : LM_ABSENT;
     if (lm_json_get(r->object, "quantization_config"))
         fail(r, LM_ERROR_UNSUPPORTED,
              "quantised checkpoints are not supported; use the original, or a Q8_0 GGUF:", "quantization_config");
+}
+
+/* Whether a layer has a window, by a list of the layers' types. */
+static bool has_windowed_layer(reader *r, const cJSON *types)
+{
+    bool has = false;
+    const cJSON *type;
+    cJSON_ArrayForEach(type, types)
+    {
+        const char *name = cJSON_IsString(type) ? type->valuestring : "?";
+        has = has || strcmp(name, "sliding_attention") == 0;
+        if (!has && strcmp(name, "full_attention") != 0)
+            fail(r, LM_ERROR_UNSUPPORTED, "layer_types must be full_attention or sliding_attention, not", name);
+    }
+    return has;
+}
+
+static void check_window(reader *r, const lm_config *c)
+{
+    const lm_window kind = c->family ? c->family->hf_window : LM_WINDOW_NEVER;
+    const cJSON *types = kind == LM_WINDOW_UPPER ? lm_json_get(r->object, "layer_types") : NULL;
+    bool windowed = kind == LM_WINDOW_EVERY;
+    if (types)
+        windowed = has_windowed_layer(r, types);
+    else if (kind == LM_WINDOW_UPPER)
+        windowed = lm_json_bool(r, "use_sliding_window", false) &&
+                   lm_json_int(r, "max_window_layers", 0, INT32_MAX, 28) < c->n_layer;
+    if (r->failed || !windowed || cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(r->object, "sliding_window")))
+        return;
+    const int64_t window = lm_json_int(r, "sliding_window", 0, INT32_MAX, 4096);
+    if (!r->failed && window < c->n_ctx_train) {
+        lm_fail(r->err, LM_ERROR_UNSUPPORTED,
+                "%s: layers attend to a window of %lld tokens (sliding_window), which this runner does not compute",
+                r->where, (long long)window);
+        r->failed = true;
+    }
 }
 
 static int32_t required(reader *r, const char *key, int64_t max)
@@ -168,6 +209,7 @@ bool lm_config_from_json(const cJSON *config, const cJSON *generation, const cha
     c.tied = lm_json_bool(&r, "tie_word_embeddings", false);
     c.bos_id = (int32_t)lm_json_int(&r, "bos_token_id", 0, (int64_t)c.n_vocab - 1, -1);
     c.pad_id = (int32_t)lm_json_int(&r, "pad_token_id", -1, (int64_t)c.n_vocab - 1, -1);
+    check_window(&r, &c);
     read_rope(&r, &c);
     read_eos(&r, &c, lm_json_get(config, "eos_token_id"));
     read_eos(&r, &c, lm_json_get(generation, "eos_token_id"));

@@ -228,6 +228,7 @@ static bool for_each_tensor(const conversion *c, visit *each)
     size_t n;
     const lm_weight_name *names = lm_weight_names(&n);
     const int32_t n_layer = c->model->config.n_layer;
+    const bool tied = c->model->weights.output.data == c->model->weights.embedding.data;
     for (int32_t layer = -1; layer < n_layer; layer++)
         for (size_t i = 0; i < n; i++) {
             char hf[128], gguf[128];
@@ -236,8 +237,8 @@ static bool for_each_tensor(const conversion *c, visit *each)
             lm_weight_name_text(names[i].hf, layer, hf, sizeof hf);
             lm_weight_name_text(names[i].gguf, layer, gguf, sizeof gguf);
             const lm_tensor *t = lm_safetensors_find(c->model->st, hf);
-            /* Tied models may carry the embedding a second time. */
-            if (t && !(c->model->config.tied && strcmp(gguf, "output.weight") == 0) && !each(c, t, gguf))
+            /* Files of tied models may hold the embedding a second time. */
+            if (t && !(tied && strcmp(gguf, "output.weight") == 0) && !each(c, t, gguf))
                 return false;
         }
     return true;

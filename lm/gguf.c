@@ -394,6 +394,21 @@ int64_t lm_gguf_value_int(const lm_gguf_value *v, uint64_t i)
     }
 }
 
+double lm_gguf_value_number(const lm_gguf_value *v, uint64_t i)
+{
+    double x = (double)NAN;
+    float f;
+    if (v->type == LM_GGUF_F64) {
+        memcpy(&x, v->data + i * sizeof x, sizeof x);
+    } else if (v->type == LM_GGUF_F32) {
+        memcpy(&f, v->data + i * sizeof f, sizeof f);
+        x = (double)f;
+    } else if (is_integer(v->type)) {
+        x = (double)lm_gguf_value_int(v, i);
+    }
+    return x;
+}
+
 const char *lm_gguf_value_string(const uint8_t **at, size_t *n_bytes)
 {
     *n_bytes = (size_t)load(*at, 8);
@@ -434,16 +449,7 @@ bool lm_gguf_number(const lm_gguf *g, const char *key, double *out, lm_error *er
     const lm_gguf_value *v = lm_gguf_value_find(g, key);
     if (!v)
         return true;
-    double x = NAN;
-    float f;
-    if (!v->is_array && v->type == LM_GGUF_F32) {
-        memcpy(&f, v->data, sizeof f);
-        x = (double)f;
-    } else if (!v->is_array && v->type == LM_GGUF_F64) {
-        memcpy(&x, v->data, sizeof x);
-    } else if (!v->is_array && is_integer(v->type)) {
-        x = (double)lm_gguf_value_int(v, 0);
-    }
+    const double x = v->is_array ? (double)NAN : lm_gguf_value_number(v, 0);
     if (!isfinite(x))
         return lm_fail(err, LM_ERROR_INPUT, "%s: key %s must be a finite number", g->name, key);
     *out = x;

@@ -57,11 +57,11 @@ bool lm_gguf_take_part(lm_gguf *gguf, lm_gguf *part, lm_error *err);
 bool lm_gguf_probe(const char *path);
 
 size_t lm_gguf_tensor_count(const lm_gguf *gguf);
-const lm_tensor *lm_gguf_tensor_at(const lm_gguf *gguf, size_t i);
+const lm_tensor *lm_gguf_tensor_at(const lm_gguf *gguf, size_t i); /* in one array, ordered by name */
 const lm_tensor *lm_gguf_tensor(const lm_gguf *gguf, const char *name); /* NULL: none */
 
 size_t lm_gguf_value_count(const lm_gguf *gguf);
-const lm_gguf_value *lm_gguf_value_at(const lm_gguf *gguf, size_t i);
+const lm_gguf_value *lm_gguf_value_at(const lm_gguf *gguf, size_t i); /* in one array, ordered by key */
 const lm_gguf_value *lm_gguf_value_find(const lm_gguf *gguf, const char *key); /* NULL: none */
 
 /* Typed reading; a missing key leaves *out as it is and is no error, a value of another kind or range is. Any integer
@@ -74,6 +74,8 @@ bool lm_gguf_string(const lm_gguf *gguf, const char *key, char *out, size_t n, l
 
 /* Element i < v->n of an array (or the value itself). The value must hold integers or bools. */
 int64_t lm_gguf_value_int(const lm_gguf_value *v, uint64_t i);
+/* The same as a number, of any type; NaN for strings. */
+double lm_gguf_value_number(const lm_gguf_value *v, uint64_t i);
 /* The bytes of a value's elements in the file. */
 size_t lm_gguf_value_bytes(const lm_gguf_value *v);
 /* Walks the strings of a value: *at starts at v->data and moves on; call at most v->n times. */

@@ -20,7 +20,7 @@ bool lm_safetensors_open_memory(const void *data, size_t bytes, const char *name
 void lm_safetensors_close(lm_safetensors *st); /* NULL is allowed */
 
 size_t lm_safetensors_count(const lm_safetensors *st);
-const lm_tensor *lm_safetensors_at(const lm_safetensors *st, size_t i);           /* ordered by name */
+const lm_tensor *lm_safetensors_at(const lm_safetensors *st, size_t i);           /* in one array, ordered by name */
 const lm_tensor *lm_safetensors_find(const lm_safetensors *st, const char *name); /* NULL: none */
 
 /* The names of an index file's shards, each once. Exposed for tests. Free with lm_safetensors_free_names(). */

@@ -10,9 +10,16 @@ typedef struct source {
     const lm_gguf *gguf;
     const char *where;
     lm_weights *weights;
+    bool *taken; /* [tensors of the file] */
     lm_error *err;
     bool failed;
 } source;
+
+/* Tensors that are not used, and why that is right. Every other tensor that nobody takes is an error: it belongs to a
+ * model that is not computed here. */
+static const char *const unused_endings[] = {
+    ".rotary_emb.inv_freq", /* old checkpoints: config.json says it */
+};
 
 enum {
     NAME_EMBEDDING,
@@ -72,19 +79,56 @@ void lm_weight_name_text(const char *pattern, int32_t layer, char *text, size_t 
         snprintf(text, n, "%s", pattern);
 }
 
-static const lm_tensor *find(const source *s, const char *name)
+static const lm_tensor *tensor_at(const source *s, size_t i)
 {
-    return s->gguf ? lm_gguf_tensor(s->gguf, name) : lm_safetensors_find(s->st, name);
+    return s->gguf ? lm_gguf_tensor_at(s->gguf, i) : lm_safetensors_at(s->st, i);
 }
 
-/* The tensor, checked; NULL if it is absent and optional, or on failure. n_dim 1: rows is 0. */
-static const lm_tensor *take(source *s, const char *name, int32_t n_dim, int64_t rows, int64_t cols, bool optional)
+static size_t tensor_count(const source *s)
 {
-    if (s->failed)
+    return s->gguf ? lm_gguf_tensor_count(s->gguf) : lm_safetensors_count(s->st);
+}
+
+static const lm_tensor *find(const source *s, const char *name)
+{
+    const lm_tensor *t = s->gguf ? lm_gguf_tensor(s->gguf, name) : lm_safetensors_find(s->st, name);
+    if (t)
+        s->taken[t - tensor_at(s, 0)] = true;
+    return t;
+}
+
+static bool is_unused(const char *name)
+{
+    const size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof unused_endings / sizeof *unused_endings; i++) {
+        const size_t m = strlen(unused_endings[i]);
+        if (n >= m && strcmp(name + n - m, unused_endings[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void check_rest(source *s, const lm_config *c)
+{
+    for (size_t i = 0; !s->failed && i < tensor_count(s); i++) {
+        const char *name = tensor_at(s, i)->name;
+        if (s->taken[i] || is_unused(name))
+            continue;
+        lm_fail(s->err, LM_ERROR_UNSUPPORTED,
+                "%s: tensor %s is not part of a %s model of %d layers as it is computed here", s->where, name,
+                s->gguf ? c->family->gguf : c->family->hf, c->n_layer);
+        s->failed = true;
+    }
+}
+
+/* The tensor, checked; NULL if there is none, or on failure. n_dim 1: rows is 0. */
+static const lm_tensor *take(source *s, const char *name, int32_t n_dim, int64_t rows, int64_t cols, lm_presence wanted)
+{
+    if (s->failed || wanted == LM_ABSENT)
         return NULL;
     const lm_tensor *t = find(s, name);
     if (!t) {
-        if (!optional) {
+        if (wanted == LM_REQUIRED) {
             lm_fail(s->err, LM_ERROR_INPUT, "%s: has no tensor %s", s->where, name);
             s->failed = true;
         }
@@ -113,17 +157,17 @@ static const char *name_of(int which, const source *s, int32_t layer, char text[
     return text;
 }
 
-static void matrix(source *s, int which, int32_t layer, int64_t rows, int64_t cols, lm_matrix *out)
+static void matrix(source *s, int which, int32_t layer, int64_t rows, int64_t cols, lm_presence wanted, lm_matrix *out)
 {
     char name[128];
-    const lm_tensor *t = take(s, name_of(which, s, layer, name), 2, rows, cols, false);
+    const lm_tensor *t = take(s, name_of(which, s, layer, name), 2, rows, cols, wanted);
     if (t)
         *out = (lm_matrix){t->data, t->dtype, rows, cols};
 }
 
-static float *vector(source *s, const char *name, int64_t n, bool optional)
+static float *vector(source *s, const char *name, int64_t n, lm_presence wanted)
 {
-    const lm_tensor *t = take(s, name, 1, 0, n, optional);
+    const lm_tensor *t = take(s, name, 1, 0, n, wanted);
     if (!t)
         return NULL;
     float *v = malloc((size_t)n * sizeof *v);
@@ -136,32 +180,57 @@ static float *vector(source *s, const char *name, int64_t n, bool optional)
     return v;
 }
 
-static float *layer_vector(source *s, int which, int32_t layer, int64_t n, bool optional)
+static float *layer_vector(source *s, int which, int32_t layer, int64_t n, lm_presence wanted)
 {
     char name[128];
-    return vector(s, name_of(which, s, layer, name), n, optional);
+    return vector(s, name_of(which, s, layer, name), n, wanted);
 }
 
 static void layer(source *s, const lm_config *c, int32_t i, lm_layer *l)
 {
     const int64_t q_rows = (int64_t)c->n_head * c->d_head, kv_rows = (int64_t)c->n_kv_head * c->d_head;
-    l->attn_norm = layer_vector(s, NAME_ATTN_NORM, i, c->d_model, false);
-    l->ffn_norm = layer_vector(s, NAME_FFN_NORM, i, c->d_model, false);
-    matrix(s, NAME_Q, i, q_rows, c->d_model, &l->q);
-    matrix(s, NAME_K, i, kv_rows, c->d_model, &l->k);
-    matrix(s, NAME_V, i, kv_rows, c->d_model, &l->v);
-    matrix(s, NAME_O, i, c->d_model, q_rows, &l->o);
-    matrix(s, NAME_GATE, i, c->d_ff, c->d_model, &l->gate);
-    matrix(s, NAME_UP, i, c->d_ff, c->d_model, &l->up);
-    matrix(s, NAME_DOWN, i, c->d_model, c->d_ff, &l->down);
-    if (c->family->qk_norm) {
-        l->q_norm = layer_vector(s, NAME_Q_NORM, i, c->d_head, false);
-        l->k_norm = layer_vector(s, NAME_K_NORM, i, c->d_head, false);
-    }
-    l->q_bias = layer_vector(s, NAME_Q_BIAS, i, q_rows, true);
-    l->k_bias = layer_vector(s, NAME_K_BIAS, i, kv_rows, true);
-    l->v_bias = layer_vector(s, NAME_V_BIAS, i, kv_rows, true);
-    l->o_bias = layer_vector(s, NAME_O_BIAS, i, c->d_model, true);
+    l->attn_norm = layer_vector(s, NAME_ATTN_NORM, i, c->d_model, LM_REQUIRED);
+    l->ffn_norm = layer_vector(s, NAME_FFN_NORM, i, c->d_model, LM_REQUIRED);
+    matrix(s, NAME_Q, i, q_rows, c->d_model, LM_REQUIRED, &l->q);
+    matrix(s, NAME_K, i, kv_rows, c->d_model, LM_REQUIRED, &l->k);
+    matrix(s, NAME_V, i, kv_rows, c->d_model, LM_REQUIRED, &l->v);
+    matrix(s, NAME_O, i, c->d_model, q_rows, LM_REQUIRED, &l->o);
+    matrix(s, NAME_GATE, i, c->d_ff, c->d_model, LM_REQUIRED, &l->gate);
+    matrix(s, NAME_UP, i, c->d_ff, c->d_model, LM_REQUIRED, &l->up);
+    matrix(s, NAME_DOWN, i, c->d_model, c->d_ff, LM_REQUIRED, &l->down);
+    const lm_presence norms = c->family->qk_norm ? LM_REQUIRED : LM_ABSENT;
+    l->q_norm = layer_vector(s, NAME_Q_NORM, i, c->d_head, norms);
+    l->k_norm = layer_vector(s, NAME_K_NORM, i, c->d_head, norms);
+    l->q_bias = layer_vector(s, NAME_Q_BIAS, i, q_rows, c->qkv_bias);
+    l->k_bias = layer_vector(s, NAME_K_BIAS, i, kv_rows, c->qkv_bias);
+    l->v_bias = layer_vector(s, NAME_V_BIAS, i, kv_rows, c->qkv_bias);
+    l->o_bias = layer_vector(s, NAME_O_BIAS, i, c->d_model, c->o_bias);
+}
+
+static bool same_matrix(const lm_matrix *a, const lm_matrix *b)
+{
+    return a->dtype == b->dtype && memcmp(a->data, b->data, (size_t)a->rows * lm_row_bytes(a->dtype, a->cols)) == 0;
+}
+
+/* A file of tied weights may hold the matrix a second time. Where the two differ, transformers does not tie them. */
+static void output(source *s, const lm_config *c, lm_weights *w)
+{
+    matrix(s, NAME_OUTPUT, 0, c->n_vocab, c->d_model, c->tied ? LM_OPTIONAL : LM_REQUIRED, &w->output);
+    if (!s->failed && c->tied && (!w->output.data || same_matrix(&w->output, &w->embedding)))
+        w->output = w->embedding;
+}
+
+static void all(source *s, const lm_config *c, lm_weights *w)
+{
+    char name[128];
+    matrix(s, NAME_EMBEDDING, 0, c->n_vocab, c->d_model, LM_REQUIRED, &w->embedding);
+    output(s, c, w);
+    w->output_norm = vector(s, name_of(NAME_OUTPUT_NORM, s, 0, name), c->d_model, LM_REQUIRED);
+    if (c->rope.scaling == LM_ROPE_FACTORS)
+        w->rope_factors = vector(s, "rope_freqs.weight", c->rope.n_dim / 2, LM_REQUIRED);
+    for (int32_t i = 0; i < c->n_layer && !s->failed; i++)
+        layer(s, c, i, &w->layers[i]);
+    check_rest(s, c);
 }
 
 bool lm_weights_open(const lm_config *c, const lm_safetensors *st, const lm_gguf *gguf, const char *where,
@@ -170,19 +239,14 @@ bool lm_weights_open(const lm_config *c, const lm_safetensors *st, const lm_gguf
     lm_weights w = {.n_layer = c->n_layer};
     source s = {.st = st, .gguf = gguf, .where = where, .weights = &w, .err = err};
     w.layers = calloc((size_t)c->n_layer, sizeof *w.layers);
-    if (!w.layers)
-        return lm_fail(err, LM_ERROR_MEMORY, "%s: no memory for %d layers", where, c->n_layer);
-    char name[128];
-    matrix(&s, NAME_EMBEDDING, 0, c->n_vocab, c->d_model, &w.embedding);
-    if (c->tied)
-        w.output = w.embedding;
-    else
-        matrix(&s, NAME_OUTPUT, 0, c->n_vocab, c->d_model, &w.output);
-    w.output_norm = vector(&s, name_of(NAME_OUTPUT_NORM, &s, 0, name), c->d_model, false);
-    if (c->rope.scaling == LM_ROPE_FACTORS)
-        w.rope_factors = vector(&s, "rope_freqs.weight", c->rope.n_dim / 2, false);
-    for (int32_t i = 0; i < c->n_layer && !s.failed; i++)
-        layer(&s, c, i, &w.layers[i]);
+    s.taken = calloc(tensor_count(&s) + 1, sizeof *s.taken);
+    if (w.layers && s.taken) {
+        all(&s, c, &w);
+    } else {
+        lm_fail(err, LM_ERROR_MEMORY, "%s: no memory for %d layers", where, c->n_layer);
+        s.failed = true;
+    }
+    free(s.taken);
     if (s.failed) {
         lm_weights_close(&w);
         return false;

@@ -72,7 +72,6 @@ static void test_refused(void **state)
         {"{\"model_type\":\"llama\"," BASE ",\"hidden_act\":\"gelu\"}", LM_ERROR_UNSUPPORTED, "gelu"},
         {"{\"model_type\":\"llama\"," BASE ",\"mlp_bias\":true}", LM_ERROR_UNSUPPORTED, "mlp_bias"},
         {"{\"model_type\":\"llama\"," BASE ",\"quantization_config\":{}}", LM_ERROR_UNSUPPORTED, "quantization_config"},
-        {"{\"model_type\":\"qwen3\"," BASE ",\"use_sliding_window\":true}", LM_ERROR_UNSUPPORTED, "sliding"},
         {"{\"model_type\":\"llama\"," BASE ",\"head_dim\":257}", LM_ERROR_INPUT, "size of a head"},
         {"{\"model_type\":\"llama\"," BASE ",\"head_dim\":1e99}", LM_ERROR_INPUT, "head_dim"},
         {"{\"model_type\":\"llama\"," BASE ",\"bos_token_id\":100}", LM_ERROR_INPUT, "bos_token_id"},
@@ -85,11 +84,67 @@ static void test_refused(void **state)
          "scaling factor"},
         {"{\"model_type\":\"llama\"," BASE ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}}",
          LM_ERROR_UNSUPPORTED, "full_attention"},
-        {"{\"model_type\":\"llama\"," BASE ",\"partial_rotary_factor\":2}", LM_ERROR_INPUT, "partial_rotary_factor"},
+        {"{\"model_type\":\"llama\"," BASE ",\"partial_rotary_factor\":0.5}", LM_ERROR_UNSUPPORTED,
+         "partial_rotary_factor"},
+        {"{\"model_type\":\"llama\"," BASE ",\"is_causal\":false}", LM_ERROR_UNSUPPORTED, "is_causal"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         lm_config c;
         refused(read_config(cases[i].text, &c, &err), cases[i].kind, cases[i].part);
+    }
+}
+
+/* Windows as transformers has them: BASE has 4096 positions and 2 layers. part NULL: none is in force. */
+static void test_windows(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } cases[] = {
+        {"\"model_type\":\"llama\",\"sliding_window\":64,\"use_sliding_window\":true", NULL},
+        {"\"model_type\":\"mistral\",\"sliding_window\":null", NULL},
+        {"\"model_type\":\"mistral\"", NULL}, /* 4096 */
+        {"\"model_type\":\"mistral\",\"sliding_window\":4095", "window of 4095"},
+        {"\"model_type\":\"qwen2\",\"sliding_window\":64", NULL},
+        {"\"model_type\":\"qwen2\",\"sliding_window\":64,\"use_sliding_window\":true", NULL}, /* from layer 28 up */
+        {"\"model_type\":\"qwen2\",\"sliding_window\":64,\"use_sliding_window\":true,\"max_window_layers\":1",
+         "window of 64"},
+        {"\"model_type\":\"qwen3\",\"sliding_window\":64,\"layer_types\":[\"full_attention\",\"full_attention\"]",
+         NULL},
+        {"\"model_type\":\"qwen3\",\"sliding_window\":64,\"layer_types\":[\"full_attention\",\"sliding_attention\"]",
+         "window of 64"},
+        {"\"model_type\":\"qwen3\",\"layer_types\":[\"chunked_attention\"]", "chunked_attention"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lm_config c;
+        char text[600];
+        snprintf(text, sizeof text, "{%s,%s}", cases[i].text, BASE);
+        if (cases[i].part)
+            refused(read_config(text, &c, &err), LM_ERROR_UNSUPPORTED, cases[i].part);
+        else
+            ok(read_config(text, &c, &err));
+    }
+}
+
+static void test_biases(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        lm_presence qkv, o;
+    } cases[] = {
+        {"\"model_type\":\"llama\"", LM_ABSENT, LM_ABSENT},
+        {"\"model_type\":\"llama\",\"attention_bias\":true", LM_REQUIRED, LM_REQUIRED},
+        {"\"model_type\":\"mistral\",\"attention_bias\":true", LM_ABSENT, LM_ABSENT}, /* no key of the family's */
+        {"\"model_type\":\"qwen2\"", LM_REQUIRED, LM_ABSENT},
+        {"\"model_type\":\"qwen3\",\"attention_bias\":true", LM_REQUIRED, LM_REQUIRED},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lm_config c;
+        char text[600];
+        snprintf(text, sizeof text, "{%s,%s}", cases[i].text, BASE);
+        ok(read_config(text, &c, &err));
+        assert_true(c.qkv_bias == cases[i].qkv && c.o_bias == cases[i].o);
     }
 }
 
@@ -124,10 +179,8 @@ static void test_bos(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families),
-        cmocka_unit_test(test_scaling),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_bos),
+        cmocka_unit_test(test_families), cmocka_unit_test(test_scaling), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_windows),  cmocka_unit_test(test_biases),  cmocka_unit_test(test_bos),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
