@@ -74,8 +74,10 @@ test-cuda-build: ## compile the CUDA backend, and see that it says so where ther
 	else echo "nvcc is not installed: the CUDA backend was not compiled"; fi
 
 test-python: ## build the Python wheel, install it into a clean environment, run its tests (downloads 450 MB once)
-	@[ -x build-test/prism ] || $(MAKE) --no-print-directory all
-	@tools/test-python.sh build-python $$(ls build-test/prism build/prism 2>/dev/null | head -n 1)
+	@tools/install-deps.sh test
+	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
+	@cmake --build build-test -j $(JOBS) --target prism lm_logits
+	@tools/test-python.sh build-python build-test/prism
 
 test-gpu: ## run the tests of the CUDA backend (needs an NVIDIA GPU)
 	@tools/install-deps.sh test

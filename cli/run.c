@@ -133,7 +133,7 @@ static int parse_compared(void *args, const char *name)
 #define AT(field) .offset = offsetof(run_args, field)
 
 static const cli_option rows[] = {
-    {"model", "MODEL", "a GGUF file, or a Hugging Face directory (Qwen3 or Llama 3 family)", CLI_TEXT, 'm', AT(model)},
+    {"model", "MODEL", "a GGUF file, or a Hugging Face directory (docs/models.md)", CLI_TEXT, 'm', AT(model)},
     {"file", "FILE", "the prompt is the content of FILE; - is stdin", CLI_TEXT, 'f', AT(file)},
     {"prompt", "TEXT", "the prompt is TEXT; with -f, a question that follows FILE after an empty line", CLI_TEXT, 'p',
      AT(text)},

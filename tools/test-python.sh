@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the Python wheel, installs it into a clean virtual environment and runs its tests there.
 # usage: tools/test-python.sh FOLDER PRISM_COMMAND [pytest arguments]
+# The program lm_logits of the same build must stand beside the command.
 # FOLDER keeps the environment (venv/), made anew when what it needs changes.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,8 +21,11 @@ if ! cmp -s "$needs" "$folder/installed.txt"; then
     cp "$needs" "$folder/installed.txt"
 fi
 bin=$folder/venv/bin
-"$bin/ruff" check --quiet --config $source/pyproject.toml $source examples bench/peers tests/bench
-"$bin/ruff" format --check --quiet --config $source/pyproject.toml $source examples bench/peers tests/bench
+checked="$source examples bench/peers tests/bench tests/lm/test_reference.py"
+# shellcheck disable=SC2086
+"$bin/ruff" check --quiet --config $source/pyproject.toml $checked
+# shellcheck disable=SC2086
+"$bin/ruff" format --check --quiet --config $source/pyproject.toml $checked
 
 rm -rf "$folder/wheel"
 # The environment has the build's own tools, pinned: nothing is fetched here.
@@ -34,4 +38,5 @@ esac
 "$bin/pip" install -qq --disable-pip-version-check --no-deps --force-reinstall "$folder"/wheel/*.whl
 unset PRISM_ATTN_LIBRARY PYTHONPATH # the installed wheel, nothing else
 # Two OpenMP runtimes (the compiler's and torch's) must not spin against each other or against other work.
-HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive "$bin/pytest" -q "$source/tests" tests/bench/test_peers.py "$@"
+HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive "$bin/pytest" -q "$source/tests" tests/bench/test_peers.py \
+    tests/lm/test_reference.py "$@"
