@@ -8,15 +8,23 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from .config import make_config, parse_config
+from .config import has_bands, make_config, methods, parse_config
 from .layout import LAYOUTS, PAGED_LAYOUTS, Where, default_layout
+from .lengths import Side
+from .lengths import lengths as make_lengths
 from .plans import Plan, attend_plan, build_plan, fill_plan
 from .rope import Bands, Rope
 
 
-def _backend(q: Any) -> ModuleType:
+def _backend(**arrays: Any) -> ModuleType:
+    """What serves these arrays, by their argument names: one module for torch, one for all others."""
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(q, torch.Tensor):
+    kinds = [torch is not None and isinstance(x, torch.Tensor) for x in arrays.values()]
+    for (name, x), is_torch in zip(arrays.items(), kinds, strict=True):
+        if not hasattr(x, "__dlpack__") or is_torch != kinds[0]:
+            wanted = "a torch tensor, as q is" if kinds[0] else "a torch tensor or an array with DLPack (NumPy, CuPy)"
+            raise TypeError(f"{name} is {type(x).__module__}.{type(x).__qualname__}: pass {wanted}")
+    if kinds[0]:
         from . import torch_ops
 
         return torch_ops
@@ -25,36 +33,35 @@ def _backend(q: Any) -> ModuleType:
     return array_api
 
 
-def _layouts(q: Any, layout: str | None, kv_layout: str | None, page_table: Any) -> tuple[str, str]:
+def _layouts(q: Any, k: Any, layout: str | None, kv_layout: str | None, page_table: Any) -> tuple[str, str]:
+    """The order of the axes, checked against them."""
     layout = layout or default_layout(len(q.shape))
     kv_layout = kv_layout or ("pnhd" if page_table is not None else layout)
-    if layout not in LAYOUTS or kv_layout not in (PAGED_LAYOUTS if page_table is not None else LAYOUTS):
-        raise ValueError(f"layouts {layout} and {kv_layout}: {LAYOUTS}, and {PAGED_LAYOUTS} with a page table")
+    if page_table is not None and len(page_table.shape) != 2:
+        raise ValueError(f"page_table of shape {tuple(page_table.shape)}: it is [sequences, pages of a sequence]")
+    _check_layout("layout", layout, LAYOUTS, "q", q)
+    _check_layout("kv_layout", kv_layout, PAGED_LAYOUTS if page_table is not None else LAYOUTS, "k", k)
     return layout, kv_layout
 
 
-def _lengths(backend, q, k, layout, kv_layout, page_table, q_len, kv_len, q_start, cu_q, cu_kv):
-    """The lengths array, or None where the shapes say everything (q_start then is a number)."""
-    if cu_q is not None:
-        cu_kv = cu_q if cu_kv is None else cu_kv
-        n_q, n_kv = cu_q[1:] - cu_q[:-1], cu_kv[1:] - cu_kv[:-1]
-        return _stack_lengths(backend, q, len(n_q), cu_q[:-1], n_q, cu_kv[:-1], n_kv, q_start)
-    scalar_start = q_start is None or isinstance(q_start, int)
-    if q_len is None and kv_len is None and scalar_start:
-        if page_table is not None:
-            raise ValueError("a page table needs kv_len: how many keys each sequence has")
-        return None
-    n_seq = q.shape[layout.index("b")] if "b" in layout else 1
-    q_len = q.shape[layout.index("n")] if q_len is None else q_len
-    kv_len = k.shape[kv_layout.index("n")] if kv_len is None else kv_len
-    return _stack_lengths(backend, q, n_seq, 0, q_len, 0, kv_len, q_start)
+def _check_layout(argument: str, layout: str, known: tuple[str, ...], name: str, x: Any) -> None:
+    if layout not in known:
+        paged = " with a page table" if known is PAGED_LAYOUTS else ""
+        raise ValueError(f"{argument}={layout!r}: one of {', '.join(known)}{paged}")
+    if len(layout) != len(x.shape):
+        raise ValueError(f"{name} has {len(x.shape)} axes, {argument} {layout!r} names {len(layout)}: pass {argument}")
 
 
-def _stack_lengths(backend, q, n_seq, q_row, n_q, kv_row, n_kv, q_start):
-    """The lengths array int32 [5, n_seq], of numbers, lists and arrays."""
-    row = partial(backend.int32_row, q, n_seq)
-    n_q, n_kv = row(n_q), row(n_kv)
-    return backend.stack([row(q_row), n_q, row(kv_row), n_kv, n_kv - n_q if q_start is None else row(q_start)])
+def _make_config(method: str | None, rope: Any, bands: Bands | None, d_head: int, options: dict[str, Any]) -> str:
+    config = make_config(method, rope, bands, d_head, **options)
+    parsed = parse_config(config)
+    if has_bands(parsed.method) and not parsed.options.bands:
+        others = ", ".join(name for name in methods() if not has_bands(name))
+        raise ValueError(
+            f"method {parsed.method} needs rope: the base of the model's rotation (1e4, 1e6, ...) or a Rope; "
+            f"or bands. Methods that need neither: {others}"
+        )
+    return config
 
 
 def attention(
@@ -98,22 +105,23 @@ def attention(
     Positions: query i of a sequence stands at q_start + i and sees keys 0 ... q_start + i; by default queries are the
     last of the keys. q_len, kv_len, q_start: a number, or one for each sequence (int32), of which the first rows of
     each sequence's slot are then used; rows of out beyond q_len are zero. cu_seqlens_q, cu_seqlens_kv (int32
-    [n_seq + 1]): ragged sequences behind each other, layout "nhd". page_table (int32 [n_seq, pages], with kv_len): k
-    and v are pages [n_page, page_size, n_kv_head, d] ("pnhd") or "phnd". max_q, max_kv: bounds of the lengths, which
-    save memory.
+    [n_seq + 1]): ragged sequences behind each other, layout "nhd"; cu_seqlens_q alone serves both where the keys are
+    ragged, too. page_table (int32 [n_seq, pages], with kv_len): k and v are pages [n_page, page_size, n_kv_head, d]
+    ("pnhd") or "phnd". Queries and keys may lie in different ways: ragged queries with a page table and kv_len are one
+    step of a serving engine. max_q, max_kv: bounds of the lengths, which save memory.
 
     scale: of the softmax, default 1 / sqrt(d). layer: what stats() files the call under. stream: CUDA stream (an
     integer) for arrays that are not torch's; torch's current stream is used for tensors.
     """
-    backend = _backend(q)
-    layout, kv_layout = _layouts(q, layout, kv_layout, page_table)
-    lengths = _lengths(
-        backend, q, k, layout, kv_layout, page_table, q_len, kv_len, q_start, cu_seqlens_q, cu_seqlens_kv
-    )
+    backend = _backend(q=q, k=k, **({} if v is None else {"v": v}))
+    layout, kv_layout = _layouts(q, k, layout, kv_layout, page_table)
+    queries = Side("q", q.shape, layout, cu_seqlens_q, q_len)
+    keys = Side("kv", k.shape, kv_layout, cu_seqlens_kv, kv_len, page_table)
+    lengths = make_lengths(backend, q, queries, keys, q_start)
     start = q_start if isinstance(q_start, int) and lengths is None else -1
     where = Where(layout, kv_layout, scale or 0.0, start, lengths, page_table, max_q, max_kv, stream)
     if plan is None and config is None:
-        config = make_config(method, rope, bands, q.shape[-1], **options)
+        config = _make_config(method, rope, bands, q.shape[-1], options)
     if v is None:
         return backend.run(q, k, *[None] * 3, where, partial(build_plan, parse_config(config)))
     out = backend.empty_out(q, where) if out is None else out
@@ -150,6 +158,6 @@ def plan_from_mask(
     Blocks above the causal limit are refused; a row without any gets its own block.
     """
     config = parse_config(make_config("dense", block_size=block_size))
-    where = Where(*_layouts(q, layout, kv_layout, None), q_start=q_start)
+    where = Where(*_layouts(q, k, layout, kv_layout, None), q_start=q_start)
     host = mask.cpu() if hasattr(mask, "cpu") else mask
-    return _backend(q).run(q, k, *[None] * 3, where, partial(fill_plan, config, host))
+    return _backend(q=q, k=k).run(q, k, *[None] * 3, where, partial(fill_plan, config, host))

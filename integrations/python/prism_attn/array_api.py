@@ -39,11 +39,12 @@ def empty_lse(q: object, layout: str) -> object:
     return xp.empty(tuple(n for i, n in enumerate(q.shape) if i != axis), dtype=xp.float32)
 
 
-def int32_row(_q: object, n_seq: int, x: object) -> np.ndarray:
-    """int32 [n_seq] on the host, from a number, a list or an array."""
-    return np.broadcast_to(np.asarray(x, np.int32), (n_seq,))
+def int32s(_q: object, x: object) -> np.ndarray:
+    """int32 on the host, from a number, a list or an array."""
+    return np.asarray(x, np.int32)
 
 
+broadcast_to = np.broadcast_to
 stack = np.stack
 
 

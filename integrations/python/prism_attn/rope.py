@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ class Rope:
 
     @classmethod
     def _ladder(cls, d_head, base, n_dim, first_dim, pair) -> Rope:
+        if not (isinstance(base, (int, float)) and 0 < base < math.inf):
+            raise ValueError(f"rope={base!r}: the base of the rotation is a number above 0 (1e4, 1e6, ...), or a Rope")
         pairs = tuple(tuple(first_dim + x for x in pair(j, n_dim)) for j in range(n_dim // 2))
         return cls(d_head, pairs, tuple(float(base) ** (-2 * j / n_dim) for j in range(n_dim // 2)))
 

@@ -266,10 +266,12 @@ def empty_lse(q: torch.Tensor, layout: str) -> torch.Tensor:
     return torch.empty([n for i, n in enumerate(q.shape) if i != axis], dtype=torch.float32, device=q.device)
 
 
-def int32_row(q: torch.Tensor, n_seq: int, x: object) -> torch.Tensor:
-    """int32 [n_seq] on the device of q, from a number, a list or a tensor."""
-    x = torch.as_tensor(x, dtype=torch.int32, device=q.device)
-    return x.expand(n_seq) if x.dim() == 0 else x
+def int32s(q: torch.Tensor, x: object) -> torch.Tensor:
+    """int32 on the device of q, from a number, a list or a tensor."""
+    if isinstance(x, int):  # filled on the device: nothing is copied, so a CUDA graph can hold it
+        return torch.full((), x, dtype=torch.int32, device=q.device)
+    return torch.as_tensor(x, dtype=torch.int32, device=q.device)
 
 
+broadcast_to = torch.broadcast_to
 stack = torch.stack

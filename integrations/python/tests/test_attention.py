@@ -225,8 +225,21 @@ def test_mistakes_are_said():
         prism_attn.attention(q, k, v, method="dense", top_p=2)
     with pytest.raises(ValueError, match=r"option correct=all: .* one of default, none, mean, moments"):
         prism_attn.attention(q, k, v, method="dense", correct="all")
-    with pytest.raises(prism_attn.PrismError, match="bands is NULL"):
-        prism_attn.attention(q, k, v)
+    with pytest.raises(ValueError, match=r"method prism needs rope: .* need neither: dense, "):
+        prism_attn.attention(q, k, v, method="prism")
+    for rope in (-1, 0, float("nan"), float("inf"), "1e4"):
+        with pytest.raises(ValueError, match=f"rope={rope!r}: the base of the rotation is a number above 0"):
+            prism_attn.attention(q, k, v, method="prism", rope=rope)
+    with pytest.raises(ValueError, match="k has 4 axes, kv_layout 'nhd' names 3: pass kv_layout"):
+        prism_attn.attention(q[0], k, v, method="dense")
+    with pytest.raises(ValueError, match="layout='nbhd': one of bhnd, bnhd, nhd, hnd"):
+        prism_attn.attention(q, k, v, method="dense", layout="nbhd")
+    with pytest.raises(TypeError, match=r"q is builtins.list: pass a torch tensor or an array with DLPack"):
+        prism_attn.attention([1.0], k, v, method="dense")
+    with pytest.raises(TypeError, match=r"k is builtins.NoneType: pass a torch tensor, as q is"):
+        prism_attn.attention(q, None, v, method="dense")
+    with pytest.raises(TypeError, match=r"v is numpy.ndarray: pass a torch tensor, as q is"):
+        prism_attn.attention(q, k, v.numpy(), method="dense")
     with pytest.raises(prism_attn.PrismError, match="PRISM_ERROR_INVALID"):
         prism_attn.attention(q, k[:, :, :100], v[:, :, :100], method="dense")  # more queries than keys
     with pytest.raises(ValueError, match="keys of shape"):
