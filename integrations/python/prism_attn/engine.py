@@ -50,6 +50,12 @@ class Context(_Owned):
             why = f"GPU {ordinal}: {_abi.gpu_problem(ordinal)}" if device == CUDA else f"no CPU with {n_thread} threads"
             raise _abi.PrismError("PRISM_ERROR_DEVICE", why)
 
+    def info(self) -> _abi.Info:
+        """prism_get_info(); its texts live as long as this object."""
+        info = _abi.sized(_abi.Info)
+        check(lib.prism_get_info(self.handle, byref(info)), self.handle)
+        return info
+
 
 class PlanHandle(_Owned):
     """A prism_plan with room for calls up to `dims`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-
 from . import _abi
 from ._abi import CPU, CUDA, PrismError, lib
 from .config import method_text, methods, options
@@ -18,8 +16,8 @@ def main() -> None:
     for option in options():
         value = option.names[int(option.value)] if option.names else f"{option.value:g}"
         print(f"option   {option.name}={value}: {option.text} ({option.range()})")
-    info, context = _abi.sized(_abi.Info), Context(CPU, 0, 0)
-    _abi.check(lib.prism_get_info(context.handle, ctypes.byref(info)), context.handle)
+    context = Context(CPU, 0, 0)
+    info = context.info()
     print(f"CPU      {info.isa_name.decode()} kernels, {info.n_thread} threads; has {info.cpu_features.decode()}")
     try:
         Context(CUDA, 0, 0)

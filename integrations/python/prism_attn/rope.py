@@ -11,6 +11,10 @@ from . import _abi
 from ._abi import check, lib
 
 
+class NoRotation(Exception):
+    """The layer does not turn its queries and keys, or not in a way that can be read; the text says which."""
+
+
 @dataclass(frozen=True)
 class Rope:
     """How a head's dimensions turn: for each rotated pair its two dimensions and its frequency.

@@ -14,13 +14,9 @@ import sys
 import torch
 from torch import nn
 
-from ..rope import Rope
+from ..rope import NoRotation, Rope
 
 _APPLY = ("apply_rotary_pos_emb", "apply_multimodal_rotary_pos_emb")
-
-
-class NoRotation(Exception):
-    """The layer does not turn its queries and keys, or not in a way that can be read; the text says which."""
 
 
 def rotation_of(module: nn.Module, n_token: int) -> Rope:
