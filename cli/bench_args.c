@@ -74,7 +74,8 @@ static const cli_option attention_rows[] = {TENSOR_ROWS, PLOT_ROWS};
 static const cli_option stages_rows[] = {TENSOR_ROWS};
 static const cli_option prefill_rows[] = {
     PROMPT_ROWS,
-    {"chunk", "N", "prefill in steps of at most N tokens, at least a block", CLI_INT, AT(chunk), .min = 1, .max = INT32_MAX},
+    {"chunk", "N", "prefill in steps of at most N tokens, at least a block", CLI_INT, AT(chunk), .min = 1,
+     .max = INT32_MAX},
     PLOT_ROWS};
 
 static const cli_option shared_rows[] = {

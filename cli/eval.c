@@ -113,7 +113,9 @@ static const cli_option ppl_rows[] = {
     {"text", "FILE", "a text; again for more, or as plain arguments", CLI_OTHER, .parse = add_text},
     {"max-tokens", "N", "use the first N tokens of each text only", CLI_INT, AT(max_tokens), COUNT},
     {"by-position", NULL, "also show perplexity by position in the window", CLI_FLAG, AT(by_position)},
-    {"plot", "FILE", "draw perplexity by position as FILE (.svg or .png), by python3 with matplotlib; goes with\n--by-position", CLI_OTHER, .parse = take_plot},
+    {"plot", "FILE",
+     "draw it too, as FILE (.svg or .png), by python3 with matplotlib; goes with --by-position", CLI_OTHER,
+     .parse = take_plot},
 };
 
 static const cli_option needle_rows[] = {
@@ -159,8 +161,8 @@ static const cli_command commands[EVAL_N_FAMILY] = {
                   .intro =
                       "usage: prism eval ppl -m MODEL [options] [TEXT...]\n\n"
                       "Rolling perplexity of text files (the bundled novel): windows of the context length, each\n"
-                      "token predicted once. word: exp of the mean loss per word, as lm-eval reports it; token and byte "
-                      "likewise.\n\n",
+                      "token predicted once. word: exp of the mean loss per word, as lm-eval reports it; token and\n"
+                      "byte likewise.\n\n",
                   ROWS(ppl), .shared = common_rows, .n_shared = N_COMMON, .word = add_text},
     [EVAL_NEEDLE] = {.name = "eval needle",
                      .intro = "usage: prism eval needle -m MODEL [options]\n\n"

@@ -71,8 +71,8 @@ static bool read_record(const cJSON *root, const char *path, const char *key, cl
 {
     const cJSON *record = key ? cJSON_GetObjectItemCaseSensitive(root, key) : root->child;
     if (!cJSON_IsObject(root) || !cJSON_IsObject(record))
-        return lm_fail(err, LM_ERROR_INPUT, "'%s' has no record %s%s: the file must be an object of numbered records", path,
-                       key ? "" : "at all", key ? key : "");
+        return lm_fail(err, LM_ERROR_INPUT, "'%s' has no record %s%s: the file must be an object of numbered records",
+                       path, key ? "" : "at all", key ? key : "");
     if (!join_turns(cJSON_GetObjectItemCaseSensitive(record, "origin_prompt"), path, out, err))
         return false;
     const cJSON *gold = cJSON_GetObjectItemCaseSensitive(record, "gold"), *answer;

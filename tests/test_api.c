@@ -235,7 +235,8 @@ static void test_options_by_name(void **state)
         {"top_p", "-0.5"},    {"top_p", "1e-60"},     {"keep_sink", "2"},   {"keep_own", "yes"},  {"min_tokens", "1.5"},
         {"min_tokens", "-2"}, {"min_tokens", "1e10"}, {"bands", "0"},       {"struct_size", "8"}, {"", "1"},
         {"Top_p", "0.5"},     {"top_p", " 0.5"},      {"top_p", "+0.5"},    {"top_p", "0x1p-1"},  {"top_p", "inf"},
-        {"min_tokens", " 5"}, {"min_tokens", "+5"},   {"min_tokens", "1e3"}, {"min_tokens", "0x10"}, {"min_tokens", "K"},
+        {"min_tokens", " 5"}, {"min_tokens", "+5"},   {"min_tokens", "1e3"}, {"min_tokens", "0x10"},
+        {"min_tokens", "K"},
         {"min_tokens", "2097152K"}, {"min_tokens", "8KK"}, {"top_p", "0.0001K"}};
     prism_options o, before;
     prism_options_init(&o);
