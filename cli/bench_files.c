@@ -1,11 +1,8 @@
 /* prism bench: CSV, the data of a picture, the picture. */
 #include "bench_command.h"
 
-#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "lm/file.h"
 
@@ -95,53 +92,19 @@ int bench_write_files(const bench_state *s)
 
 /* --------------------------------------------------------------------------------------------- picture ---- */
 
-static bool join(char *path, size_t n, const char *folder, const char *place)
-{
-    return snprintf(path, n, "%s/%splot_bench.py", folder, place) < (int)n && lm_path_exists(path);
-}
-
-/* In --tools, else beside an installed program, else beside a build folder in the sources. */
-static bool find_script(const char *tools, char *path, size_t n)
-{
-    if (tools)
-        return join(path, n, tools, "");
-    char program[3072];
-    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length <= 0)
-        return false;
-    program[length] = '\0';
-    const char *folder = dirname(program);
-    return join(path, n, folder, "../share/prism_attn/") || join(path, n, folder, "../tools/");
-}
-
-/* No shell: file names are arguments, whatever is in them. Returns python's exit code; 127: there is none. */
-static int run_python(const char *script, const char *data, const char *picture)
-{
-    const pid_t child = fork();
-    if (child == 0) {
-        execlp("python3", "python3", script, "--", data, picture, (char *)NULL);
-        _exit(127);
-    }
-    int status;
-    if (child < 0 || waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
-        return -1;
-    return WEXITSTATUS(status);
-}
-
 int bench_draw(const bench_args *args)
 {
     char script[4096], data[4096];
     if (!args->plot || !bench_data_path(args->plot, data, sizeof data))
         return EXIT_DONE;
-    if (!find_script(args->tools, script, sizeof script))
+    if (!cli_find_script("plot_bench.py", args->tools, script, sizeof script))
         return cli_fail(EXIT_RUN,
                         "no picture: plot_bench.py is not %s%s; --tools says where it is. The data are in '%s'",
                         args->tools ? "in " : "beside the program", args->tools ? args->tools : "", data);
-    fflush(stdout);
-    const int code = run_python(script, data, args->plot);
-    if (code == 127)
+    const int code = cli_run_python((const char *[]){script, "--", data, args->plot, NULL});
+    if (code == CLI_NO_PYTHON)
         return cli_fail(EXIT_RUN, "no picture: there is no python3 on the PATH. The data are in '%s'", data);
-    if (code == 4) /* the script has said so, with what to install */
+    if (code == CLI_NO_MATPLOTLIB) /* the script has said so, with what to install */
         return cli_fail(EXIT_RUN, "no picture: python3 lacks matplotlib. The data are in '%s'", data);
     if (code)
         return cli_fail(EXIT_RUN, "no picture: %s failed. The data are in '%s'", script, data);

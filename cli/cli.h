@@ -173,6 +173,14 @@ const char *cli_kernel_text(const char *kernel);
 /* Prints and frees the object; EXIT_RUN if it could not be built. */
 int cli_print_json(cJSON *object);
 
+/* Finds a script in folder, or, where that is NULL, beside an installed program or a build folder in the sources; never
+ * in the working directory. */
+bool cli_find_script(const char *name, const char *folder, char *path, size_t n);
+/* Runs python3 with these arguments, at most six, NULL behind the last. No shell: a file's name is an argument, whatever
+ * is in it. Returns its exit code; -1: it did not end by itself. */
+enum { CLI_NO_MATPLOTLIB = 4, CLI_NO_PYTHON = 127 };
+int cli_run_python(const char *const *arguments);
+
 /* ---------------------------------------------------------------------------------------------- commands ---- */
 
 int cli_run(int argc, char **argv);

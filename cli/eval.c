@@ -295,5 +295,7 @@ int cli_eval(int argc, char **argv)
     if (code || helped)
         return code;
     code = check_args(&args);
+    if (!code && args.plot)
+        code = eval_plot_check();
     return code ? code : evaluate(&args);
 }

@@ -63,7 +63,9 @@ void eval_bar_end(eval_bar *bar);
 void eval_print_tables(const eval_bench *b);
 cJSON *eval_to_json(const eval_bench *b);
 
-/* eval_plot.c: draws what eval_to_json() says with tools/plot_eval.py. Returns an exit code, after a message. */
+/* eval_plot.c: before long work, whether there is what draws; then draws what eval_to_json() says with
+ * tools/plot_eval.py. Both return an exit code, after a message. */
+int eval_plot_check(void);
 int eval_plot(const cJSON *json, const char *file);
 
 #endif

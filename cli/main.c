@@ -28,8 +28,8 @@ static void print_help(FILE *out)
     fputs("usage: prism COMMAND [options]\n\n", out);
     for (int i = 0; i < n_command; i++)
         fprintf(out, "  %-8s  %s\n", commands[i].name, commands[i].what);
-    fputs("\n'prism COMMAND --help' tells more. To begin with:\n"
-          "  prism run -m models/prism-testbed-32m-q8_0.gguf --ruler-json examples/needle-16k.json --compare dense\n\n"
+    fputs("\n'prism COMMAND --help' tells more. To begin with, with a GGUF file or a Hugging Face directory as MODEL:\n"
+          "  prism run -m MODEL --chat -f book.txt -p \"What is this text about?\" --compare dense\n\n"
           "exit codes: 0 done, 1 the run failed, 2 wrong usage, 3 unreadable or invalid input, 130 ended by ctrl-C\n",
           out);
 }
@@ -40,11 +40,15 @@ static int dispatch(int argc, char **argv)
         print_help(stderr);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+    const bool helps = !strcmp(argv[1], "help");
+    if (helps && argc > 2) { /* "help eval ppl" is "eval ppl --help" */
+        memmove(argv + 1, argv + 2, (size_t)(argc - 2) * sizeof *argv);
+        argv[argc - 1] = "--help";
+    } else if (helps || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         print_help(stdout);
         return EXIT_DONE;
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
         printf("prism %s\n", prism_version());
         return EXIT_DONE;
     }

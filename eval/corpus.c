@@ -69,8 +69,7 @@ static bool read_folder(lm_text *all, const char *folder, lm_error *err)
 
 char *eval_bundled_file(const char *name)
 {
-    static const char *const places[] = {"../share/prism_attn", "eval/data",   "../eval/data",
-                                         "../../eval/data",     "../tools", "tools"};
+    static const char *const places[] = {"../share/prism_attn", "eval/data", "../eval/data", "../../eval/data"};
     char self[4096], path[4096 + 256];
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n > 0 ? n : 0] = '\0';

@@ -27,6 +27,9 @@ for command in run attend info convert needle eval bench "eval ppl" "bench stage
     # shellcheck disable=SC2086
     expect 0 "usage" "$prism" $command --help
 done
+expect 0 "usage: prism eval ppl" "$prism" help eval ppl
+expect 2 "unknown command 'magic'" "$prism" help magic
+expect 0 "prism " "$prism" -V
 expect 0 "kernels" "$prism" info
 # Threads: OMP_NUM_THREADS counts; where there is little memory for them the program ends, with an error or without one.
 expect 0 "threads       3" env OMP_NUM_THREADS=3 "$prism" info
@@ -71,6 +74,16 @@ expect 2 "go together" "$prism" attend --in "$golden" --high-dims 64
 expect 2 "cannot be written" "$prism" run -m "$model" -p hello --plan nowhere/plan.safetensors
 expect 2 ".gguf" "$prism" convert -m . -o model.safetensors
 expect 2 ".svg, .png or .pdf" "$prism" eval ppl -m "$model" --plot plot.jpg
+
+# A picture: no script of the working directory is run; what draws it is looked for before the work.
+mkdir tools bin
+echo 'open("ran", "w")' >tools/plot_eval.py
+cp "$prism" elsewhere
+expect 1 "plot_eval.py is not beside the program" ./elsewhere eval ppl -m "$model" --ctx 128 --max-tokens 128 \
+    --by-position --plot plot.svg
+[ ! -e ran ] || { echo "FAILED: a script of the working directory was run"; failed=1; }
+printf '#!/bin/sh\nexit 4\n' >bin/python3 && chmod +x bin/python3 # as where matplotlib is missing
+expect 1 "lacks matplotlib" env PATH="$dir/bin:$PATH" "$prism" eval ppl -m nowhere.gguf --plot plot.svg
 
 # Input: 3.
 : >empty

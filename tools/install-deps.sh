@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian or Ubuntu packages that a build needs and that are missing. Asks for root only if some are.
-# usage: tools/install-deps.sh [build|test|llamacpp]
+# usage: tools/install-deps.sh [build|test|llamacpp|pip]
 set -eu
 what=${1:-build}
 
@@ -55,6 +55,10 @@ if [ "$what" = test ]; then
         need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
         need_package libc6-dev-arm64-cross
     fi
+fi
+if [ "$what" = pip ]; then # to download a package
+    need_command python3 python3
+    python3 -c 'import ensurepip' 2>/dev/null || python3 -c 'import pip' 2>/dev/null || missing="$missing python3-venv"
 fi
 if [ "$what" = llamacpp ]; then
     need_command g++ g++
