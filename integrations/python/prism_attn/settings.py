@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .config import default_method, make_config
 from .rope import Rope
@@ -22,6 +22,10 @@ class Settings:
     options: tuple[tuple[str, object], ...] = ()
     n_high: int | None = None
     n_low: int | None = None
+    text: str = field(init=False, repr=False, compare=False)  # all of it: what compiled graphs compare
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", repr(self))
 
     @classmethod
     def of(cls, method: str | None = None, **options: object) -> Settings:

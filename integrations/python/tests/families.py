@@ -58,6 +58,8 @@ _LLAMA3 = {
     "original_max_position_embeddings": 1024,
 }
 _YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 1024}
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+_QUARTER = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}
 _LONG = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -70,6 +72,10 @@ _LONG = {
 FAMILIES: dict[str, Family] = {
     "llama": _f("LlamaForCausalLM"),
     "llama3 scaling": _f("LlamaForCausalLM", rope_parameters=_LLAMA3),
+    "llama, dynamic": _f("LlamaForCausalLM", rope_parameters=_DYNAMIC, max_position_embeddings=512),
+    "gpt-neox (quarter)": _f(
+        "GPTNeoXForCausalLM", rope_parameters=_QUARTER,
+    ),
     "mistral": _f("MistralForCausalLM", sliding_window=None),
     "mistral, sliding": _f("MistralForCausalLM", _WINDOW, sliding_window=256),
     "mixtral": _f("MixtralForCausalLM", **_MOE),

@@ -181,13 +181,15 @@ def test_training_goes_to_pytorch():
     assert set(prism_attn.stats().reasons()) == {"dense: gradients wanted"}
 
 
-def test_disable_and_apply_patch():
-    model, ids = families.make("llama"), _tokens(600)
+@pytest.mark.parametrize("name", ["llama", "gpt-oss"])
+def test_disable_and_apply_patch(name):
+    model, ids = families.make(name), _tokens(600)
+    before, expected = model.config._attn_implementation, model(ids).logits
     assert pt.apply_patch(model, top_p=0.3, min_tokens=0) is model
     model(ids)
-    assert prism_attn.stats().calls("sparse") == 2
+    assert prism_attn.stats().calls() == 2
     pt.disable(model)
-    model(ids)
+    assert torch.equal(model(ids).logits, expected) and model.config._attn_implementation == before
     assert prism_attn.stats().calls() == 2
 
 

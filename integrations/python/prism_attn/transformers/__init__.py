@@ -7,13 +7,15 @@ PyTorch, and prism_attn.stats() says which calls those were and why.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from .. import torch_ops
-from .interface import Settings, layer_config, prism_attention, set_default_settings
+from .interface import Settings, count, layer_config, prism_attention, set_default_settings
 from .mask import prism_mask
 
 AttentionInterface.register("prism", prism_attention)
@@ -34,6 +36,9 @@ def enable(
     if model is None:
         set_default_settings(settings)
         return
+    if not any(_uses_interface(module) for module in model.modules()):
+        _say_unused(model)
+        return
     for module in model.modules():
         if _is_attention(module):
             module._prism_settings = settings
@@ -42,18 +47,45 @@ def enable(
 
 
 def disable(model: nn.Module) -> None:
-    """Back to PyTorch's attention."""
-    _switch(model, "sdpa")
+    """Back to the attention that the model had; to PyTorch's where it was loaded with ours."""
+    hook = model.__dict__.pop("_prism_unused", None)
+    if hook is not None:
+        hook.remove()
+    else:
+        _switch(model, model.__dict__.pop("_prism_before", "sdpa"))
 
 
 def _switch(model: nn.Module, name: str) -> None:
     """Text towers only, where a model has others: those look both ways."""
-    subs = list(getattr(model.config, "sub_configs", {}))
-    model.set_attn_implementation({"text_config": name} if "text_config" in subs else name)
+    text = "text_config" if "text_config" in getattr(model.config, "sub_configs", {}) else ""
+    before = (getattr(model.config, text) if text else model.config)._attn_implementation
+    if name == "prism" != before:
+        model.__dict__["_prism_before"] = before
+    model.set_attn_implementation({text: name} if text else name)
 
 
 def _is_attention(module: nn.Module) -> bool:
-    return hasattr(module, "layer_idx") and hasattr(module, "head_dim") and hasattr(module, "config")
+    return type(module).__name__.endswith("Attention") and hasattr(module, "layer_idx") and hasattr(module, "config")
+
+
+def _uses_interface(module: nn.Module) -> bool:
+    """Whether an attention layer's code asks transformers which attention to call."""
+    if not type(module).__name__.endswith("Attention"):
+        return False
+    return any(hasattr(sys.modules[of.__module__], "ALL_ATTENTION_FUNCTIONS") for of in type(module).__mro__)
+
+
+def _say_unused(model: nn.Module) -> None:
+    """A warning now, and a row of stats() for every forward pass."""
+    name = type(model).__name__
+    warnings.warn(
+        f"prism_attn.transformers.enable: {name} has no attention layer on transformers' AttentionInterface, so "
+        "nothing in it becomes sparse",
+        stacklevel=3,
+    )
+    if "_prism_unused" not in model.__dict__:
+        path = f"dense: {name} does not use transformers' AttentionInterface"
+        model.__dict__["_prism_unused"] = model.register_forward_pre_hook(lambda *_: count(-1, path, 0))
 
 
 def _attach_rotary(model: nn.Module) -> None:

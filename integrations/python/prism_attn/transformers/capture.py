@@ -21,7 +21,7 @@ def capture_plans(model: nn.Module, layers: list[int] | None = None, **inputs: t
     def spy(module, query, key, value, attention_mask, **kwargs):
         config, _ = interface.layer_config(module, key.shape[2])
         wanted = layers is None or module.layer_idx in layers
-        if config and wanted and attention_mask is None and query.shape[2] > 1:
+        if config and wanted and attention_mask is None and query.shape[2] >= interface.FEW_QUERIES:
             plans[module.layer_idx] = build_plan(query, key, config=config, scale=kwargs.get("scaling"))
         return interface.prism_attention(module, query, key, value, attention_mask, **kwargs)
 

@@ -12,7 +12,9 @@ from ..rope import NoRotation
 from ..settings import Settings
 from .dense import dense_attention
 from .mask import is_lengths
-from .rotary import length_regime, rotation_of
+from .rotary import regime_length, rotation_of
+
+FEW_QUERIES = 32  # below it a plan gains nothing, and checking guessed tokens (assisted decoding) must be exact
 
 _op = torch.ops.prism_attn.attention
 SINKS_CONFIG = make_config("dense", note="sinks")
@@ -25,14 +27,23 @@ def set_default_settings(settings: Settings) -> None:
     default_settings = settings
 
 
-@torch.compiler.assume_constant_result
+def _settings_of(module: nn.Module) -> Settings:
+    own = getattr(module, "_prism_settings", None)
+    return default_settings if own is None else own
+
+
 def layer_config(module: nn.Module, n_token: int) -> tuple[str, str]:
     """(configuration, ""), or ("", why this layer cannot be sparse)."""
-    settings = getattr(module, "_prism_settings", None) or default_settings
-    configs = module.__dict__.setdefault("_prism_configs", {})  # by settings and prompt-length regime
-    key = settings, length_regime(module, n_token)
+    return _kept_config(module, _settings_of(module).text, regime_length(module, n_token))
+
+
+@torch.compiler.assume_constant_result
+def _kept_config(module: nn.Module, settings_text: str, length: int) -> tuple[str, str]:
+    """A compiled graph holds the result; its guards are on the arguments, so other settings compile anew."""
+    configs = module.__dict__.setdefault("_prism_configs", {})
+    key = settings_text, length
     if key not in configs:
-        configs[key] = _find_config(module, settings, n_token)
+        configs[key] = _find_config(module, _settings_of(module), length)
     return configs[key]
 
 
@@ -48,13 +59,15 @@ def _find_config(module: nn.Module, settings: Settings, n_token: int) -> tuple[s
 
 def _why_not(module: nn.Module, query, key, value, mask, dropout: float, kwargs: dict) -> str:
     """The reason why PyTorch computes this call; "" if the library can."""
-    if query.shape[2] == 1:
-        return "one query"
+    if query.shape[2] < FEW_QUERIES:
+        return "one query" if query.shape[2] == 1 else "few queries"
     if not kwargs.get("is_causal", True) or not getattr(module, "is_causal", True):
         return "not causal"
     if kwargs.get("sliding_window") is not None and key.shape[2] > kwargs["sliding_window"]:
         return "sliding window"
     if mask is not None and not is_lengths(mask):
+        if not (mask.dtype is torch.bool or mask.is_floating_point()):
+            raise TypeError(f"attention_mask of 4 axes is {mask.dtype}: pass bool (true: seen), or floats to be added")
         return "mask is not causal with padding"
     if kwargs.get("softcap") is not None:
         return "softcap"
@@ -62,6 +75,8 @@ def _why_not(module: nn.Module, query, key, value, mask, dropout: float, kwargs:
         return "position bias or paged cache of transformers"
     if dropout:
         return "dropout"
+    if module.training:  # checkpoints compute without gradients first, then again with them: both must be one function
+        return "model in training mode"
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
         return "gradients wanted"
     if not query.dtype == key.dtype == value.dtype or query.dtype not in torch_ops.DTYPES:
@@ -100,7 +115,7 @@ def prism_attention(
         else:
             config, why = layer_config(module, key.shape[2])
     if why:
-        _count(layer, f"dense: {why}", query.shape[0] * query.shape[2])
+        count(layer, f"dense: {why}", query.shape[0] * query.shape[2])
         return dense_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     lengths = attention_mask
     n_seq, n_head, n_q, d = query.shape
@@ -114,7 +129,7 @@ def prism_attention(
     except PrismError as refused:
         if refused.status != "PRISM_ERROR_UNSUPPORTED":
             raise
-        _count(layer, f"dense: {refused}", n_seq * n_q)
+        count(layer, f"dense: {refused}", n_seq * n_q)
         return dense_attention(module, query, key, value, attention_mask, scaling, dropout, **kwargs)
     if sinks is not None:
         share = torch.sigmoid(lse.transpose(1, 2) - sinks.float())  # of the keys in the denominator with the sink
@@ -122,7 +137,8 @@ def prism_attention(
     return out, None
 
 
-def _count(layer: int, path: str, n_query: int) -> None:
+def count(layer: int, path: str, n_query: int) -> None:
+    """A call that was not the library's, into stats()."""
     if torch.compiler.is_compiling():
         _count_traced(layer, path + " (compiled: counted once)")
     else:

@@ -91,7 +91,9 @@ def _lengths(
 
 def is_lengths(mask: torch.Tensor | None) -> bool:
     """Whether a mask is the second form above."""
-    return mask is not None and mask.dtype == torch.int32
+    if mask is None or mask.dtype != torch.int32:
+        return False
+    return mask.dim() == 4 and mask.shape[0] == N_LENGTH and mask.shape[2:] == (1, 1)
 
 
 def to_bool(lengths: torch.Tensor, q_length: int, kv_length: int, device: torch.device) -> torch.Tensor:

@@ -26,22 +26,31 @@ def rotation_of(module: nn.Module, n_token: int) -> Rope:
     code = sys.modules[type(module).__module__]
     apply = next((getattr(code, name) for name in _APPLY if hasattr(code, name)), None)
     rotary = getattr(module, "_prism_rotary", None) or _make_rotary(module, code)
+    name = type(module).__name__
     if apply is None or rotary is None:
-        raise NoRotation(f"{type(module).__name__}: no rotary embedding found in {code.__name__}")
-    with torch.no_grad():
-        return _probe(rotary, apply, module, n_token)
+        raise NoRotation(f"{name}: no rotary embedding found in {code.__name__}")
+    try:
+        with torch.no_grad():
+            return _probe(rotary, apply, module, n_token)
+    except NoRotation:
+        raise
+    except Exception as error:  # code of the model's, called with arguments that it may not take
+        raise NoRotation(f"{name}: its rotary code could not be asked ({type(error).__name__}: {error})") from error
 
 
-def length_regime(module: nn.Module, n_token: int) -> int:
-    """A number that is the same for prompt lengths with the same frequencies; most scalings have one regime."""
+def regime_length(module: nn.Module, n_token: int) -> int:
+    """A prompt length with the frequencies of n_token tokens; most scalings have the same for all lengths."""
     parameters = getattr(module.config, "rope_parameters", None) or {}
     parameters = parameters.get(getattr(module, "layer_type", None), parameters)
     kind = parameters.get("rope_type")
     if kind == "longrope":
-        return int(n_token > parameters.get("original_max_position_embeddings", 0))
+        original = parameters.get("original_max_position_embeddings", 0)
+        return original + 1 if n_token > original else original
+    length = 2
     if kind == "dynamic":  # stretches with the length; the order of the frequencies, which bands need, stays
-        return n_token.bit_length()
-    return 0
+        while length < n_token:
+            length *= 2
+    return length
 
 
 def _turns(module: nn.Module) -> bool:
@@ -61,10 +70,16 @@ def _make_rotary(module: nn.Module, code) -> nn.Module | None:
     return None
 
 
+def _head_width(module: nn.Module) -> int:
+    config = module.config
+    for holder in (module, config):
+        if getattr(holder, "head_dim", None):
+            return holder.head_dim
+    return config.hidden_size // config.num_attention_heads
+
+
 def _probe(rotary: nn.Module, apply, module: nn.Module, n_token: int) -> Rope:
-    d = getattr(module, "head_dim", None)
-    if d is None:
-        raise NoRotation(f"{type(module).__name__} does not say how wide its heads are")
+    d = _head_width(module)
     positions = torch.tensor([[1, max(n_token - 1, 1)]])  # the second one tells scalings the length
     x = torch.zeros(1, 2, d)
     kwargs = {}
