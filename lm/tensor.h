@@ -12,7 +12,7 @@
 /*
  * The types of weights, one row each. Readers, writers, products, the GPU and messages take a type's facts from here:
  *   NAME       the type is LM_NAME; this is also its name in files and messages
- *   name       lm_unpack_name() in blocks.h widens a block of it
+ *   name       blocks.h widens it: lm_unpack_name() a float, lm_split_name() a block
  *   ggml       its number in GGUF files
  *   file       llama.cpp's number of a file that mostly holds it; -1 where none is written
  *   n, bytes   elements and bytes of a block; the last axis of a tensor is a whole number of blocks
@@ -20,24 +20,26 @@
  *   narrow     the function in tensor.c that writes it; NULL: it is only read
  */
 /* clang-format off */
-#define LM_WEIGHT_TYPES(ROW)                                 \
+#define LM_FLOAT_TYPES(ROW)                                 \
     /*  NAME  name  ggml  file   n  bytes  alignment  narrow */ \
     ROW(F32,  f32,     0,    0,  1,     4,         4, narrow_f32) \
     ROW(F16,  f16,     1,    1,  1,     2,         2, narrow_f16) \
-    ROW(BF16, bf16,   30,   32,  1,     2,         2, narrow_bf16) \
-    ROW(Q8_0, q8_0,    8,    7, 32,    34,         2, narrow_q8_0) \
-    ROW(Q4_0, q4_0,    2,   -1, 32,    18,         2, NULL) \
-    ROW(Q4_1, q4_1,    3,   -1, 32,    20,         2, NULL) \
-    ROW(Q5_0, q5_0,    6,   -1, 32,    22,         2, NULL) \
-    ROW(Q5_1, q5_1,    7,   -1, 32,    24,         2, NULL) \
-    ROW(Q2_K, q2_k,   10,   -1, 256,   84,         2, NULL) \
-    ROW(Q3_K, q3_k,   11,   -1, 256,  110,         2, NULL) \
-    ROW(Q4_K, q4_k,   12,   -1, 256,  144,         2, NULL) \
-    ROW(Q5_K, q5_k,   13,   -1, 256,  176,         2, NULL) \
-    ROW(Q6_K, q6_k,   14,   -1, 256,  210,         2, NULL) \
-    ROW(IQ4_NL, iq4_nl, 20, -1, 32,    18,         2, NULL) \
-    ROW(IQ4_XS, iq4_xs, 23, -1, 256,  136,         2, NULL) \
-    ROW(MXFP4, mxfp4, 39,   -1, 32,    17,         1, NULL)
+    ROW(BF16, bf16,   30,   32,  1,     2,         2, narrow_bf16)
+#define LM_BLOCK_TYPES(ROW)                                 \
+    ROW(Q8_0,   q8_0,    8,    7,  32,    34,         2, narrow_q8_0) \
+    ROW(Q4_0,   q4_0,    2,   -1,  32,    18,         2, NULL) \
+    ROW(Q4_1,   q4_1,    3,   -1,  32,    20,         2, NULL) \
+    ROW(Q5_0,   q5_0,    6,   -1,  32,    22,         2, NULL) \
+    ROW(Q5_1,   q5_1,    7,   -1,  32,    24,         2, NULL) \
+    ROW(Q2_K,   q2_k,   10,   -1, 256,    84,         2, NULL) \
+    ROW(Q3_K,   q3_k,   11,   -1, 256,   110,         2, NULL) \
+    ROW(Q4_K,   q4_k,   12,   -1, 256,   144,         2, NULL) \
+    ROW(Q5_K,   q5_k,   13,   -1, 256,   176,         2, NULL) \
+    ROW(Q6_K,   q6_k,   14,   -1, 256,   210,         2, NULL) \
+    ROW(IQ4_NL, iq4_nl, 20,   -1,  32,    18,         2, NULL) \
+    ROW(IQ4_XS, iq4_xs, 23,   -1, 256,   136,         2, NULL) \
+    ROW(MXFP4,  mxfp4,  39,   -1,  32,    17,         1, NULL)
+#define LM_WEIGHT_TYPES(ROW) LM_FLOAT_TYPES(ROW) LM_BLOCK_TYPES(ROW)
 
 /* Types that a safetensors file may hold but weights may not have: NAME, bytes and alignment. */
 #define LM_OTHER_TYPES(ROW) \
