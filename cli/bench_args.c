@@ -12,8 +12,8 @@ static const char help_all[] =
     "  prefill    a long text through a whole model\n\n"
     "To begin with:\n"
     "  prism bench attention --lengths 4K,8K,16K --density 0.1\n"
-    "  prism bench stages -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --lengths 8K\n"
-    "  prism bench prefill -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt --lengths 4K,8K,16K\n";
+    "  prism bench stages -m MODEL -f book.txt --lengths 8K\n"
+    "  prism bench prefill -m MODEL -f book.txt --lengths 4K,8K,16K\n";
 
 const char *const bench_names[BENCH_N_WHAT] = {"attention", "stages", "prefill"};
 const char *const bench_dtype_names[] = {[PRISM_F32] = "f32", [PRISM_F16] = "f16", [PRISM_BF16] = "bf16"};
@@ -110,7 +110,7 @@ static const cli_command commands[BENCH_N_WHAT] = {
                   "density of the attended plan, listed blocks over causal ones; work, operations of selection and\n"
                   "attention over those of full attention; GFLOP/s of attention on what is listed; workspace that\n"
                   "selection needs beyond attention's; resident memory that selection adds, workspace and plan.\n\n",
-         .end = "\nexample: prism bench attention -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt \\\n"
+         .end = "\nexample: prism bench attention -m MODEL -f book.txt \\\n"
                 "             --layer 3 --lengths 4K,8K,16K --methods dense,prism,minference --plot bench.png\n",
          ROWS(attention)},
     [BENCH_STAGES] =
@@ -127,7 +127,7 @@ static const cli_command commands[BENCH_N_WHAT] = {
         {.name = "bench prefill",
          .intro = "usage: prism bench prefill -m MODEL (-f FILE | --ruler-json FILE) [options]\n\n"
                   "A long text through the whole model by several methods.\n\n",
-         .end = "\nexample: prism bench prefill -m models/prism-testbed-32m-q8_0.gguf -f eval/data/nostromo.txt \\\n"
+         .end = "\nexample: prism bench prefill -m MODEL -f book.txt \\\n"
                 "             --lengths 8K,16K\n",
          ROWS(prefill)},
 };

@@ -140,6 +140,8 @@ bool cli_read_file(const char *path, char **data, size_t *n, lm_error *err);
 
 /* Returns where the first byte stands that belongs to no UTF-8 character; n: there is none. */
 size_t cli_not_utf8(const char *text, size_t n);
+/* A note, if there is one: such bytes are read as they are. */
+void cli_note_utf8(const char *path, const char *text, size_t n);
 
 /* Before long work: whether path can be written, and is none of the inputs (NULL-terminated). EXIT_USAGE with a message
  * if it cannot. path NULL, or "-" for stdout: fine. */

@@ -147,6 +147,13 @@ size_t cli_not_utf8(const char *text, size_t n)
     return n;
 }
 
+void cli_note_utf8(const char *path, const char *text, size_t n)
+{
+    const size_t bad = cli_not_utf8(text, n);
+    if (bad < n)
+        cli_note("'%s' is not UTF-8: byte %zu belongs to no character; such bytes are read as they are", path, bad);
+}
+
 bool cli_is_stdout(const char *path)
 {
     struct stat out, file;

@@ -12,7 +12,7 @@ static const char help_top[] =
     "  ruler      the 13 tasks of RULER, made for any length\n"
     "  recall     attention mass that the plans keep, against the best possible plan\n\n"
     "'prism eval TASK --help' tells more. To begin with:\n"
-    "  prism eval ppl -m models/prism-testbed-32m-q8_0.gguf --max-tokens 16384\n";
+    "  prism eval ppl -m MODEL --max-tokens 16384\n";
 
 const char *const eval_family_names[EVAL_N_FAMILY] = {"ppl", "needle", "ruler", "recall"};
 

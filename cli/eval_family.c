@@ -21,8 +21,12 @@ static const char *base_name(const char *path)
 /* The i-th text, or the bundled one where none was given. */
 static bool read_text(const eval_bench *b, int32_t i, char **text, size_t *n, lm_error *err)
 {
-    if (b->args->n_text)
-        return cli_read_file(b->args->texts[i], text, n, err);
+    if (b->args->n_text) {
+        if (!cli_read_file(b->args->texts[i], text, n, err))
+            return false;
+        cli_note_utf8(b->args->texts[i], *text, *n);
+        return true;
+    }
     char *path = eval_bundled_file(BUNDLED_TEXT);
     const bool ok =
         path ? cli_read_file(path, text, n, err)

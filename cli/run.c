@@ -13,10 +13,7 @@ static bool load_prompt(const run_args *args, cli_prompt *prompt, lm_error *err)
         return cli_prompt_from_text(args->text, prompt, err);
     if (!cli_prompt_from_file(args->file, args->text, prompt, err))
         return false;
-    const size_t bad = cli_not_utf8(prompt->text, prompt->n);
-    if (bad < prompt->n)
-        cli_note("'%s' is not UTF-8: byte %zu belongs to no character; such bytes are read as they are", args->file,
-             bad);
+    cli_note_utf8(args->file, prompt->text, prompt->n);
     return true;
 }
 
@@ -169,8 +166,7 @@ static const cli_command command = {
              "Reads a long prompt and answers it, greedily. The prompt is prefilled with block-sparse attention;\n"
              "answers are decoded with full attention. The answer goes to stdout, token by token, and nothing else\n"
              "does; progress, notes and a table go to stderr. ctrl-C ends the answer; the table still comes.\n\n",
-    .end = "\nexample: prism run -m models/prism-testbed-32m-q8_0.gguf --ruler-json examples/needle-16k.json "
-           "--compare dense\n",
+    .end = "\nexample: prism run -m MODEL --chat -f book.txt -p \"Who is the captain?\" --compare dense\n",
     .own = rows,
     .n_own = sizeof rows / sizeof *rows,
 };

@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The KL divergence of the last position's distributions, of b from a, in nats. */
@@ -157,6 +158,18 @@ static cJSON *result_to_json(const run_result *r, const cli_prompt *prompt)
     return o;
 }
 
+/* The shortest decimal number that is this float: 0.95, not 0.949999988079071. */
+static double as_given(float x)
+{
+    char text[32];
+    for (int digits = 1; digits < 10; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)x);
+        if (strtof(text, NULL) == x)
+            break;
+    }
+    return strtod(text, NULL);
+}
+
 /* Adds an option of kind NAME by the name of its value. */
 static void add_named(cJSON *o, const char *option, int32_t value)
 {
@@ -173,8 +186,9 @@ cJSON *run_to_json(const run_job *job, const run_result *results, int n_result, 
     cJSON_AddStringToObject(o, "model", args->model);
     cJSON_AddNumberToObject(o, "prompt_tokens", (double)job->tokens->n);
     cJSON_AddStringToObject(o, "chat", job->chat ? eval_chat_name(job->chat) : "none");
-    cJSON_AddNumberToObject(o, "top_p", (double)args->method.options.top_p);
-    cJSON_AddNumberToObject(o, "moments_error", (double)args->method.options.moments_error);
+    cJSON_AddStringToObject(o, "version", prism_version());
+    cJSON_AddNumberToObject(o, "top_p", as_given(args->method.options.top_p));
+    cJSON_AddNumberToObject(o, "moments_error", as_given(args->method.options.moments_error));
     add_named(o, "correct", (int32_t)args->method.options.correct);
     add_named(o, "precision", (int32_t)args->method.options.precision);
     cJSON_AddNumberToObject(o, "block_size", args->method.options.block_size);

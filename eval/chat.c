@@ -1,16 +1,11 @@
 #include "eval/chat.h"
 
 #include "eval/text.h"
-#include "lm/file.h"
-#include "lm/gguf.h"
-#include "lm/json.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MAX_TEMPLATE_BYTES (1u << 24)
 
 /* ------------------------------------------------------------------------------------------------ forms ---- */
 
@@ -200,70 +195,14 @@ int32_t eval_chat_end(const eval_chat *chat, const lm_model *model)
     return lm_tokenizer_find(lm_model_tokenizer(model), chat->form->end, strlen(chat->form->end));
 }
 
-/* ------------------------------------------------------------------------------------------------ files ---- */
-
-/* What is asked of a template, whatever it is read from. */
-typedef struct wish {
-    const char *name, *system;
-} wish;
-
-static bool from_gguf(const char *path, wish w, eval_chat *out, lm_error *err)
-{
-    lm_gguf *gguf;
-    if (!lm_gguf_open(path, &gguf, err))
-        return false;
-    const lm_gguf_value *v = lm_gguf_value_find(gguf, "tokenizer.chat_template");
-    char *text = NULL;
-    if (v && !v->is_array && v->type == LM_GGUF_STRING) {
-        const uint8_t *at = v->data;
-        size_t n;
-        const char *string = lm_gguf_value_string(&at, &n);
-        text = strndup(string, n);
-    }
-    const bool ok = eval_chat_from_template(text, w.name, w.system, out, err);
-    free(text);
-    lm_gguf_close(gguf);
-    return ok;
-}
-
-/* A string, or a list of {"name", "template"} of which the one called default counts. */
-static const char *template_in(const cJSON *config)
-{
-    const cJSON *value = lm_json_get(config, "chat_template"), *item;
-    if (cJSON_IsArray(value))
-        cJSON_ArrayForEach(item, value)
-        {
-            const char *name = cJSON_GetStringValue(lm_json_get(item, "name"));
-            if (name && !strcmp(name, "default"))
-                return cJSON_GetStringValue(lm_json_get(item, "template"));
-        }
-    return cJSON_GetStringValue(value);
-}
-
-static bool from_directory(const char *dir, wish w, eval_chat *out, lm_error *err)
-{
-    char *jinja = lm_path_join(dir, "chat_template.jinja"), *config = lm_path_join(dir, "tokenizer_config.json");
-    bool ok = (jinja && config) || lm_fail(err, LM_ERROR_MEMORY, "out of memory for the chat template");
-    char *text = NULL;
-    cJSON *json = NULL;
-    size_t n;
-    if (ok && lm_path_exists(jinja))
-        ok = lm_read_file(jinja, MAX_TEMPLATE_BYTES, &text, &n, err);
-    else if (ok && lm_path_exists(config))
-        ok = (json = lm_json_read(config, MAX_TEMPLATE_BYTES, err)) != NULL;
-    ok = ok && eval_chat_from_template(text ? text : template_in(json), w.name, w.system, out, err);
-    cJSON_Delete(json);
-    free(text);
-    free(jinja);
-    free(config);
-    return ok;
-}
-
 bool eval_chat_open(const char *model_path, const char *name, const char *system, eval_chat *out, lm_error *err)
 {
-    const wish w = {name, system};
-    return lm_path_is_directory(model_path) ? from_directory(model_path, w, out, err)
-                                            : from_gguf(model_path, w, out, err);
+    char *text;
+    if (!lm_chat_template(model_path, &text, err))
+        return false;
+    const bool ok = eval_chat_from_template(text, name, system, out, err);
+    free(text);
+    return ok;
 }
 
 /* ------------------------------------------------------------------------------------------------- tokens ---- */

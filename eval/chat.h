@@ -26,8 +26,7 @@ void eval_chat_free(eval_chat *chat);
  * system: the system turn, or NULL for the template's own. USAGE: no form of that name. */
 bool eval_chat_from_template(const char *text, const char *name, const char *system, eval_chat *out, lm_error *err);
 
-/* The same from a GGUF file's tokenizer.chat_template, or a directory's chat_template.jinja or tokenizer_config.json.
- */
+/* The same from lm_chat_template(). */
 bool eval_chat_open(const char *model_path, const char *name, const char *system, eval_chat *out, lm_error *err);
 
 /* Whether prompts are written in a form; if not, they are plain text. */

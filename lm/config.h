@@ -13,6 +13,9 @@
 #include "gguf.h"
 
 #define LM_MAX_EOS 8
+/* GGUF's names for the first of them: the end of a text, of a turn, of a message that is not the turn's last. */
+enum { LM_N_EOS_KEY = 3 };
+extern const char *const lm_eos_keys[LM_N_EOS_KEY];
 
 typedef enum lm_rope_scaling {
     LM_ROPE_NONE,

@@ -146,12 +146,15 @@ static void read_factors(reader *r, lm_rope *rope)
     rope->scaling = LM_ROPE_FACTORS;
 }
 
+const char *const lm_eos_keys[LM_N_EOS_KEY] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                               "tokenizer.ggml.eom_token_id"};
+
 static void read_tokens(reader *r, lm_config *c)
 {
     c->bos_id = get_token(r, "tokenizer.ggml.bos_token_id", c->n_vocab);
     c->pad_id = get_token(r, "tokenizer.ggml.padding_token_id", c->n_vocab);
-    lm_config_add_eos(c, get_token(r, "tokenizer.ggml.eos_token_id", c->n_vocab));
-    lm_config_add_eos(c, get_token(r, "tokenizer.ggml.eot_token_id", c->n_vocab));
+    for (int i = 0; i < LM_N_EOS_KEY; i++)
+        lm_config_add_eos(c, get_token(r, lm_eos_keys[i], c->n_vocab));
     /* Older files lack the key: their pre-tokenizer tells. */
     char pre[32] = "";
     get_string(r, "tokenizer.ggml.pre", pre, sizeof pre);

@@ -159,12 +159,16 @@ static bool put_tokenizer(const conversion *c)
     if (!path)
         lm_fail(c->err, LM_ERROR_MEMORY, "%s: no memory", c->dir);
     free(path);
-    const bool ok = json && put_vocabulary(c) && put_merges(c, json);
+    char *template = NULL;
+    const bool ok = json && put_vocabulary(c) && put_merges(c, json) && lm_chat_template(c->dir, &template, c->err);
     cJSON_Delete(json);
+    if (template)
+        lm_gguf_put_string(w, LM_GGUF_CHAT_TEMPLATE, template);
+    free(template);
     if (m->bos_id >= 0)
         lm_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)m->bos_id);
-    if (m->n_eos)
-        lm_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)m->eos_id[0]);
+    for (int32_t i = 0; i < m->n_eos && i < LM_N_EOS_KEY; i++)
+        lm_gguf_put_u32(w, lm_eos_keys[i], (uint32_t)m->eos_id[i]);
     if (m->pad_id >= 0)
         lm_gguf_put_u32(w, "tokenizer.ggml.padding_token_id", (uint32_t)m->pad_id);
     lm_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", m->add_bos);

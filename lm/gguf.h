@@ -36,6 +36,8 @@ typedef struct lm_gguf_value {
     const uint8_t *data; /* the elements, packed and possibly unaligned; strings: u64 length, bytes */
 } lm_gguf_value;
 
+#define LM_GGUF_CHAT_TEMPLATE "tokenizer.chat_template"
+
 typedef struct lm_gguf lm_gguf;
 
 /* A model in several files ("NAME-00001-of-00003.gguf", as llama-gguf-split writes them) is opened by any of its parts:

@@ -48,6 +48,10 @@ bool lm_model_bands(const lm_model *model, int32_t block_size, prism_bands *out,
  * in the text become their ids. */
 bool lm_model_encode(const lm_model *model, const char *text, size_t n_bytes, bool bos, lm_tokens *out, lm_error *err);
 
+/* Reads the chat template (Jinja) that comes with a model: a GGUF file's tokenizer.chat_template, a directory's
+ * chat_template.jinja or tokenizer_config.json. *text: in fresh memory; NULL where there is none. */
+bool lm_chat_template(const char *model_path, char **text, lm_error *err);
+
 /* ---------------------------------------------------------------------------------------------- sessions ---- */
 
 typedef struct lm_session lm_session;

@@ -63,6 +63,25 @@ printf '<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWho?<|im_end|
 run 0 -f chat -n 6 -q
 cmp -s out answer || fail "--chat-template chatml does not write the turns"
 
+# The model's own template, in a directory and in the GGUF file that it becomes; so are all ends of an answer.
+cp -r "$2/tests/lm/data/llama3" hf
+chmod -R u+w hf
+cat >hf/tokenizer_config.json <<'END'
+{"chat_template": [{"name": "tool_use", "template": "[INST]"},
+                   {"name": "default", "template": "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}"}]}
+END
+echo '{"eos_token_id": [257, 258]}' >hf/generation_config.json
+"$prism" convert -m hf -o hf.gguf --type f32 || fail "convert"
+for m in hf hf.gguf; do
+    run 0 -m $m -p "Who?" -n 1
+    says "the model has a chat template (chatml)"
+    run 0 -m $m -p "Who?" -n 1 --chat --json
+    grep -qF '"chat":	"chatml"' out || fail "$m: its chat template is not used"
+    grep prompt_tokens out >tokens.$m
+done
+cmp -s tokens.hf tokens.hf.gguf || fail "directory and GGUF file write another chat"
+grep -qa "tokenizer.ggml.eot_token_id" hf.gguf || fail "the second end token is lost"
+
 # Bytes that are no text.
 printf 'It was the best of times\377' >latin
 run 0 -f latin -n 1

@@ -97,11 +97,16 @@ expect 3 "the prompt is empty" "$prism" run -m "$model" -p ""
 expect 3 "is not JSON" "$prism" run -m "$model" --ruler-json binary
 expect 3 "truncated" "$prism" attend --in huge.safetensors
 expect 3 "no tensor 'v'" "$prism" attend --in "$golden"
+expect 0 "'binary' is not UTF-8: byte 0" "$prism" eval ppl -m "$model" --text binary --ctx 64 --methods dense
 expect 3 "is not UTF-8" "$prism" needle -m "$model" --text binary -o needle.json
 
 # A short prompt, answered; a prompt from stdin; the compared method's columns; JSON.
 expect 0 "answers agree" "$prism" run -m "$model" -p "It was the best of times, it was the" -n 4 --compare dense
 expect 0 '"answers_agree"' "$prism" run -m "$model" -p "It was the best of times" -n 4 --compare meanpool --json
+expect 0 '"top_p":	0.95,' "$prism" run -m "$model" -p "It was the best of times" -n 1 --json
+expect 0 '"moments_error":	0.07,' "$prism" run -m "$model" -p "It was the best of times" -n 1 --json --method moments \
+    -o moments_error=0.07
+grep -q '"version"' out || { echo "FAILED: JSON without a version"; failed=1; }
 # The library's default method is every command's; a method that is refused is an error, never another method.
 expect 0 '"method":	"prism"' "$prism" run -m "$model" -p "It was the best of times" -n 1 --json
 expect 0 '"method":	"prism"' "$prism" eval ppl -m "$model" --ctx 128 --max-tokens 128 --json
