@@ -133,6 +133,13 @@ bool cli_check_chunk(int32_t chunk, int32_t block_size, lm_error *err);
 bool cli_parse_device(const char *text, cli_device *out);
 extern const char cli_device_help[], cli_threads_help[];
 
+/* --kv-type of the commands that run a model: a CLI_CHOICE among cli_kv_names, in the order of cli_kv_type(). */
+enum { CLI_N_KV = 4 };
+extern const char *const cli_kv_names[CLI_N_KV];
+extern const char cli_kv_help[];
+prism_dtype cli_kv_type(int32_t choice);
+const char *cli_dtype_name(prism_dtype type); /* "f16"; LM_KV_AUTO: "auto" */
+
 /* -------------------------------------------------------------------------------------- files and output ---- */
 
 /* Reads a whole file; "-" is stdin. Free *data. */

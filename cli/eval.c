@@ -101,6 +101,7 @@ static const cli_option common_rows[] = {
      CLI_TEXT, AT(results)},
     {"device", "D", cli_device_help, CLI_OTHER, .parse = take_device},
     {"threads", "T", cli_threads_help, CLI_INT, AT(n_thread), .min = 1, .max = 1024},
+    {"kv-type", "T", cli_kv_help, CLI_CHOICE, AT(kv), .max = CLI_N_KV, .choices = cli_kv_names},
     {"json", NULL, "one JSON object on stdout, for machines", CLI_FLAG, AT(json)},
     /* recall prefills by full attention in one step: the last two are not its */
     {"chunk", "N", "prefill in steps of at most N tokens, at least a block (whole prompt)", CLI_INT, AT(chunk), COUNT},

@@ -18,7 +18,7 @@ typedef struct eval_args {
     const char *model, *methods, *results, *plot, *tasks;
     const char *texts[EVAL_MAX_TEXT]; /* ppl: texts; needle and ruler: the haystack; recall: the prompt */
     const char *ruler_json;           /* recall: a prompt */
-    int32_t n_text, ctx[EVAL_MAX_CTX], n_ctx, n_sample, n_thread, chunk, max_tokens, n_row, seed;
+    int32_t n_text, ctx[EVAL_MAX_CTX], n_ctx, n_sample, n_thread, chunk, kv, max_tokens, n_row, seed;
     cli_device device;
     bool json, by_position, no_chat, plan_on_cpu;
     eval_haystack haystacks[3];

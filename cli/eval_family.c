@@ -84,7 +84,8 @@ static bool settings_ppl(eval_bench *b, cJSON *o, lm_error *err)
 
 static bool run_ppl(eval_bench *b, int32_t n_ctx, lm_error *err)
 {
-    const eval_run_options options = {.n_ctx = n_ctx, .chunk = b->args->chunk, .plan_on_host = b->args->plan_on_cpu};
+    const eval_run_options options = {.n_ctx = n_ctx, .chunk = b->args->chunk, .plan_on_host = b->args->plan_on_cpu,
+                                       .kv_type = cli_kv_type(b->args->kv)};
     return eval_ppl_run(b->model, b->ctx, b->texts, b->args->n_text ? b->args->n_text : 1, &b->methods, &options,
                         b->results, &b->watch, err);
 }
@@ -206,7 +207,8 @@ static bool settings_recall(eval_bench *b, cJSON *o, lm_error *err)
 static bool run_recall(eval_bench *b, lm_error *err)
 {
     lm_tokens tokens = {0};
-    const eval_recall_options options = {.task = "recall", .n_row = b->args->n_row};
+    const eval_recall_options options = {
+        .task = "recall", .n_row = b->args->n_row, .kv_type = cli_kv_type(b->args->kv)};
     const bool ok =
         recall_prompt(b, &tokens, err) && eval_recall_run(b->model, b->ctx, tokens.ids, (int32_t)tokens.n, &b->methods,
                                                           &options, b->results, &b->watch, err);
@@ -216,6 +218,21 @@ static bool run_recall(eval_bench *b, lm_error *err)
 
 /* ------------------------------------------------------------------------------------------------ doors ---- */
 
+/* What a session computes in, for it decides the samples as the rest does. */
+static bool settings_types(const eval_bench *b, cJSON *o, lm_error *err)
+{
+    lm_session_options so;
+    lm_types types;
+    lm_session_options_init(&so);
+    so.kv_type = cli_kv_type(b->args->kv);
+    if (!lm_session_types(b->ctx, &so, &types, err))
+        return false;
+    cJSON_AddStringToObject(o, "kv_type", cli_dtype_name(types.kv));
+    cJSON_AddStringToObject(o, "attention", cli_dtype_name(types.attention));
+    cJSON_AddStringToObject(o, "products", cli_dtype_name(types.product));
+    return true;
+}
+
 cJSON *eval_settings(eval_bench *b, lm_error *err)
 {
     static bool (*const fill[EVAL_N_FAMILY])(eval_bench *, cJSON *, lm_error *) = {
@@ -223,7 +240,7 @@ cJSON *eval_settings(eval_bench *b, lm_error *err)
     cJSON *o = cJSON_CreateObject();
     if (!o)
         lm_error_set(err, LM_ERROR_MEMORY, "out of memory for the settings");
-    else if (fill[b->args->family](b, o, err)) {
+    else if (fill[b->args->family](b, o, err) && settings_types(b, o, err)) {
         cJSON_AddNumberToObject(o, "chunk", b->args->chunk);
         cJSON_AddStringToObject(o, "chat", eval_chat_name(&b->chat));
         if (b->args->device.kind == PRISM_DEVICE_CUDA) /* rounds otherwise: samples of the two do not mix */

@@ -64,7 +64,18 @@ static cJSON *gpu_to_json(const gpu *g)
     return o;
 }
 
-static int print_info(const prism_info *info)
+/* Writes "bf16, attention in bf16" into text: what a model gets here unasked. */
+static const char *kv_text(const prism_ctx *ctx, char *text, size_t n)
+{
+    lm_session_options so;
+    lm_types types = {0};
+    lm_session_options_init(&so);
+    lm_session_types(ctx, &so, &types, NULL);
+    snprintf(text, n, "%s, attention in %s", cli_dtype_name(types.kv), cli_dtype_name(types.attention));
+    return text;
+}
+
+static int print_info(const prism_ctx *ctx, const prism_info *info)
 {
     const gpu g = look_for_gpu();
     printf("prism %s\n", prism_version());
@@ -74,6 +85,7 @@ static int print_info(const prism_info *info)
     char products[64];
     printf("  threads       %d\n", info->n_thread);
     printf("  products      %s\n", lm_products_text(products, sizeof products));
+    printf("  KV cache      %s\n", kv_text(ctx, products, sizeof products));
     printf("  devices       cpu%s\n", g.usable ? " cuda" : "");
     print_gpu(&g);
     printf("  methods      ");
@@ -83,7 +95,7 @@ static int print_info(const prism_info *info)
     return EXIT_DONE;
 }
 
-static int print_info_json(const prism_info *info)
+static int print_info_json(const prism_ctx *ctx, const prism_info *info)
 {
     const gpu g = look_for_gpu();
     cJSON *o = cJSON_CreateObject(), *methods = cJSON_AddArrayToObject(o, "methods");
@@ -95,6 +107,7 @@ static int print_info_json(const prism_info *info)
     char products[64];
     cJSON_AddNumberToObject(o, "threads", info->n_thread);
     cJSON_AddStringToObject(o, "products", lm_products_text(products, sizeof products));
+    cJSON_AddStringToObject(o, "kv_cache", kv_text(ctx, products, sizeof products));
     cJSON_AddItemToArray(devices, cJSON_CreateString("cpu"));
     if (g.usable)
         cJSON_AddItemToArray(devices, cJSON_CreateString("cuda"));
@@ -131,7 +144,7 @@ int cli_info(int argc, char **argv)
         return cli_fail(EXIT_RUN, "cannot start the library: %s", prism_status_name(status));
     prism_info info = {.struct_size = sizeof info};
     prism_get_info(ctx, &info);
-    const int code = json ? print_info_json(&info) : print_info(&info);
+    const int code = json ? print_info_json(ctx, &info) : print_info(ctx, &info);
     prism_destroy(ctx);
     return code;
 }

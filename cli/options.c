@@ -118,6 +118,26 @@ const char cli_device_help[] =
     "cpu (default), cuda, or cuda:N for GPU number N; 'prism info' says whether there is one";
 const char cli_threads_help[] = "threads of the CPU (all processors)";
 
+const char *const cli_kv_names[CLI_N_KV] = {"auto", "f16", "bf16", "f32"};
+const char cli_kv_help[] =
+    "type of the KV cache: auto, f16, bf16 or f32 (auto: bf16 where the processor's attention\n"
+    "is fastest in it, else f16; docs/eval.md says what each costs)";
+
+static const prism_dtype kv_types[CLI_N_KV] = {LM_KV_AUTO, PRISM_F16, PRISM_BF16, PRISM_F32};
+
+prism_dtype cli_kv_type(int32_t choice)
+{
+    return kv_types[choice];
+}
+
+const char *cli_dtype_name(prism_dtype type)
+{
+    int32_t i = 0;
+    while (i < CLI_N_KV - 1 && kv_types[i] != type)
+        i++;
+    return cli_kv_names[i];
+}
+
 /* Prints an option: its names, then from column 25 the lines of its help. */
 static void print_row(char letter, const char *name, const char *value, const char *text)
 {

@@ -150,6 +150,7 @@ static const cli_option rows[] = {
      .max = 1 << 20},
     {"compare", "M2", "run with method M2 too: speed-up, whether the answers agree, KL divergence", CLI_OTHER,
      .parse = parse_compared},
+    {"kv-type", "T", cli_kv_help, CLI_CHOICE, AT(kv), .max = CLI_N_KV, .choices = cli_kv_names},
     {"chunk", "N",
      "prefill in steps of at most N tokens, at least a block, all but the last ending on a\nblock boundary", CLI_INT,
      AT(chunk), .min = 1, .max = INT32_MAX},

@@ -10,7 +10,7 @@ typedef struct run_args {
     cli_method_args method;
     const char *model, *file, *text, *ruler, *key, *plan_file;
     const char *system, *template; /* either also asks for chat */
-    int32_t n_answer, chunk, max_tokens_in;
+    int32_t n_answer, chunk, max_tokens_in, kv;
     bool compares, chat, quiet;
     prism_method compared;
 } run_args;

@@ -102,6 +102,7 @@ bool run_once(const run_job *job, prism_method method, bool is_compared, run_res
     lm_session_options_init(&so);
     so.n_ctx = (int32_t)tokens->n + args->n_answer;
     so.chunk = args->chunk;
+    so.kv_type = cli_kv_type(args->kv);
     so.options = &options;
     if (args->plan_file && !is_compared) {
         so.on_plan = plan_file_add;

@@ -30,6 +30,7 @@ bool eval_recall_measure(prism_ctx *ctx, const prism_call *call, const eval_meth
 typedef struct eval_recall_options {
     const char *task; /* names the prompt in the records */
     int32_t n_row;
+    prism_dtype kv_type; /* as lm_session_options.kv_type */
 } eval_recall_options;
 
 /* Prefills tokens and adds a record for each method and layer (ctx: tokens, sample: layer) with lists over heads: mass,

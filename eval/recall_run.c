@@ -105,6 +105,7 @@ static bool prefill(layers *l, prism_ctx *ctx, const int32_t *tokens, lm_error *
     so.n_ctx = l->n_token;
     so.options = &dense;
     so.on_call = on_call;
+    so.kv_type = l->options->kv_type;
     so.calls_on_host = true; /* measured there, whatever the model runs on */
     so.user = l;
     if (!lm_session_create(l->model, ctx, &so, &session, err))

@@ -35,6 +35,7 @@ bool eval_create_session(const lm_model *model, prism_ctx *ctx, const eval_metho
     so.n_ctx = options->n_ctx;
     so.chunk = options->chunk;
     so.plan_on_host = options->plan_on_host;
+    so.kv_type = options->kv_type;
     so.options = &method->options;
     so.on_call = eval_work_on_call;
     so.on_plan = eval_work_on_plan;

@@ -28,6 +28,7 @@ typedef struct eval_run_options {
     int32_t n_sample;      /* most samples of a task; 0: all */
     int32_t chunk;         /* prefill steps, as lm_session_options.chunk */
     bool plan_on_host;     /* as lm_session_options.plan_on_host */
+    prism_dtype kv_type;   /* as lm_session_options.kv_type */
     const eval_chat *chat; /* NULL: plain text */
 } eval_run_options;
 

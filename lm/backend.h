@@ -1,7 +1,8 @@
 /*
  * lm/backend.h - the operations of a forward pass on one device; forward.c is written once against this table.
  *
- *   cpu.c                  float32, products from the weights as they stand in their file (linear.h)
+ *   cpu.c                  products from the weights as they stand in their file (linear.h); products and attention in
+ *                          bfloat16 or float32, everything else in float32
  *   cuda/, a plug-in       products and attention in 16 bits with float32 sums, everything else in float32
  *
  * Operations are issued in order and may still run when the call returns; copy_out(), choose() and finish() wait.
@@ -18,9 +19,10 @@ typedef struct lm_backend_spec {
     const lm_model *model; /* or NULL */
     int32_t block_size;    /* of the session's plans */
     int32_t n_ctx, step;   /* most tokens, and most of one prefill step */
-    prism_dtype kv_type;
+    prism_dtype kv_type;   /* or LM_KV_AUTO */
     lm_product_type product;
-    /* lm_backend_create() fills in what the context says: */
+    /* lm_backend_create() settles kv_type and fills in what the context says: */
+    prism_dtype attention; /* type of q and o */
     int32_t n_thread;
     int32_t ordinal; /* of the GPU */
 } lm_backend_spec;
@@ -91,7 +93,8 @@ struct lm_backend {
     int32_t tile;              /* rows that go through projections and MLP together */
     int32_t logit_tile;        /* positions whose logits are made together; at most tile */
     prism_dtype type;          /* of what products and attention read: x, q, o */
-    int32_t min_tokens;        /* prism_info.min_tokens of the context; lm_backend_create() sets it */
+    prism_dtype kv_type;       /* lm_backend_create() sets this, and prism_info.min_tokens of the context: */
+    int32_t min_tokens;
     bool on_host;              /* its memory is the caller's too */
     size_t device_bytes;       /* allocated so far, weights included; 0 where on_host */
     void *stream;              /* that everything is issued on: a cudaStream_t; NULL where on_host */

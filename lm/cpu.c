@@ -1,4 +1,5 @@
-/* The runner's operations on the CPU: float32, OpenMP over rows, products by a library (product.h). */
+/* The runner's operations on the CPU: float32, OpenMP over rows, products by a library (product.h). What products and
+ * attention read is rounded to bfloat16 where they compute in it. */
 #include "backend.h"
 #include "linear.h"
 #include "memory.h"
@@ -64,19 +65,31 @@ static void norm(lm_backend *b, const float *x, const float *weight, int32_t n, 
     const float eps = c->config->rms_eps;
 #pragma omp parallel for schedule(static) num_threads(c->n_thread) if (n > 1)
     for (int32_t i = 0; i < n; i++)
-        lm_rms_norm(x + i * d, weight, d, eps, (float *)out + i * d);
+        if (b->type == PRISM_BF16)
+            lm_rms_norm_bf16(x + i * d, weight, d, eps, (uint16_t *)out + i * d);
+        else
+            lm_rms_norm(x + i * d, weight, d, eps, (float *)out + i * d);
 }
 
 static void linear(lm_backend *b, const lm_product *p)
 {
-    lm_linear_apply(&((cpu *)b)->linear, p->w, p->bias, p->x, p->w->cols, p->position, p->n, p->y, p->w->rows,
-                    p->accumulate);
+    lm_linear_apply(&((cpu *)b)->linear, p->w, p->bias, p->x, b->type == PRISM_BF16 ? LM_BF16 : LM_F32,
+                    p->w->cols, p->position, p->n, p->y, p->w->rows, p->accumulate);
 }
 
 static void norm_heads(const lm_config *c, float *heads, int32_t n_head, const float *weight)
 {
     for (int32_t h = 0; weight && h < n_head; h++)
         lm_rms_norm(heads + (int64_t)h * c->d_head, weight, c->d_head, c->rms_eps, heads + (int64_t)h * c->d_head);
+}
+
+/* n floats to a cache, which has rounded ones. */
+static void keep(const cpu *c, const float *src, void *dst, int64_t n)
+{
+    if (c->cache_type == LM_BF16)
+        lm_to_bf16(LM_F32, src, dst, n);
+    else
+        lm_from_float(c->cache_type, src, dst, n);
 }
 
 static void rotate(lm_backend *b, const lm_rotation *r)
@@ -93,8 +106,10 @@ static void rotate(lm_backend *b, const lm_rotation *r)
         norm_heads(c, k, c->n_kv_head, r->layer->k_norm);
         lm_rope_apply(&self->rope, i, q, c->n_head);
         lm_rope_apply(&self->rope, i, k, c->n_kv_head);
-        lm_from_float(self->cache_type, k, (uint8_t *)r->k_row + (size_t)i * row_bytes, kv_width);
-        lm_from_float(self->cache_type, r->v + i * kv_width, (uint8_t *)r->v_row + (size_t)i * row_bytes, kv_width);
+        keep(self, k, (uint8_t *)r->k_row + (size_t)i * row_bytes, kv_width);
+        keep(self, r->v + i * kv_width, (uint8_t *)r->v_row + (size_t)i * row_bytes, kv_width);
+        if (b->type == PRISM_BF16)
+            lm_to_bf16(LM_F32, q, (uint16_t *)r->q_out + i * q_width, q_width);
     }
 }
 
@@ -102,10 +117,12 @@ static void swiglu(lm_backend *b, float *gate, const float *up, int32_t n, void 
 {
     const cpu *c = (const cpu *)b;
     const int64_t width = c->config->d_ff;
-    (void)out; /* is gate */
 #pragma omp parallel for schedule(static) num_threads(c->n_thread) if (n > 1)
-    for (int32_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < n; i++) {
         lm_swiglu(gate + i * width, up + i * width, width);
+        if (b->type == PRISM_BF16)
+            lm_to_bf16(LM_F32, gate + i * width, (uint16_t *)out + i * width, width);
+    }
 }
 
 static void nll(lm_backend *b, const float *logits, const int32_t *targets, int32_t n, double *out)
@@ -206,7 +223,7 @@ bool lm_backend_cpu(const lm_backend_spec *spec, lm_backend **out, lm_error *err
                            .weights = spec->model ? &spec->model->weights : NULL,
                            .tile = tile,
                            .logit_tile = tile < LOGIT_TILE ? tile : LOGIT_TILE,
-                           .type = PRISM_F32,
+                           .type = spec->attention,
                            .on_host = true};
     c->n_thread = spec->n_thread;
     c->cache_type = spec->kv_type == PRISM_F16 ? LM_F16 : spec->kv_type == PRISM_BF16 ? LM_BF16 : LM_F32;

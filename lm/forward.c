@@ -33,7 +33,7 @@ static void project(lm_session *s, int32_t layer, int32_t first, int32_t n)
     lm_backend *const b = s->backend;
     const lm_layer *l = &b->weights->layers[layer];
     const size_t q_bytes = (size_t)c->n_head * (size_t)c->d_head * prism_dtype_bytes(b->type);
-    const size_t row_bytes = (size_t)c->n_kv_head * (size_t)c->d_head * prism_dtype_bytes(s->asked.kv_type);
+    const size_t row_bytes = (size_t)c->n_kv_head * (size_t)c->d_head * prism_dtype_bytes(s->backend->kv_type);
     const size_t at = (size_t)layer * s->layer_bytes + (size_t)(s->n_token + first) * row_bytes;
     void *q = s->q + (size_t)first * q_bytes;
     float *q_tile = s->q_tile ? s->q_tile : q;
@@ -78,8 +78,8 @@ prism_call lm_session_call(const lm_session *s, int32_t layer, int32_t q_start, 
     call.q_start = q_start;
     call.q = prism_tensor_token_major(s->q, type, n_q, c->n_head, c->d_head);
     call.o = prism_tensor_token_major(s->o, type, n_q, c->n_head, c->d_head);
-    call.k = prism_tensor_token_major(s->k_cache + at, s->asked.kv_type, call.n_kv, c->n_kv_head, c->d_head);
-    call.v = prism_tensor_token_major(s->v_cache + at, s->asked.kv_type, call.n_kv, c->n_kv_head, c->d_head);
+    call.k = prism_tensor_token_major(s->k_cache + at, s->backend->kv_type, call.n_kv, c->n_kv_head, c->d_head);
+    call.v = prism_tensor_token_major(s->v_cache + at, s->backend->kv_type, call.n_kv, c->n_kv_head, c->d_head);
     return call;
 }
 

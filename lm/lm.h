@@ -6,9 +6,9 @@
  *   lm_session_prefill()       embedding -> layers (attention by libprismattn) -> logits of the last token
  *   lm_session_decode()        one more token, by full attention
  *
- * A session runs where its prism_ctx does. On the CPU it computes in float32, but for products (lm_product_type). On an
- * NVIDIA GPU products and attention are float16 (bfloat16 where the KV cache is asked for so), everything between them
- * float32. The GPU's part is a plug-in, libprismlm_cuda.so beside the program, and wants cuBLAS (libcublas.so.13 or .12).
+ * A session runs where its prism_ctx does. On the CPU it computes in float32, but for products and attention, which are
+ * bfloat16 where the processor has it (lm_types). On an NVIDIA GPU these two are float16 (bfloat16 where the KV cache is
+ * asked for so). Sums and everything between are float32. The GPU's part is a plug-in, libprismlm_cuda.so beside the program, and wants cuBLAS (libcublas.so.13 or .12).
  *
  * Families: the rows of family.c. Files: a Hugging Face directory, or GGUF; types of weights: the rows of tensor.h.
  *
@@ -75,6 +75,9 @@ typedef enum lm_product_type {
     LM_PRODUCT_BF16 = 2 /* weights and activations rounded; UNSUPPORTED where the processor or the build cannot */
 } lm_product_type;
 
+/* For kv_type below: the cache is of the type that attention is fastest in, see lm_types. */
+#define LM_KV_AUTO ((prism_dtype)-1)
+
 /* Writes "oneDNN 2.6.3, bfloat16" into text, what LM_PRODUCT_AUTO comes to here, and returns text. */
 const char *lm_products_text(char *text, size_t n);
 
@@ -83,7 +86,7 @@ typedef struct lm_session_options {
     int32_t chunk;       /* most tokens per prefill step, 0: the whole prompt. Every step but the last ends on a block
                             boundary (1000 with blocks of 128: steps of 896), so that with causal calibration the plan
                             does not depend on it; less than a block counts as a block */
-    prism_dtype kv_type; /* of the KV cache; F16 by default. On a GPU F16 or BF16, and the type of all products too */
+    prism_dtype kv_type; /* of the KV cache; LM_KV_AUTO by default; on a GPU F16 or BF16 */
     lm_product_type product;
     const prism_options *options; /* method and thresholds of the prefill, copied; NULL: the library's defaults. bands
                                      NULL: those of lm_model_bands() */
@@ -97,6 +100,16 @@ typedef struct lm_session_options {
 } lm_session_options;
 
 void lm_session_options_init(lm_session_options *options);
+
+/* What a session computes in: its KV cache; what projections and MLP multiply; q and o of the attention. On a GPU all
+ * three are one type: that of the cache, F16 unless BF16 was asked for. On the CPU attention is of BF16 where products
+ * are, the cache is, and the library is fastest so (prism_info.fast_type); else of F32. LM_KV_AUTO: a cache of BF16 where
+ * attention is then of BF16, else of F16. So LM_PRODUCT_F32 gives float32 throughout, over a cache of F16. */
+typedef struct lm_types {
+    prism_dtype kv, product, attention;
+} lm_types;
+/* Fills *out with the types of a session that has these options, on ctx. USAGE: ctx is NULL. */
+bool lm_session_types(const prism_ctx *ctx, const lm_session_options *options, lm_types *out, lm_error *err);
 
 /* ctx: borrowed until the session is destroyed; not to be used elsewhere while the session runs.
  * MEMORY: says how much was wanted; also where the machine has less than that left. */

@@ -1,28 +1,79 @@
 #include "ops.h"
+#include "tensor.h"
 
 #include <math.h>
 #include <string.h>
 
+/* The loops that take long are compiled for the baseline, for AVX2 and for AVX-512. */
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__x86_64__)
+#define TWINS(type, function, parameters, statement)                                                                   \
+    __attribute__((target("avx2,fma"))) static type function##_avx2 parameters { statement; }                          \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512"))) static type              \
+        function##_avx512 parameters                                                                                   \
+    {                                                                                                                  \
+        statement;                                                                                                     \
+    }
+#define HAS(feature) (__builtin_cpu_supports(feature) != 0)
+#define CALL(function, ...)                                                                                            \
+    (HAS("avx512bw") && HAS("avx512dq") && HAS("avx512vl") ? function##_avx512(__VA_ARGS__)                            \
+     : HAS("avx2") && HAS("fma")                           ? function##_avx2(__VA_ARGS__)                              \
+                                                           : function(__VA_ARGS__))
+#else
+#define TWINS(type, function, parameters, statement)
+#define CALL(function, ...) function(__VA_ARGS__)
+#endif
+
+/* The sum of a[i] b[i], in 32 chains: strict float order would make this loop scalar. */
+INLINE float dot(const float *restrict a, const float *restrict b, int64_t n)
+{
+    float sums[32] = {0};
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (int j = 0; j < 32; j++)
+            sums[j] += a[i + j] * b[i + j];
+    for (; i < n; i++)
+        sums[i % 32] += a[i] * b[i];
+    for (int half = 16; half; half /= 2)
+        for (int j = 0; j < half; j++)
+            sums[j] += sums[j + half];
+    return sums[0];
+}
+TWINS(float, dot, (const float *a, const float *b, int64_t n), return dot(a, b, n))
+
+float lm_dot(const float *a, const float *b, int64_t n)
+{
+    return CALL(dot, a, b, n);
+}
+
+static float rms_scale(const float *x, int64_t n, float eps)
+{
+    return (float)(1.0 / sqrt((double)lm_dot(x, x, n) / (double)n + (double)eps));
+}
+
 void lm_rms_norm(const float *x, const float *weight, int64_t n, float eps, float *out)
 {
-    float sums[8] = {0}; /* eight chains: strict float order would make this loop scalar */
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int j = 0; j < 8; j++)
-            sums[j] += x[i + j] * x[i + j];
-    double sum = 0;
-    for (int j = 0; j < 8; j++)
-        sum += (double)sums[j];
-    for (; i < n; i++)
-        sum += (double)(x[i] * x[i]);
-    const float scale = (float)(1.0 / sqrt(sum / (double)n + (double)eps));
-    for (i = 0; i < n; i++)
+    const float scale = rms_scale(x, n, eps);
+    for (int64_t i = 0; i < n; i++)
         out[i] = x[i] * scale * weight[i];
+}
+
+void lm_rms_norm_bf16(const float *x, const float *weight, int64_t n, float eps, uint16_t *out)
+{
+    enum { piece = 256 };
+    float wide[piece];
+    const float scale = rms_scale(x, n, eps);
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = n - i < piece ? n - i : piece;
+        for (int64_t j = 0; j < count; j++)
+            wide[j] = x[i + j] * scale * weight[i + j];
+        lm_to_bf16(LM_F32, wide, out + i, count);
+    }
 }
 
 /* exp(-x) for the sigmoid, branch-free so that it vectorises (libm's does not without -ffast-math): 2^k times a
  * polynomial on [-ln2/2, ln2/2]. Clamped where silu has long reached its limits; NaN stays NaN. */
-static inline float exp_clamped(float x)
+INLINE float exp_clamped(float x)
 {
     const float magic = 0x1.8p23f; /* adding it rounds to the nearest integer */
     x = x > 87.0f ? 87.0f : x;
@@ -44,10 +95,16 @@ static inline float exp_clamped(float x)
     return p * power;
 }
 
-void lm_swiglu(float *restrict gate, const float *restrict up, int64_t n)
+INLINE void swiglu(float *restrict gate, const float *restrict up, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         gate[i] = gate[i] / (1.0f + exp_clamped(-gate[i])) * up[i];
+}
+TWINS(void, swiglu, (float *gate, const float *up, int64_t n), swiglu(gate, up, n))
+
+void lm_swiglu(float *gate, const float *up, int64_t n)
+{
+    CALL(swiglu, gate, up, n);
 }
 
 double lm_nll(const float *x, int64_t n, int32_t token)

@@ -1,6 +1,7 @@
 /* Which backend a context wants; finds and loads the GPU's part, libprismlm_cuda.so: beside the program, where it is
  * installed, or by the loader. */
 #include "backend.h"
+#include "linear.h"
 
 #include <prism_attn/prism_cuda.h>
 
@@ -61,18 +62,41 @@ bool lm_backend_cuda(const lm_backend_spec *spec, lm_backend **out, lm_error *er
     return plugin && plugin->create(spec, out, err);
 }
 
+bool lm_session_types(const prism_ctx *ctx, const lm_session_options *options, lm_types *out, lm_error *err)
+{
+    prism_info info = {.struct_size = sizeof info};
+    if (prism_get_info(ctx, &info) != PRISM_OK)
+        return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
+    const bool any = options->kv_type == LM_KV_AUTO;
+    const prism_dtype kv = any ? PRISM_F16 : options->kv_type;
+    if (info.device != PRISM_DEVICE_CPU) {
+        *out = (lm_types){kv, kv, kv};
+        return true;
+    }
+    const bool product = lm_linear_rounds(options->product), fast = product && info.fast_type == PRISM_BF16;
+    *out = (lm_types){.kv = any && fast ? PRISM_BF16 : kv, .product = product ? PRISM_BF16 : PRISM_F32};
+    out->attention = fast && out->kv == PRISM_BF16 ? PRISM_BF16 : PRISM_F32;
+    return true;
+}
+
 bool lm_backend_create(const lm_backend_spec *spec, prism_ctx *ctx, lm_backend **out, lm_error *err)
 {
     prism_info info = {.struct_size = sizeof info};
+    const lm_session_options asked = {.kv_type = spec->kv_type, .product = spec->product};
     lm_backend_spec full = *spec;
-    if (prism_get_info(ctx, &info) != PRISM_OK)
-        return lm_fail(err, LM_ERROR_USAGE, "the context of libprismattn cannot be used");
+    lm_types types;
+    if (!lm_session_types(ctx, &asked, &types, err))
+        return false;
+    prism_get_info(ctx, &info);
+    full.kv_type = types.kv;
+    full.attention = types.attention;
     full.n_thread = info.n_thread > 0 ? info.n_thread : 1;
     full.ordinal = info.ordinal;
     const bool cpu = info.device == PRISM_DEVICE_CPU;
     if (!(cpu ? lm_backend_cpu : lm_backend_cuda)(&full, out, err))
         return false;
     (*out)->min_tokens = info.min_tokens;
+    (*out)->kv_type = full.kv_type;
     if (!cpu)
         prism_cuda_set_stream(ctx, (*out)->stream);
     return true;

@@ -31,12 +31,8 @@ void lm_product_f32(lm_products *p, const lm_product_args *a)
 {
     const float beta = a->accumulate ? 1.0f : 0.0f;
     (void)p;
-    if (a->n == 1)
-        cblas_sgemv(CblasRowMajor, CblasNoTrans, (int)a->rows, (int)a->cols, 1.0f, a->w, (int)a->cols, a->x, 1, beta,
-                    a->y, 1);
-    else
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)a->n, (int)a->rows, (int)a->cols, 1.0f, a->x,
-                    (int)a->stride_x, a->w, (int)a->cols, beta, a->y, (int)a->stride_y);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)a->n, (int)a->rows, (int)a->cols, 1.0f, a->x,
+                (int)a->stride_x, a->w, (int)a->cols, beta, a->y, (int)a->stride_y);
 }
 
 bool lm_product_bf16(lm_products *p, int32_t thread, const lm_product_args *a)

@@ -15,7 +15,7 @@ double lm_seconds(void)
 
 void lm_session_options_init(lm_session_options *options)
 {
-    *options = (lm_session_options){.n_ctx = 4096, .kv_type = PRISM_F16};
+    *options = (lm_session_options){.n_ctx = 4096, .kv_type = LM_KV_AUTO};
 }
 
 static bool create_pooled(lm_session *s, size_t pooled_bytes, lm_error *err)
@@ -63,7 +63,7 @@ static bool set_options(lm_session *s, const lm_session_options *o, lm_error *er
                        "a context of %d tokens is too short; it must hold the prompt and the answer", o->n_ctx);
     if (o->chunk < 0)
         return lm_fail(err, LM_ERROR_USAGE, "a chunk of %d tokens makes no sense; 0 means the whole prompt", o->chunk);
-    if (!prism_dtype_bytes(o->kv_type))
+    if (o->kv_type != LM_KV_AUTO && !prism_dtype_bytes(o->kv_type))
         return lm_fail(err, LM_ERROR_USAGE, "unknown type %d for the KV cache", (int)o->kv_type);
     prism_options_init(&s->options);
     if (o->options)

@@ -76,7 +76,7 @@ bool lm_session_allocate(lm_session *s, size_t pooled_bytes, lm_error *err)
     const uint64_t step = (uint64_t)s->step, f = sizeof(float), tile = (uint64_t)b->tile;
     const uint64_t n_layer = (uint64_t)c->n_layer, head = (uint64_t)c->d_head, n_head = (uint64_t)c->n_head;
     const uint64_t kv = (uint64_t)c->n_kv_head * head, d = (uint64_t)c->d_model, ff = (uint64_t)c->d_ff;
-    const uint64_t element = prism_dtype_bytes(s->asked.kv_type);
+    const uint64_t element = prism_dtype_bytes(s->backend->kv_type);
     const uint64_t n_ctx = (uint64_t)s->n_ctx, x = prism_dtype_bytes(b->type);
     const uint64_t vocab = (uint64_t)c->n_vocab, rounded = b->type == PRISM_F32 ? 0 : tile;
     const int32_t per_step = lm_session_mark(s, 1, 0, 0);

@@ -170,20 +170,46 @@ __attribute__((target("avx2"))) static void narrow_bf16_avx2(const float *src, u
 {
     narrow_bf16(src, dst, n);
 }
+
+/* Returns how many elements it converted, by the instruction for it. */
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static int64_t
+narrow_avx512bf16(const float *src, uint8_t *dst, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm256_storeu_si256((__m256i *)(dst + 2 * i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(src + i)));
+    return i;
+}
+
+static bool has_avx512bf16(void)
+{
+    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl");
+}
 #else
 #define narrow_bf16_avx2 narrow_bf16
+#define narrow_avx512bf16(src, dst, n) 0
+#define has_avx512bf16() false
 #endif
+
+static void round_bf16(const float *src, uint16_t *dst, int64_t n)
+{
+    const int64_t done = has_avx512bf16() ? narrow_avx512bf16(src, (uint8_t *)dst, n) : 0;
+    (has_avx2() ? narrow_bf16_avx2 : narrow_bf16)(src + done, (uint8_t *)(dst + done), n - done);
+}
 
 void lm_to_bf16(lm_dtype dtype, const void *src, uint16_t *dst, int64_t n)
 {
     enum { piece = 1024 }; /* a whole number of blocks of every type; stays in L1 */
     float wide[piece];
     const uint8_t *from = src;
-    const bool avx2 = has_avx2();
+    if (dtype == LM_F32) {
+        round_bf16(src, dst, n);
+        return;
+    }
     for (int64_t i = 0, count; i < n; i += count) {
         count = n - i < piece ? n - i : piece;
         lm_to_float(dtype, from, wide, count);
-        (avx2 ? narrow_bf16_avx2 : narrow_bf16)(wide, (uint8_t *)(dst + i), count);
+        round_bf16(wide, dst + i, count);
         from += lm_row_bytes(dtype, count);
     }
 }

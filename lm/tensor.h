@@ -107,7 +107,8 @@ const lm_tensor *lm_tensors_find(const lm_tensor *list, size_t n, const char *na
  * zero. src and dst do not overlap; the side that is no float may be unaligned. */
 void lm_to_float(lm_dtype dtype, const void *src, float *dst, int64_t n);
 void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n);
-/* Converts n elements of a type of weights to bfloat16, rounded as above. */
+/* Converts n elements of a type of weights to bfloat16, rounded as above, for products: numbers below 2^-126 in magnitude
+ * may become 0, as the instructions that multiply bfloat16 read them anyway. */
 void lm_to_bf16(lm_dtype dtype, const void *src, uint16_t *dst, int64_t n);
 
 #endif

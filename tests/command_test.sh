@@ -145,6 +145,19 @@ expect 2 "the answer goes to standard output" "$prism" run -m "$model" -p hello 
 expect 2 "both write to standard output" "$prism" attend --in "$golden" --out - --json
 expect 2 "name a file" "$prism" bench attention --csv -
 expect 2 "name a file" "$prism" eval ppl -m "$model" --results -
+# What a model computes in is chosen by an option; results of one choice are not continued by another.
+expect 2 "--kv-type 'q8_0': auto, f16, bf16 or f32" "$prism" run -m "$model" -p hello --kv-type q8_0
+expect 0 '"method":	"prism"' "$prism" run -m "$model" -p "It was the best of times" -n 1 --kv-type f32 --json
+ppl() { "$prism" eval ppl -m "$model" --ctx 128 --max-tokens 128 --methods dense --results types.jsonl "$@"; }
+expect 0 "dense" ppl --kv-type f16
+expect 3 'its kv_type is "f16", here it is "f32"' ppl --kv-type f32
+if "$prism" info | grep -q "products .*bfloat16"; then
+    PRISM_PRODUCTS=f32
+    export PRISM_PRODUCTS
+    expect 3 'its products is "bf16", here it is "f32"' ppl --kv-type f16
+    expect 0 "KV cache      f16, attention in f32" "$prism" info
+    unset PRISM_PRODUCTS
+fi
 if [ -c /dev/full ]; then
     "$prism" info >/dev/full 2>out
     [ $? = 1 ] || { echo "FAILED: results lost on a full disk are no success"; failed=1; }

@@ -231,6 +231,7 @@ static void test_info(void **state)
     assert_ok(prism_create(NULL, &ctx));
     assert_ok(prism_get_info(ctx, &info));
     assert_int_equal(info.isa, PRISM_ISA_C);
+    assert_int_equal(info.fast_type, PRISM_F32);
     prism_destroy(ctx);
     setenv("PRISM_ISA", "mmx", 1);
     assert_ok(prism_create(NULL, &ctx));

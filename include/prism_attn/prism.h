@@ -112,22 +112,6 @@ PRISM_API void prism_destroy(prism_ctx *ctx); /* NULL is allowed */
 /* Returns the sentence about the last call on ctx that failed; "" if none did. Valid until the next call on ctx. */
 PRISM_API const char *prism_last_error(const prism_ctx *ctx);
 
-typedef struct prism_info {
-    size_t struct_size;
-    prism_device device;
-    prism_isa isa; /* the tier in use */
-    int32_t n_thread;
-    const char *isa_name;     /* "avx512" */
-    const char *cpu_features; /* "avx2 avx512 avx512bf16": the tiers that this machine runs beside c; owned by ctx */
-    int32_t ordinal;          /* number of the GPU, as in prism_config */
-    int32_t min_tokens;       /* the default of prism_options.min_tokens here: sequences with fewer keys are dense */
-} prism_info;
-
-/* Fills *info. The caller sets info->struct_size = sizeof *info. */
-PRISM_API prism_status prism_get_info(const prism_ctx *ctx, prism_info *info);
-
-/* ----------------------------------------------------------------------------------------------- tensors ---- */
-
 typedef enum prism_dtype {
     PRISM_F32 = 0,
     PRISM_F16 = 1,
@@ -138,6 +122,24 @@ typedef enum prism_dtype {
 } prism_dtype;
 
 PRISM_API size_t prism_dtype_bytes(prism_dtype dtype); /* Returns bytes of one element; 0: PRISM_Q8_0, unknown */
+
+typedef struct prism_info {
+    size_t struct_size;
+    prism_device device;
+    prism_isa isa; /* the tier in use */
+    int32_t n_thread;
+    const char *isa_name;     /* "avx512" */
+    const char *cpu_features; /* "avx2 avx512 avx512bf16": the tiers that this machine runs beside c; owned by ctx */
+    int32_t ordinal;          /* number of the GPU, as in prism_config */
+    int32_t min_tokens;       /* the default of prism_options.min_tokens here: sequences with fewer keys are dense */
+    prism_dtype fast_type;    /* attention is fastest where q, k, v and o all have this type: PRISM_BF16 in tiers with
+                                 dot products of bfloat16, PRISM_F16 on a GPU, else PRISM_F32 */
+} prism_info;
+
+/* Fills *info. The caller sets info->struct_size = sizeof *info. */
+PRISM_API prism_status prism_get_info(const prism_ctx *ctx, prism_info *info);
+
+/* ----------------------------------------------------------------------------------------------- tensors ---- */
 
 /*
  * A view of one tensor of a call: element (sequence s, token t, head h, dimension j). The caller owns the data.

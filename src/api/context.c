@@ -106,6 +106,9 @@ prism_status prism_get_info(const prism_ctx *ctx, prism_info *info)
         .cpu_features = ctx->cpu_features,
         .ordinal = ctx->ordinal,
         .min_tokens = ctx->backend->min_tokens,
+        .fast_type = ctx->backend->device == PRISM_DEVICE_CUDA ? PRISM_F16
+                     : ctx->cpu->gemm_bf16                     ? PRISM_BF16
+                                                               : PRISM_F32,
     };
     return PRISM_OK;
 }

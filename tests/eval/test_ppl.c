@@ -125,7 +125,7 @@ static void against_direct(void **state)
     ok(eval_methods_parse("dense", NULL, &methods, &err));
     cJSON *header = eval_header_create("ppl", EVAL_TEST_MODEL, model, cJSON_CreateObject(), NULL);
     ok(eval_results_open(NULL, header, &results, &err));
-    const eval_run_options options = {.n_ctx = N_CTX};
+    const eval_run_options options = {.n_ctx = N_CTX, .kv_type = LM_KV_AUTO};
     ok(eval_ppl_run(model, ctx, &t, 1, &methods, &options, results, NULL, &err));
     assert_true(eval_ppl_sum(results, "dense", N_CTX, &t, 1, &s));
 

@@ -50,7 +50,7 @@ static int run(const char *path)
         !eval_methods_parse("dense,prism:min_tokens=0", NULL, &methods, &err))
         return 1;
     cJSON *header = eval_header_create("test", EVAL_TEST_MODEL, model, cJSON_CreateObject(), &err);
-    const eval_run_options options = {.n_ctx = 64};
+    const eval_run_options options = {.n_ctx = 64, .kv_type = LM_KV_AUTO};
     const int failed = !eval_results_open(path, header, &results, &err) ||
                        !eval_run(model, ctx, &task, 1, &methods, &options, results, NULL, &err);
     if (failed)

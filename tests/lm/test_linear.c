@@ -52,20 +52,38 @@ static void check(const linear_case *c, lm_product_type type)
         }
     memcpy(split, y, (size_t)(c->n * c->rows) * sizeof *y);
     ok(lm_linear_create(&l, type, 2, GROUP, MAX_N, MAX_COLS, &err));
-    lm_linear_apply(&l, &m, c->bias ? bias : NULL, x, c->cols, 0, c->n, y, c->rows, c->accumulate);
+    lm_linear_apply(&l, &m, c->bias ? bias : NULL, x, LM_F32, c->cols, 0, c->n, y, c->rows, c->accumulate);
     for (int64_t i = 0; i < c->n * c->rows; i++)
         if (!(fabs((double)y[i] - want[i]) <= (each + sums) * size[i] + 1e-30))
             fail_msg("rows %lld cols %lld n %lld: element %lld is %g, not %g", (long long)c->rows, (long long)c->cols,
                      (long long)c->n, (long long)i, (double)y[i], want[i]);
     for (int64_t t = 0, n; t < c->n; t += n) { /* in steps that end on the grid */
         n = c->n - t < GROUP ? c->n - t : GROUP;
-        lm_linear_apply(&l, &m, c->bias ? bias : NULL, x + t * c->cols, c->cols, t, n, split + t * c->rows, c->rows,
+        lm_linear_apply(&l, &m, c->bias ? bias : NULL, x + t * c->cols, LM_F32, c->cols, t, n, split + t * c->rows, c->rows,
                         c->accumulate);
     }
     assert_memory_equal(y, split, (size_t)(c->n * c->rows) * sizeof *y);
     assert_false(l.failed);
     lm_linear_destroy(&l);
     free(w), free(x), free(bias), free(y), free(split), free(want), free(size);
+}
+
+/* x in bfloat16 gives the bits that the same numbers give in float32: rows alone and in groups. */
+static void takes_bfloat16(int64_t n)
+{
+    enum { rows = 200, cols = 576 };
+    float *w = noisy(rows * cols, 1), *x = noisy(n * cols, 2), *y = noisy(n * rows, 3), *z = noisy(n * rows, 3);
+    uint16_t *x16 = malloc((size_t)(n * cols) * sizeof *x16);
+    const lm_matrix m = {.dtype = LM_F32, .rows = rows, .cols = cols, .data = w};
+    lm_linear l;
+    lm_to_bf16(LM_F32, x, x16, n * cols);
+    lm_to_float(LM_BF16, x16, x, n * cols);
+    ok(lm_linear_create(&l, LM_PRODUCT_BF16, 2, GROUP, MAX_N, MAX_COLS, &err));
+    lm_linear_apply(&l, &m, NULL, x, LM_F32, cols, 0, n, y, rows, true);
+    lm_linear_apply(&l, &m, NULL, x16, LM_BF16, cols, 0, n, z, rows, true);
+    assert_memory_equal(y, z, (size_t)(n * rows) * sizeof *y);
+    lm_linear_destroy(&l);
+    free(w), free(x), free(y), free(z), free(x16);
 }
 
 static void check_all(lm_product_type type)
@@ -91,6 +109,8 @@ static void in_bfloat16(void **state)
     lm_linear l;
     if (lm_products_have_bf16()) {
         check_all(LM_PRODUCT_BF16);
+        takes_bfloat16(1);
+        takes_bfloat16(257);
         return;
     }
     refused(lm_linear_create(&l, LM_PRODUCT_BF16, 1, GROUP, 1, 1, &err), LM_ERROR_UNSUPPORTED, "bfloat16");

@@ -76,6 +76,66 @@ static void test_misuse(void **state)
     lm_model_close(NULL);
 }
 
+static void note_types(void *user, int32_t layer, const prism_call *call)
+{
+    lm_types *seen = user;
+    if (layer == 0)
+        *seen = (lm_types){.kv = call->k.dtype, .attention = call->q.dtype};
+    assert_int_equal(call->o.dtype, call->q.dtype);
+    assert_int_equal(call->v.dtype, call->k.dtype);
+}
+
+/* What a session of these options computes in, by lm_session_types() and by what the library gets. */
+static lm_types types_of(const fixture *f, prism_ctx *ctx, prism_dtype kv, lm_product_type product)
+{
+    lm_session_options o;
+    lm_types said, seen = {0};
+    lm_session *s = NULL;
+    const int32_t tokens[] = {5, 6, 7, 8};
+    lm_session_options_init(&o);
+    o.n_ctx = 4;
+    o.kv_type = kv;
+    o.product = product;
+    o.on_call = note_types;
+    o.user = &seen;
+    ok(lm_session_types(ctx, &o, &said, &err));
+    ok(lm_session_create(f->model, ctx, &o, &s, &err));
+    ok(lm_session_prefill(s, tokens, 4, NULL, NULL, &err));
+    lm_session_destroy(s);
+    assert_int_equal(seen.kv, said.kv);
+    assert_int_equal(seen.attention, said.attention);
+    return said;
+}
+
+/* bfloat16 where the library is fastest in it and products are of it, and never where float32 was asked for. */
+static void test_types(void **state)
+{
+    const fixture *f = *state;
+    lm_session_options o;
+    lm_types t;
+    lm_session_options_init(&o);
+    refused(lm_session_types(NULL, &o, &t, &err), LM_ERROR_USAGE, "context");
+    t = types_of(f, f->ctx, LM_KV_AUTO, LM_PRODUCT_F32);
+    assert_true(t.kv == PRISM_F16 && t.attention == PRISM_F32 && t.product == PRISM_F32);
+    t = types_of(f, f->ctx, PRISM_BF16, LM_PRODUCT_F32);
+    assert_true(t.kv == PRISM_BF16 && t.attention == PRISM_F32);
+    t = types_of(f, f->ctx, PRISM_F32, LM_PRODUCT_AUTO);
+    assert_true(t.kv == PRISM_F32 && t.attention == PRISM_F32);
+    prism_info info = {.struct_size = sizeof info};
+    prism_get_info(f->ctx, &info);
+    t = types_of(f, f->ctx, LM_KV_AUTO, LM_PRODUCT_AUTO);
+    const bool fast = t.product == PRISM_BF16 && info.fast_type == PRISM_BF16;
+    assert_true(t.kv == (fast ? PRISM_BF16 : PRISM_F16) && t.attention == (fast ? PRISM_BF16 : PRISM_F32));
+    prism_ctx *ctx;
+    prism_config config;
+    prism_config_init(&config);
+    config.isa = PRISM_ISA_C;
+    assert_int_equal(prism_create(&config, &ctx), PRISM_OK);
+    t = types_of(f, ctx, LM_KV_AUTO, LM_PRODUCT_AUTO);
+    assert_true(t.kv == PRISM_F16 && t.attention == PRISM_F32);
+    prism_destroy(ctx);
+}
+
 static void test_too_large(void **state)
 {
     const fixture *f = *state;
@@ -338,7 +398,8 @@ static void test_open_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_misuse),      cmocka_unit_test(test_too_large), cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_misuse),      cmocka_unit_test(test_types),
+      cmocka_unit_test(test_too_large), cmocka_unit_test(test_encode),
         cmocka_unit_test(test_bands),       cmocka_unit_test(test_chunks),    cmocka_unit_test(test_score),
         cmocka_unit_test(test_nan_weights),
         cmocka_unit_test(test_many_failures), cmocka_unit_test(test_open_errors),

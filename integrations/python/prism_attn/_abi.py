@@ -53,7 +53,7 @@ class Config(Structure):
 
 class Info(Structure):
     _fields_ = _growing(
-        (c_int32, "device isa n_thread"), (c_char_p, "isa_name cpu_features"), (c_int32, "ordinal min_tokens")
+        (c_int32, "device isa n_thread"), (c_char_p, "isa_name cpu_features"), (c_int32, "ordinal min_tokens fast_type")
     )
 
 
