@@ -81,7 +81,7 @@ test-cuda-build: ## compile the CUDA backend, and see that it says so where ther
 test-python: ## build the Python wheel, install it into a clean environment, run its tests (downloads 450 MB once)
 	@tools/install-deps.sh test
 	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
-	@cmake --build build-test -j $(JOBS) --target prism lm_logits
+	@cmake --build build-test -j $(JOBS) --target prism lm_logits token_ids
 	@tools/test-python.sh build-python build-test/prism
 
 test-gpu: ## run the tests of the CUDA backend (needs an NVIDIA GPU)

@@ -151,14 +151,21 @@ const char *const lm_eos_keys[LM_N_EOS_KEY] = {"tokenizer.ggml.eos_token_id", "t
 
 static void read_tokens(reader *r, lm_config *c)
 {
+    char model[32] = "", pre[64] = "";
+    get_string(r, "tokenizer.ggml.model", model, sizeof model);
+    get_string(r, "tokenizer.ggml.pre", pre, sizeof pre);
     c->bos_id = get_token(r, "tokenizer.ggml.bos_token_id", c->n_vocab);
     c->pad_id = get_token(r, "tokenizer.ggml.padding_token_id", c->n_vocab);
     for (int i = 0; i < LM_N_EOS_KEY; i++)
         lm_config_add_eos(c, get_token(r, lm_eos_keys[i], c->n_vocab));
-    /* Older files lack the key: their pre-tokenizer tells. */
-    char pre[32] = "";
-    get_string(r, "tokenizer.ggml.pre", pre, sizeof pre);
-    c->add_bos = lm_tokenizer_pre_adds_bos(pre);
+    /* Where a SentencePiece file does not say, it has the ids of Llama 2. */
+    const bool llama2 = strcmp(model, "llama") == 0 && c->n_vocab > 2;
+    if (llama2 && c->bos_id < 0)
+        c->bos_id = 1;
+    if (llama2 && c->n_eos == 0)
+        lm_config_add_eos(c, 2);
+    /* Older files lack the key: their kind of tokenizer tells. */
+    c->add_bos = llama2 || lm_tokenizer_pre_adds_bos(pre);
     r->failed = r->failed || !lm_gguf_bool(r->gguf, "tokenizer.ggml.add_bos_token", &c->add_bos, r->err);
     if (!r->failed && c->add_bos && c->bos_id < 0)
         fail(r, LM_ERROR_INPUT, "%s: asks for a BOS token but names none", r->where);

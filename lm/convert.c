@@ -154,6 +154,11 @@ static bool put_tokenizer(const conversion *c)
     lm_gguf_writer *w = c->writer;
     if (!c->model->tokenizer)
         return lm_fail(c->err, LM_ERROR_INPUT, "%s: has no tokenizer.json, which a complete GGUF file needs", c->dir);
+    if (!lm_tokenizer_pre(c->model->tokenizer))
+        return lm_fail(c->err, LM_ERROR_UNSUPPORTED,
+                       "%s/tokenizer.json: no name of tokenizer.ggml.pre stands for its pre-tokenizer; run the directory "
+                       "itself, or convert it with llama.cpp's convert_hf_to_gguf.py",
+                       c->dir);
     char *path = lm_path_join(c->dir, "tokenizer.json");
     cJSON *json = path ? lm_json_read(path, MAX_TOKENIZER_BYTES, c->err) : NULL;
     if (!path)

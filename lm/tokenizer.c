@@ -47,6 +47,9 @@ bool lm_tokenizer_create(const lm_tokenizer_desc *given, lm_tokenizer **out, lm_
         return false;
     }
     tok->ignore_merges = desc.ignore_merges > 0;
+    tok->nfc = desc.nfc;
+    tok->prefix = desc.prefix;
+    tok->prefix_keeps_space = desc.prefix_keeps_space;
     tok->add_bos = desc.add_bos;
     *out = tok;
     return true;
@@ -122,7 +125,7 @@ static uint32_t special_at(const lm_tokenizer *tok, const char *text, size_t n, 
     unsigned first = (unsigned char)text[0];
     for (uint32_t i = tok->special_start[first]; i < tok->special_start[first + 1]; i++) {
         uint32_t id = tok->special[i];
-        if (tok->tokens[id].type == LM_TOKEN_CONTROL && !(flags & LM_ENCODE_SPECIAL))
+        if (tok->tokens[id].type != LM_TOKEN_USER_DEFINED && !(flags & LM_ENCODE_SPECIAL))
             continue;
         if (tok->tokens[id].length <= n && memcmp(tok->tokens[id].bytes, text, tok->tokens[id].length) == 0)
             return id;
@@ -137,6 +140,8 @@ int32_t lm_tokenizer_find(const lm_tokenizer *tok, const char *bytes, size_t n_b
     uint32_t id = special_at(tok, bytes, n_bytes, LM_ENCODE_SPECIAL);
     if (id == LM_NO_TOKEN || tok->tokens[id].length != n_bytes)
         id = lm_vocab_find(tok, bytes, n_bytes);
+    if (id == LM_NO_TOKEN && n_bytes == 1)
+        id = tok->byte_id[(unsigned char)*bytes];
     return id == LM_NO_TOKEN ? -1 : (int32_t)id;
 }
 
@@ -155,14 +160,38 @@ static size_t stretch_length(const lm_tokenizer *tok, const char *text, size_t n
     return i;
 }
 
-static bool encode_stretch(lm_splitter *split, lm_bpe *bpe, lm_tokens *out, lm_error *err)
+/* Working memory of one encode call. */
+typedef struct encoder {
+    lm_splitter split;
+    lm_bpe bpe;
+    lm_text normal;
+} encoder;
+
+/* A piece, cut before spaces where no merge crosses them: short pieces are often whole tokens, and merge fast. */
+static bool encode_piece(encoder *e, lm_string piece, lm_tokens *out, lm_error *err)
 {
+    const lm_tokenizer *tok = e->split.tok;
+    for (size_t n; piece.n > 0; piece.data += n, piece.n -= n) {
+        n = tok->parts_at_spaces ? 1 : piece.n;
+        while (n < piece.n && !(piece.data[n] == ' ' && piece.data[n - 1] != ' '))
+            n++;
+        if (!lm_bpe_encode(&e->bpe, tok, (lm_string){piece.data, n}, out, err))
+            return false;
+    }
+    return true;
+}
+
+static bool encode_stretch(encoder *e, lm_string text, bool first, lm_tokens *out, lm_error *err)
+{
+    if (!lm_normalize(e->split.tok, &text, first, &e->normal, err))
+        return false;
+    lm_splitter_start(&e->split, text.data, text.n);
     for (lm_string piece;;) {
-        if (!lm_splitter_next(split, &piece, err))
+        if (!lm_splitter_next(&e->split, &piece, err))
             return false;
         if (piece.n == 0)
             return true;
-        if (!lm_bpe_encode(bpe, split->tok, piece, out, err))
+        if (!encode_piece(e, piece, out, err))
             return false;
     }
 }
@@ -180,17 +209,15 @@ bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_byt
 {
     if (!tok || !out || (!text && n_bytes))
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
-    lm_splitter split;
-    if (!lm_splitter_init(&split, tok, err))
+    encoder e = {0};
+    if (!lm_splitter_init(&e.split, tok, err))
         return false;
-    lm_bpe bpe = {0};
-    size_t n_before = out->n;
+    const size_t n_before = out->n;
     bool ok = !(flags & LM_ENCODE_BOS) || !tok->add_bos || push_id(out, (uint32_t)tok->bos_id, err);
-    while (ok && n_bytes > 0) {
+    for (bool first = true; ok && n_bytes > 0; first = false) {
         uint32_t special;
         size_t n = stretch_length(tok, text, n_bytes, flags, &special);
-        lm_splitter_start(&split, text, n);
-        ok = encode_stretch(&split, &bpe, out, err);
+        ok = encode_stretch(&e, (lm_string){text, n}, first, out, err);
         if (ok && special != LM_NO_TOKEN) {
             ok = push_id(out, special, err);
             n += tok->tokens[special].length;
@@ -200,8 +227,9 @@ bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_byt
     }
     if (!ok)
         out->n = n_before;
-    lm_bpe_free(&bpe);
-    lm_splitter_free(&split);
+    lm_text_free(&e.normal);
+    lm_bpe_free(&e.bpe);
+    lm_splitter_free(&e.split);
     return ok;
 }
 
@@ -239,19 +267,30 @@ static const char *shown_bytes(const lm_tokenizer *tok, int32_t id, unsigned fla
     return lm_tokenizer_bytes(tok, id, n_bytes);
 }
 
+static bool is_special(const lm_tokenizer *tok, int32_t id)
+{
+    const lm_token_type type = lm_tokenizer_type(tok, id);
+    return type == LM_TOKEN_CONTROL || type == LM_TOKEN_UNKNOWN || type == LM_TOKEN_USER_DEFINED;
+}
+
 bool lm_tokenizer_decode(const lm_tokenizer *tok, const int32_t *ids, size_t n_id, unsigned flags, lm_text *out,
                          lm_error *err)
 {
     if (!tok || !out || (!ids && n_id))
         return lm_fail(err, LM_ERROR_USAGE, "tokenizer: NULL argument");
-    size_t n_before = out->n;
+    const size_t n_before = out->n;
+    bool prefixed = tok->prefix != LM_PREFIX_NONE && !(flags & LM_DECODE_CONTINUES); /* encode() put a space here */
     for (size_t i = 0; i < n_id; i++) {
         size_t n;
         const char *bytes = shown_bytes(tok, ids[i], flags, &n);
-        if (!lm_text_append(out, bytes, n, err)) {
+        const bool special = is_special(tok, ids[i]), skip = prefixed && !special && n > 0 && bytes[0] == ' ';
+        if (!lm_text_append(out, n ? bytes + skip : NULL, n - skip, err)) {
             out->n = n_before;
             return false;
         }
+        /* BOS in front is no part of the text. */
+        prefixed = (special && tok->prefix == LM_PREFIX_ALL && !(flags & LM_DECODE_CONTINUES)) ||
+                   (prefixed && i == 0 && ids[i] == tok->bos_id);
     }
     return n_id > 0 || lm_text_append(out, NULL, 0, err);
 }

@@ -1,16 +1,18 @@
 /*
- * lm/tokenizer.h - byte-level BPE, text to token ids and back.
+ * lm/tokenizer.h - BPE, text to token ids and back.
  *
- *   text -> special tokens cut out verbatim -> pre-tokenizer (regular expression) -> BPE of each piece -> ids
+ *   text -> special tokens cut out verbatim -> NFC, spaces -> pre-tokenizer (patterns) -> BPE of each piece -> ids
  *
- * Tokens of the vocabulary are written in GPT-2's byte alphabet (each byte is one printable character, space is U+0120)
- * in every file format; here they are kept as the bytes they stand for.
+ * Two kinds of vocabulary. Byte-level: BPE over bytes, which files write in GPT-2's alphabet (each byte is one printable
+ * character, space is U+0120). SentencePiece: BPE over characters, a space is written U+2581, and a character without a
+ * token becomes the tokens of its bytes. Here tokens are kept as the bytes they stand for.
  *
  * Invalid UTF-8 is text like any other: a run of bytes that belong to no character is a piece of its own, encoded by
  * BPE over these bytes, and the text before and after it is split as if it ended or started there. So decode(encode(x))
- * is x for every string of bytes.
+ * is x for every string of bytes, if every byte has a token, the tokenizer does not bring text to NFC, and x has no
+ * U+2581 where that is a space.
  *
- * A Unicode normalizer (NFC) that a tokenizer.json asks for is not applied: text that is not in NFC keeps its bytes.
+ * NFC is applied where a tokenizer.json asks for it. GGUF files cannot ask, and llama.cpp does not apply it.
  *
  * Threads: an lm_tokenizer is immutable after creation; any number of threads may encode and decode with it at once.
  */
@@ -65,7 +67,10 @@ typedef struct lm_split {
     bool invert;  /* what the pattern does not match counts as matched */
 } lm_split;
 
-/* What a byte without a token becomes. */
+/* Which stretches of text between special tokens get a space in front. */
+typedef enum lm_prefix { LM_PREFIX_NONE = 0, LM_PREFIX_FIRST, LM_PREFIX_ALL } lm_prefix;
+
+/* What becomes of a byte without a token; with sentencepiece, of a character that has neither a token nor bytes. */
 typedef enum lm_missing {
     LM_MISSING_GAP = 0, /* nothing; its neighbours do not merge (llama.cpp) */
     LM_MISSING_DROPPED, /* nothing; its neighbours may merge (a tokenizer.json without unk_token) */
@@ -75,19 +80,24 @@ typedef enum lm_missing {
 /* A tokenizer as plain arrays, the form in which GGUF metadata has it. Everything is copied: the arrays may go after
  * lm_tokenizer_create() returns. Start from lm_tokenizer_desc_init(). */
 typedef struct lm_tokenizer_desc {
-    const lm_string *tokens; /* [n_token], index = id; byte alphabet, except control and user-defined: verbatim */
+    bool sentencepiece;      /* tokens are text with U+2581 for a space, "<0x0A>" is a byte; false: the byte alphabet */
+    const lm_string *tokens; /* [n_token], index = id; control, unknown and user-defined are verbatim */
     const int32_t *types;    /* [n_token] lm_token_type, or NULL: all normal */
     size_t n_token;
-    const lm_string *merges; /* [n_merge] "left right" in the byte alphabet, best first */
+    const lm_string *merges; /* [n_merge] "left right" in the spelling of tokens, best first */
     size_t n_merge;
+    const float *scores; /* [n_token], in place of merges: two tokens merge if the whole is one, highest score first */
     const char *pre; /* tokenizer.ggml.pre: a name in a row of tokenizer_pre.c; NULL: `splits` are the pre-tokenizer */
     const lm_split *splits; /* [n_split] */
     size_t n_split;
     lm_missing missing;
-    int32_t unk_id;        /* -1: none */
-    bool fuse_unk;         /* unknown bytes side by side are one token */
-    int32_t bos_id;        /* -1: none */
-    bool add_bos;          /* LM_ENCODE_BOS puts bos_id first */
+    int32_t unk_id; /* -1: none */
+    bool fuse_unk;  /* what is unknown, side by side, is one token */
+    bool nfc;       /* text is brought to NFC first */
+    lm_prefix prefix;
+    bool prefix_keeps_space; /* no space is put before a space */
+    int32_t bos_id;          /* -1: none */
+    bool add_bos;            /* LM_ENCODE_BOS puts bos_id first */
     int32_t ignore_merges; /* a piece that is itself a token needs no merges: 0 no, 1 yes, -1 as `pre` is known to do */
 } lm_tokenizer_desc;
 
@@ -95,7 +105,7 @@ typedef struct lm_tokenizer_desc {
 void lm_tokenizer_desc_init(lm_tokenizer_desc *desc);
 
 /* Checks the description and builds the tokenizer. Errors: LM_ERROR_UNSUPPORTED for another pre-tokenizer,
- * LM_ERROR_INPUT for a vocabulary that is not byte-level BPE (no byte has a token, a merge of or to an unknown token, two
+ * LM_ERROR_INPUT for a vocabulary that is not BPE (no byte has a token, a merge of or to an unknown token, two
  * tokens of equal text, ids out of range), LM_ERROR_MEMORY. The caller owns *out: lm_tokenizer_free(). */
 bool lm_tokenizer_create(const lm_tokenizer_desc *desc, lm_tokenizer **out, lm_error *err);
 
@@ -157,14 +167,19 @@ enum {
 bool lm_tokenizer_encode(const lm_tokenizer *tok, const char *text, size_t n_bytes, unsigned flags, lm_tokens *out,
                          lm_error *err);
 
-enum { LM_DECODE_SKIP_SPECIAL = 1 /* control tokens give nothing */ };
+enum {
+    LM_DECODE_SKIP_SPECIAL = 1, /* control tokens give nothing */
+    LM_DECODE_CONTINUES = 2     /* the ids go on from a text: keep a space in front that encode() may have put there */
+};
 
-/* Appends the bytes of the ids to *out. Ids that are not in use give nothing: models have padding rows. */
+/* Appends the bytes of the ids to *out. Ids that are not in use give nothing: models have padding rows. Spaces that
+ * encode() puts in front are taken away. */
 bool lm_tokenizer_decode(const lm_tokenizer *tok, const int32_t *ids, size_t n_id, unsigned flags, lm_text *out,
                          lm_error *err);
 
 /* Decoding token by token for display: a character whose bytes come with several tokens is held back until it is
- * whole. Start from {0}. Bytes that cannot become a character are passed on as they are. */
+ * whole. Start from {0}. Bytes that cannot become a character are passed on as they are. The ids go on from a text, as with
+ * LM_DECODE_CONTINUES. */
 typedef struct lm_stream {
     char held[4];
     uint32_t n_held;

@@ -95,16 +95,45 @@ static bool push_pair(lm_bpe *bpe, const lm_tokenizer *tok, uint32_t position, l
     return !merge || heap_push(bpe, (uint64_t)merge->rank << 32 | position, err);
 }
 
-/* The ids of the bytes of a piece, before any merge. Returns how many. */
-static size_t byte_ids(const lm_tokenizer *tok, lm_string piece, uint32_t *ids)
+/* The token of the character at s; for one of invalid UTF-8 and in byte-level vocabularies, of the byte. */
+static uint32_t first_id(const lm_tokenizer *tok, const char *s, size_t n, size_t *length)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < piece.n; i++) {
-        const unsigned char byte = (unsigned char)piece.data[i];
-        if (tok->is_missing[byte] && (tok->byte_id[byte] == LM_NO_TOKEN ||
-                                      (tok->fuse_unk && i > 0 && tok->is_missing[(unsigned char)piece.data[i - 1]])))
-            continue;
-        ids[n++] = tok->byte_id[byte];
+    const unsigned char byte = (unsigned char)*s;
+    *length = 1;
+    if (!tok->sentencepiece)
+        return tok->byte_id[byte];
+    if (byte < 0x80)
+        return tok->ascii_id[byte];
+    *length = lm_utf8_length(s, n);
+    if (*length == 0 || *length > n)
+        *length = 1;
+    return lm_vocab_find(tok, s, *length);
+}
+
+static bool have_bytes(const lm_tokenizer *tok, const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (tok->byte_id[(unsigned char)s[i]] == LM_NO_TOKEN)
+            return false;
+    return true;
+}
+
+/* The ids of a piece before any merge, at most piece.n. Returns how many. */
+static size_t unmerged_ids(const lm_tokenizer *tok, lm_string piece, uint32_t *ids)
+{
+    size_t n = 0, length;
+    bool was_missing = false;
+    for (size_t i = 0; i < piece.n; i += length) {
+        const char *s = piece.data + i;
+        const uint32_t id = first_id(tok, s, piece.n - i, &length);
+        const bool is_missing = id == LM_NO_TOKEN && !have_bytes(tok, s, length);
+        if (id != LM_NO_TOKEN)
+            ids[n++] = id;
+        else if (is_missing && tok->missing_id != LM_NO_TOKEN && !(was_missing && tok->fuse_unk))
+            ids[n++] = tok->missing_id;
+        for (size_t j = 0; id == LM_NO_TOKEN && !is_missing && j < length; j++)
+            ids[n++] = tok->byte_id[(unsigned char)s[j]];
+        was_missing = is_missing;
     }
     return n;
 }
@@ -166,7 +195,7 @@ bool lm_bpe_encode(lm_bpe *bpe, const lm_tokenizer *tok, lm_string piece, lm_tok
         return true;
     }
     uint32_t *ids = (uint32_t *)(out->ids + out->n); /* merged in place */
-    size_t n = byte_ids(tok, piece, ids);
+    size_t n = unmerged_ids(tok, piece, ids);
     if (n <= SCAN_MAX)
         n = merge_scanning(tok, ids, n);
     else if (!merge_with_heap(bpe, tok, ids, &n, err))

@@ -2,9 +2,13 @@
  * lm/tokenizer_internal.h - the rooms of the tokenizer, for its own files only.
  *
  *   tokenizer_json.c  tokenizer.json -> lm_tokenizer_desc
- *   tokenizer_vocab.c lm_tokenizer_desc -> vocabulary, merges, special tokens
+ *   tokenizer_gguf.c  metadata of a GGUF file -> lm_tokenizer_desc
+ *   tokenizer_spell.c  tokens as files spell them -> bytes
+ *   tokenizer_vocab.c  lm_tokenizer_desc -> vocabulary, special tokens
+ *   tokenizer_merges.c lm_tokenizer_desc -> merges
  *   tokenizer_pre.c   the pre-tokenizers that GGUF files name
  *   tokenizer_regex.c a pattern as such files spell it -> PCRE2
+ *   tokenizer_normal.c text -> text (NFC, spaces)
  *   tokenizer_split.c text -> pieces (patterns, UTF-8)
  *   tokenizer_bpe.c   piece -> ids
  *   tokenizer.c       encode, decode, queries
@@ -54,7 +58,7 @@ typedef struct lm_split_code {
     lm_split_behavior behavior;
 } lm_split_code;
 
-/* For the bytes without a token (lm_tokenizer_desc.missing): not a token, and in no merge. */
+/* In place of what has no token (lm_tokenizer_desc.missing): in no merge, and left out at the end. */
 #define LM_HOLE (UINT32_MAX - 1)
 
 struct lm_tokenizer {
@@ -66,8 +70,15 @@ struct lm_tokenizer {
     uint32_t vocab_mask;
     lm_merge_slot *merges;
     uint32_t merge_mask;
-    uint32_t byte_id[256]; /* LM_HOLE: no token, leaves a gap; LM_NO_TOKEN: no token, is left out */
-    bool is_missing[256], lacks_bytes, fuse_unk;
+    uint32_t byte_id[256];  /* tokens that stand for one byte; LM_NO_TOKEN: there is none */
+    uint32_t ascii_id[128]; /* sentencepiece: tokens that are one character */
+    uint32_t missing_id;    /* for what has no token: unk_id; LM_HOLE: leaves a gap; LM_NO_TOKEN: is left out */
+    bool fuse_unk;
+    bool sentencepiece;
+    bool parts_at_spaces; /* sentencepiece: no token has a space behind another character, so no merge crosses it */
+    bool nfc;
+    lm_prefix prefix;
+    bool prefix_keeps_space;
 
     uint32_t *special;           /* control and user-defined tokens by first byte, longest first */
     uint32_t special_start[257]; /* those that start with byte b: special[special_start[b] .. special_start[b+1]-1] */
@@ -79,8 +90,24 @@ struct lm_tokenizer {
     bool add_bos, ignore_merges;
 };
 
-/* tokenizer_vocab.c: fills everything but the pattern, BOS and LM_TOKEN_WHOLE. */
+/* How a file spells tokens. */
+typedef struct lm_spelling {
+    bool sentencepiece;
+    int16_t byte[0x144]; /* the byte alphabet, by code point; -1: no byte */
+} lm_spelling;
+
+void lm_spelling_init(lm_spelling *spelling, bool sentencepiece);
+/* Writes the bytes that text stands for (never more than text.n) and returns how many; SIZE_MAX: no token is spelt so. */
+size_t lm_spelling_bytes(const lm_spelling *spelling, lm_string text, char *out);
+/* The byte that "<0x0A>" stands for; -1: text is not of this form. */
+int lm_spelling_byte(lm_string text);
+
+/* Fills everything but the splits, BOS, what lm_normalize() reads and LM_TOKEN_WHOLE. */
 bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err);
+/* Fills the merges; the vocabulary is there. */
+bool lm_merges_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const lm_spelling *spelling, lm_error *err);
+/* The smallest power of two that keeps n entries at most half of it. */
+size_t lm_table_size(size_t n);
 uint32_t lm_vocab_find(const lm_tokenizer *tok, const char *bytes, size_t n_bytes);
 
 static inline uint32_t lm_pair_hash(uint32_t left, uint32_t right)
@@ -101,6 +128,14 @@ static inline const lm_merge_slot *lm_merge_find(const lm_tokenizer *tok, uint32
     }
 }
 
+/* How SentencePiece spells a space: U+2581. Here it is a space, in tokens and in texts. */
+#define LM_SPACE_MARK "\xE2\x96\x81"
+/* Writes spaces for the marks in text, in place; returns the new length. */
+size_t lm_mark_to_space(char *text, size_t n);
+
+/* Makes of *text, the stretch after a special token or, if first, at the start, what is split. buffer keeps it. */
+bool lm_normalize(const lm_tokenizer *tok, lm_string *text, bool first, lm_text *buffer, lm_error *err);
+
 /* ------------------------------------------------------------------------------------------------ pieces ---- */
 
 enum { LM_PRE_NAMES = 6 };
@@ -118,8 +153,9 @@ const char *lm_pre_recognise(const lm_split *splits, size_t n_split);
 /* Rewrites a pattern for PCRE2 and compiles it into out->pattern, out->jit. UNSUPPORTED: says what it has. */
 bool lm_regex_compile(const char *pattern, bool literal, lm_split_code *out, lm_error *err);
 
-/* Bytes of s that are valid UTF-8, from its start. */
+/* Bytes of s, from its start, that are valid UTF-8; that belong to no character. */
 size_t lm_utf8_valid(const char *s, size_t n);
+size_t lm_utf8_invalid(const char *s, size_t n);
 
 /* Length of the character at s; 0 if none stands there; n + 1 or more if s ends within what may be one. */
 size_t lm_utf8_length(const char *s, size_t n);

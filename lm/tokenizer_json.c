@@ -1,6 +1,5 @@
 /*
- * Hugging Face tokenizer.json -> lm_tokenizer_desc. What the file asks for and this tokenizer does not do is refused,
- * but for Unicode normalization (see tokenizer.h).
+ * Hugging Face tokenizer.json -> lm_tokenizer_desc. What the file asks for and this tokenizer does not do is refused.
  */
 #include "json.h"
 #include "tokenizer_internal.h"
@@ -55,28 +54,50 @@ static bool unsupported(lm_error *err, const char *what)
 
 /* ------------------------------------------------------------------------------------------------- stages ---- */
 
-static bool check_normalizer(const cJSON *normalizer, lm_error *err)
+/* What normalizer and pre-tokenizer come to. */
+enum { MAX_SPLIT = 32 };
+typedef struct json_stages {
+    lm_split splits[MAX_SPLIT];
+    size_t n_split;
+    bool nfc, byte_level;
+    bool marks; /* spaces become U+2581 */
+    lm_prefix prefix;
+    bool prefix_keeps_space;
+} json_stages;
+
+static bool is_text(const cJSON *item, const char *text)
 {
-    if (is_absent(normalizer) || is_type(normalizer, "NFC"))
+    return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
+}
+
+static bool read_normalizer(const cJSON *normalizer, int depth, json_stages *s, lm_error *err)
+{
+    const cJSON *part;
+    const char *type = cJSON_GetStringValue(get(normalizer, "type"));
+    if (is_absent(normalizer))
         return true;
-    const cJSON *parts = get(normalizer, "normalizers"), *part;
-    if (!is_type(normalizer, "Sequence") || !cJSON_IsArray(parts))
-        return unsupported(err, "its normalizer is not supported (only none or NFC)");
-    cJSON_ArrayForEach(part, parts) if (!is_type(part, "NFC")) return unsupported(
-        err, "its normalizer is not supported (only none or NFC)");
+    if (is_type(normalizer, "Sequence") && depth == 0) {
+        cJSON_ArrayForEach(part, get(normalizer, "normalizers")) if (!read_normalizer(part, 1, s, err)) return false;
+    } else if (is_type(normalizer, "NFC")) {
+        s->nfc = true;
+    } else if (is_type(normalizer, "Prepend") && is_text(get(normalizer, "prepend"), LM_SPACE_MARK)) {
+        s->prefix = LM_PREFIX_ALL;
+    } else if (is_type(normalizer, "Replace") && is_text(get(get(normalizer, "pattern"), "String"), " ") &&
+               is_text(get(normalizer, "content"), LM_SPACE_MARK)) {
+        s->marks = true;
+    } else {
+        return lm_fail(
+            err, LM_ERROR_UNSUPPORTED,
+            "its normalizer \"%.40s\" is not supported (NFC is, and Prepend and Replace that spell spaces as "
+            "U+2581)",
+            type ? type : "");
+    }
     return true;
 }
 
 /* The steps of the pre-tokenizer, in order. Those of PUNCTUATION and DIGITS are Rust's notions of the two. */
 #define PUNCTUATION "[\\p{P}\\$\\+<=>\\^`\\|~]"
 #define DIGITS "\\p{N}"
-enum { MAX_SPLIT = 32 };
-
-typedef struct json_splits {
-    lm_split splits[MAX_SPLIT];
-    size_t n;
-    bool byte_level; /* ByteLevel was there: nothing may follow it */
-} json_splits;
 
 static bool read_behavior(const cJSON *split, lm_split_behavior *out, lm_error *err)
 {
@@ -102,26 +123,73 @@ static bool read_split(const cJSON *step, lm_split *out, lm_error *err)
     return read_behavior(step, &out->behavior, err);
 }
 
-static bool read_byte_level(const cJSON *step, json_splits *s, lm_error *err)
+static bool read_byte_level(const cJSON *step, json_stages *s, lm_error *err)
 {
     s->byte_level = true;
-    if (cJSON_IsTrue(get(step, "add_prefix_space")))
-        return unsupported(err, "its pre-tokenizer puts a space in front (add_prefix_space), which is not supported");
+    if (cJSON_IsTrue(get(step, "add_prefix_space"))) {
+        if (s->n_split > 0)
+            return unsupported(err,
+                               "its pre-tokenizer puts a space before every piece (add_prefix_space after a split)");
+        s->prefix = LM_PREFIX_ALL;
+        s->prefix_keeps_space = true;
+    }
     if (!cJSON_IsFalse(get(step, "use_regex")))
-        s->splits[s->n++] = (lm_split){.pattern = LM_GPT2_SPLIT};
+        s->splits[s->n_split++] = (lm_split){.pattern = LM_GPT2_SPLIT};
     return true;
 }
 
-static bool read_step(const cJSON *step, json_splits *s, lm_error *err)
+/* Spaces become U+2581, one is put in front, and pieces start with them. */
+static bool read_metaspace(const cJSON *step, json_stages *s, lm_error *err)
+{
+    static const char *const schemes[] = {
+        [LM_PREFIX_NONE] = "never", [LM_PREFIX_FIRST] = "first", [LM_PREFIX_ALL] = "always"};
+    const cJSON *scheme = get(step, "prepend_scheme");
+    size_t prefix = cJSON_IsFalse(get(step, "add_prefix_space")) ? LM_PREFIX_NONE : LM_PREFIX_ALL;
+    if (!is_absent(scheme))
+        for (prefix = 0; prefix < 3 && !is_text(scheme, schemes[prefix]); prefix++)
+            ;
+    if (prefix == 3 || !is_text(get(step, "replacement"), LM_SPACE_MARK) || s->n_split > 0)
+        return unsupported(err,
+                           "its pre-tokenizer has a Metaspace that does not spell spaces as U+2581, or comes after "
+                           "other steps");
+    s->marks = true;
+    if (prefix != LM_PREFIX_NONE) {
+        s->prefix = (lm_prefix)prefix;
+        s->prefix_keeps_space = true;
+    }
+    if (!cJSON_IsFalse(get(step, "split")))
+        s->splits[s->n_split++] = (lm_split){.pattern = " ", .literal = true, .behavior = LM_SPLIT_MERGED_WITH_NEXT};
+    return true;
+}
+
+/* Steps that see U+2581 for a space: a Split at spaces finds none. */
+static bool read_marked_split(const cJSON *step, json_stages *s, lm_error *err)
+{
+    const cJSON *literal = get(get(step, "pattern"), "String");
+    lm_split split;
+    if (!is_type(step, "Split") || !read_split(step, &split, err) ||
+        !(is_text(literal, " ") || is_text(literal, LM_SPACE_MARK)) || split.invert)
+        return unsupported(err, "its pre-tokenizer has a step behind spaces as U+2581 that is not a Split at spaces");
+    split.pattern = " ";
+    if (is_text(literal, LM_SPACE_MARK))
+        s->splits[s->n_split++] = split;
+    return true;
+}
+
+static bool read_step(const cJSON *step, json_stages *s, lm_error *err)
 {
     const char *type = cJSON_GetStringValue(get(step, "type"));
     if (s->byte_level)
         return unsupported(err, "its pre-tokenizer has a step after ByteLevel, which is not supported");
-    if (s->n == MAX_SPLIT)
+    if (s->n_split == MAX_SPLIT)
         return unsupported(err, "its pre-tokenizer has more steps than any model has");
     if (is_type(step, "ByteLevel"))
         return read_byte_level(step, s, err);
-    lm_split *out = &s->splits[s->n++];
+    if (is_type(step, "Metaspace"))
+        return read_metaspace(step, s, err);
+    if (s->marks)
+        return read_marked_split(step, s, err);
+    lm_split *out = &s->splits[s->n_split++];
     if (is_type(step, "Split"))
         return read_split(step, out, err);
     if (is_type(step, "Digits")) {
@@ -134,12 +202,12 @@ static bool read_step(const cJSON *step, json_splits *s, lm_error *err)
         return is_absent(get(step, "behavior")) || read_behavior(step, &out->behavior, err);
     }
     return lm_fail(err, LM_ERROR_UNSUPPORTED,
-                   "the step \"%.40s\" of its pre-tokenizer is not supported (Split, Digits, Punctuation "
-                   "and ByteLevel are)",
+                   "the step \"%.40s\" of its pre-tokenizer is not supported (Split, Digits, Punctuation, "
+                   "Metaspace and ByteLevel are)",
                    type ? type : "");
 }
 
-static bool read_pre_tokenizer(const cJSON *pre, json_splits *s, lm_error *err)
+static bool read_pre_tokenizer(const cJSON *pre, json_stages *s, lm_error *err)
 {
     const cJSON *step;
     if (!is_type(pre, "Sequence")) {
@@ -148,7 +216,12 @@ static bool read_pre_tokenizer(const cJSON *pre, json_splits *s, lm_error *err)
     } else {
         cJSON_ArrayForEach(step, get(pre, "pretokenizers")) if (!read_step(step, s, err)) return false;
     }
-    return s->byte_level || unsupported(err, "its pre-tokenizer does not end with ByteLevel");
+    if (s->byte_level == s->marks)
+        return unsupported(err, s->marks
+                                    ? "it has both ByteLevel and spaces as U+2581"
+                                    : "its vocabulary is neither byte-level (the pre-tokenizer ends with ByteLevel) "
+                                      "nor has it spaces as U+2581");
+    return true;
 }
 
 /* A template may put one special token before the text: that is BOS. */
@@ -332,11 +405,11 @@ static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm
 {
     const cJSON *model = get(root, "model");
     const char *bos = NULL;
-    json_splits splits = {0};
+    json_stages stages = {0};
     lm_tokenizer_desc desc;
     lm_tokenizer_desc_init(&desc);
-    if (!check_model(model, err) || !check_normalizer(get(root, "normalizer"), err) ||
-        !read_pre_tokenizer(get(root, "pre_tokenizer"), &splits, err) ||
+    if (!check_model(model, err) || !read_normalizer(get(root, "normalizer"), 0, &stages, err) ||
+        !read_pre_tokenizer(get(root, "pre_tokenizer"), &stages, err) ||
         !read_post_processor(get(root, "post_processor"), 0, &bos, err) || !read_tokens(v, root, err) ||
         !read_merges(v, get(model, "merges"), err) || !read_unknown(model, v, &desc, err))
         return false;
@@ -345,9 +418,13 @@ static bool create_from(const cJSON *root, json_vocab *v, lm_tokenizer **out, lm
     desc.n_token = v->n_token;
     desc.merges = v->merges;
     desc.n_merge = v->n_merge;
-    desc.pre = lm_pre_recognise(splits.splits, splits.n);
-    desc.splits = splits.splits;
-    desc.n_split = splits.n;
+    desc.pre = stages.byte_level ? lm_pre_recognise(stages.splits, stages.n_split) : NULL;
+    desc.splits = stages.splits;
+    desc.n_split = stages.n_split;
+    desc.sentencepiece = stages.marks;
+    desc.nfc = stages.nfc;
+    desc.prefix = stages.prefix;
+    desc.prefix_keeps_space = stages.prefix_keeps_space;
     desc.ignore_merges = cJSON_IsTrue(get(model, "ignore_merges"));
     lm_tokenizer *tok;
     if (!lm_tokenizer_create(&desc, &tok, err))

@@ -49,8 +49,7 @@ size_t lm_utf8_valid(const char *s, size_t n)
     return n;
 }
 
-/* Bytes from the start of s that belong to no character. */
-static size_t invalid_run(const char *s, size_t n)
+size_t lm_utf8_invalid(const char *s, size_t n)
 {
     size_t i = 0;
     while (i < n) {
@@ -231,7 +230,7 @@ static lm_string next_stretch(lm_splitter *split, bool *valid)
     size_t length = split->valid_end - split->position;
     *valid = length > 0;
     if (length == 0 && left > 0) {
-        length = invalid_run(at, left);
+        length = lm_utf8_invalid(at, left);
         split->valid_end += length + lm_utf8_valid(at + length, left - length);
     }
     split->position += length;

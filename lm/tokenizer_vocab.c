@@ -1,66 +1,10 @@
 /*
- * Description -> tables: bytes of every token, the vocabulary by bytes, merges by pair, special tokens by first byte.
+ * Description -> tables: bytes of every token, the vocabulary by bytes, special tokens by first byte.
  */
 #include "tokenizer_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* ------------------------------------------------------------------------------------------ byte alphabet ---- */
-
-/* GPT-2: printable Latin-1 bytes stand for themselves, the other 68 for U+0100, U+0101, ... in order. */
-static bool is_printable(unsigned byte)
-{
-    return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
-}
-
-typedef struct byte_alphabet {
-    int16_t byte[0x144]; /* by code point; -1: no byte */
-} byte_alphabet;
-
-static void alphabet_init(byte_alphabet *alphabet)
-{
-    for (size_t c = 0; c < 0x144; c++)
-        alphabet->byte[c] = -1;
-    unsigned next = 0x100;
-    for (unsigned byte = 0; byte < 256; byte++)
-        alphabet->byte[is_printable(byte) ? byte : next++] = (int16_t)byte;
-}
-
-bool lm_tokenizer_spell(const char *bytes, size_t n_bytes, lm_text *out, lm_error *err)
-{
-    byte_alphabet alphabet;
-    alphabet_init(&alphabet);
-    char letter[256][2];
-    for (unsigned c = 0; c < 0x144; c++)
-        if (alphabet.byte[c] >= 0)
-            memcpy(letter[alphabet.byte[c]], (char[]){(char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F))}, 2);
-    bool ok = true;
-    for (size_t i = 0; ok && i < n_bytes; i++) {
-        const unsigned char byte = (unsigned char)bytes[i];
-        ok = byte < 0x80 && is_printable(byte) ? lm_text_append(out, bytes + i, 1, err)
-                                               : lm_text_append(out, letter[byte], 2, err);
-    }
-    return ok;
-}
-
-/* Writes the bytes that text stands for (never more than text.n) and returns how many, SIZE_MAX if it has a character
- * outside the alphabet. */
-static size_t alphabet_decode(const byte_alphabet *alphabet, lm_string text, char *out)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < text.n;) {
-        size_t length = lm_utf8_length(text.data + i, text.n - i);
-        unsigned c = (unsigned char)text.data[i];
-        if (length == 2 && i + 1 < text.n)
-            c = (c & 0x1F) << 6 | ((unsigned char)text.data[i + 1] & 0x3F);
-        if (length == 0 || length > 2 || c >= 0x144 || alphabet->byte[c] < 0)
-            return SIZE_MAX;
-        out[n++] = (char)alphabet->byte[c];
-        i += length;
-    }
-    return n;
-}
 
 /* ------------------------------------------------------------------------------------------------- tables ---- */
 
@@ -104,8 +48,7 @@ static void vocab_insert(lm_tokenizer *tok, uint32_t id)
     tok->tokens[id].traits |= LM_TOKEN_ENCODABLE;
 }
 
-/* The smallest power of two that keeps n entries at most half of it. */
-static size_t table_size(size_t n)
+size_t lm_table_size(size_t n)
 {
     size_t size = 16;
     while (size < 2 * n)
@@ -115,7 +58,7 @@ static size_t table_size(size_t n)
 
 static bool is_special(uint8_t type)
 {
-    return type == LM_TOKEN_CONTROL || type == LM_TOKEN_USER_DEFINED;
+    return type == LM_TOKEN_CONTROL || type == LM_TOKEN_USER_DEFINED || type == LM_TOKEN_UNKNOWN;
 }
 
 static bool allocate(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err)
@@ -133,20 +76,16 @@ static bool allocate(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error 
             return lm_fail(err, LM_ERROR_INPUT, "tokenizer: token %zu is too long", i);
         n_bytes += desc->tokens[i].n + 1;
     }
-    size_t n_vocab = table_size(n), n_merge = table_size(desc->n_merge);
+    size_t n_vocab = lm_table_size(n);
     tok->n_token = (uint32_t)n;
     tok->bytes = malloc(n_bytes);
     tok->tokens = calloc(n, sizeof *tok->tokens);
     tok->special = malloc(n * sizeof *tok->special);
     tok->vocab = malloc(n_vocab * sizeof *tok->vocab);
-    tok->merges = malloc(n_merge * sizeof *tok->merges);
     tok->vocab_mask = (uint32_t)(n_vocab - 1);
-    tok->merge_mask = (uint32_t)(n_merge - 1);
-    if (!tok->bytes || !tok->tokens || !tok->special || !tok->vocab || !tok->merges)
-        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu tokens and %zu merges", n,
-                       desc->n_merge);
+    if (!tok->bytes || !tok->tokens || !tok->special || !tok->vocab)
+        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for %zu tokens", n);
     memset(tok->vocab, 0xFF, n_vocab * sizeof *tok->vocab); /* all LM_NO_TOKEN */
-    memset(tok->merges, 0xFF, n_merge * sizeof *tok->merges);
     return true;
 }
 
@@ -160,9 +99,31 @@ static bool is_graphic_ascii(lm_string text)
     return true;
 }
 
-static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const byte_alphabet *alphabet, lm_error *err)
+/* Writes the bytes of token id to out and says whether BPE may produce it. */
+static size_t token_bytes(lm_tokenizer *tok, const lm_spelling *spelling, uint32_t id, lm_string text, char *out,
+                          bool *encodable)
+{
+    const uint8_t type = tok->tokens[id].type;
+    const int byte = spelling->sentencepiece && !is_special(type) ? lm_spelling_byte(text) : -1;
+    *encodable = false;
+    if (byte >= 0) {
+        tok->tokens[id].type = LM_TOKEN_BYTE;
+        tok->byte_id[byte] = id;
+        out[0] = (char)byte;
+        return 1;
+    }
+    const size_t n = is_special(type) ? SIZE_MAX : lm_spelling_bytes(spelling, text, out);
+    *encodable = n == SIZE_MAX ? is_special(type) && is_graphic_ascii(text) : type != LM_TOKEN_UNUSED;
+    if (n != SIZE_MAX)
+        return n;
+    memcpy(out, text.data, text.n);
+    return text.n;
+}
+
+static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const lm_spelling *spelling, lm_error *err)
 {
     size_t used = 0;
+    memset(tok->byte_id, 0xFF, sizeof tok->byte_id);
     for (uint32_t id = 0; id < tok->n_token; id++) {
         lm_string text = desc->tokens[id];
         int32_t type = desc->types ? desc->types[id] : LM_TOKEN_NORMAL;
@@ -172,12 +133,8 @@ static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
         if (text.n == 0)
             continue;
         char *bytes = tok->bytes + used;
-        size_t n = is_special((uint8_t)type) ? SIZE_MAX : alphabet_decode(alphabet, text, bytes);
-        bool encodable = n == SIZE_MAX ? is_special((uint8_t)type) && is_graphic_ascii(text) : type != LM_TOKEN_UNUSED;
-        if (n == SIZE_MAX) {
-            n = text.n;
-            memcpy(bytes, text.data, n);
-        }
+        bool encodable;
+        const size_t n = token_bytes(tok, spelling, id, text, bytes, &encodable);
         bytes[n] = '\0';
         tok->tokens[id].bytes = bytes;
         tok->tokens[id].length = (uint32_t)n;
@@ -192,72 +149,36 @@ static bool load_tokens(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const 
     return true;
 }
 
+/* What merges start from: a token for each byte, or for each character. */
 static bool load_bytes(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err)
 {
     if (desc->missing == LM_MISSING_UNKNOWN && (desc->unk_id < 0 || (uint32_t)desc->unk_id >= tok->n_token))
         return lm_fail(err, LM_ERROR_INPUT, "tokenizer: the unknown token %d is not in the vocabulary of %u tokens",
                        (int)desc->unk_id, tok->n_token);
-    const uint32_t missing = desc->missing == LM_MISSING_UNKNOWN ? (uint32_t)desc->unk_id
-                             : desc->missing == LM_MISSING_GAP   ? LM_HOLE
-                                                                 : LM_NO_TOKEN;
-    size_t n_missing = 0;
-    for (unsigned byte = 0; byte < 256; byte++) {
-        char c = (char)byte;
-        tok->byte_id[byte] = lm_vocab_find(tok, &c, 1);
-        if (tok->byte_id[byte] != LM_NO_TOKEN)
-            continue;
-        tok->byte_id[byte] = missing;
-        tok->is_missing[byte] = true;
-        n_missing++;
-    }
+    tok->missing_id = desc->missing == LM_MISSING_UNKNOWN ? (uint32_t)desc->unk_id
+                      : desc->missing == LM_MISSING_GAP   ? LM_HOLE
+                                                          : LM_NO_TOKEN;
     tok->fuse_unk = desc->missing == LM_MISSING_UNKNOWN && desc->fuse_unk;
-    tok->lacks_bytes = n_missing > 0;
-    return n_missing < 256 ||
-           lm_fail(err, LM_ERROR_INPUT, "tokenizer: no byte has a token; this is not a byte-level vocabulary");
+    bool any = desc->sentencepiece;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        const char c = (char)byte;
+        const uint32_t id = lm_vocab_find(tok, &c, 1);
+        any = any || id != LM_NO_TOKEN;
+        if (desc->sentencepiece && byte < 128)
+            tok->ascii_id[byte] = id;
+        else if (!desc->sentencepiece)
+            tok->byte_id[byte] = id;
+    }
+    return any || lm_fail(err, LM_ERROR_INPUT, "tokenizer: no byte has a token; this is not a byte-level vocabulary");
 }
 
-/* ------------------------------------------------------------------------------------------------- merges ---- */
-
-static bool load_merge(lm_tokenizer *tok, const byte_alphabet *alphabet, uint32_t rank, lm_string text, char *scratch,
-                       lm_error *err)
+static bool parts_at_spaces(const lm_tokenizer *tok)
 {
-    const char *space = text.n ? memchr(text.data, ' ', text.n) : NULL;
-    if (!space)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: merge %u is not two tokens with a space between them", rank);
-    size_t n_left_text = (size_t)(space - text.data);
-    size_t n_left = alphabet_decode(alphabet, (lm_string){text.data, n_left_text}, scratch);
-    if (n_left == SIZE_MAX)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: merge %u is not in the byte alphabet", rank);
-    size_t n_right = alphabet_decode(alphabet, (lm_string){space + 1, text.n - n_left_text - 1}, scratch + n_left);
-    if (n_right == SIZE_MAX)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: merge %u is not in the byte alphabet", rank);
-    uint32_t left = lm_vocab_find(tok, scratch, n_left), right = lm_vocab_find(tok, scratch + n_left, n_right);
-    uint32_t id = lm_vocab_find(tok, scratch, n_left + n_right);
-    if (left == LM_NO_TOKEN || right == LM_NO_TOKEN || id == LM_NO_TOKEN)
-        return lm_fail(err, LM_ERROR_INPUT, "tokenizer: merge %u uses a token that is not in the vocabulary", rank);
-    uint32_t i = lm_pair_hash(left, right);
-    lm_merge_slot *slot;
-    for (; (slot = &tok->merges[i & tok->merge_mask])->left != LM_NO_TOKEN; i++)
-        if (slot->left == left && slot->right == right)
-            break;
-    *slot = (lm_merge_slot){left, right, rank, id}; /* of a pair listed twice the last counts, as upstream */
+    for (uint32_t id = 0; id < tok->n_token; id++)
+        for (uint32_t i = 1; (tok->tokens[id].traits & LM_TOKEN_ENCODABLE) && i < tok->tokens[id].length; i++)
+            if (tok->tokens[id].bytes[i] == ' ' && tok->tokens[id].bytes[i - 1] != ' ')
+                return false;
     return true;
-}
-
-static bool load_merges(lm_tokenizer *tok, const lm_tokenizer_desc *desc, const byte_alphabet *alphabet, lm_error *err)
-{
-    size_t longest = 0;
-    for (size_t i = 0; i < desc->n_merge; i++)
-        if (desc->merges[i].n > longest)
-            longest = desc->merges[i].n;
-    char *scratch = malloc(longest + 1);
-    if (!scratch)
-        return lm_fail(err, LM_ERROR_MEMORY, "tokenizer: out of memory for a merge of %zu bytes", longest);
-    bool ok = true;
-    for (size_t i = 0; ok && i < desc->n_merge; i++)
-        ok = load_merge(tok, alphabet, (uint32_t)i, desc->merges[i], scratch, err);
-    free(scratch);
-    return ok;
 }
 
 /* ----------------------------------------------------------------------------------------- special tokens ---- */
@@ -308,8 +229,12 @@ static bool load_special(lm_tokenizer *tok, lm_error *err)
 
 bool lm_vocab_build(lm_tokenizer *tok, const lm_tokenizer_desc *desc, lm_error *err)
 {
-    byte_alphabet alphabet;
-    alphabet_init(&alphabet);
-    return allocate(tok, desc, err) && load_tokens(tok, desc, &alphabet, err) && load_bytes(tok, desc, err) &&
-           load_merges(tok, desc, &alphabet, err) && load_special(tok, err);
+    lm_spelling spelling;
+    lm_spelling_init(&spelling, desc->sentencepiece);
+    if (!allocate(tok, desc, err) || !load_tokens(tok, desc, &spelling, err) || !load_bytes(tok, desc, err) ||
+        !lm_merges_build(tok, desc, &spelling, err) || !load_special(tok, err))
+        return false;
+    tok->sentencepiece = desc->sentencepiece;
+    tok->parts_at_spaces = desc->sentencepiece && parts_at_spaces(tok);
+    return true;
 }

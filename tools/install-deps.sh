@@ -43,6 +43,7 @@ need_package libc6-dev
 need_library openblas libopenblas-dev
 [ "$(uname -m)" = x86_64 ] && need_header oneapi/dnnl/dnnl.h libdnnl-dev # else products are OpenBLAS's
 need_library libpcre2-8 libpcre2-dev
+need_library libutf8proc libutf8proc-dev
 need_library libcjson libcjson-dev
 if [ "$what" = test ]; then
     need_command g++ g++ # the public headers must compile as C++ too

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the Python wheel, installs it into a clean virtual environment and runs its tests there.
 # usage: tools/test-python.sh FOLDER PRISM_COMMAND [pytest arguments]
-# The program lm_logits of the same build must stand beside the command.
+# The programs lm_logits and token_ids of the same build must stand beside the command.
 # FOLDER keeps the environment (venv/), made anew when what it needs changes.
 set -eu
 cd "$(dirname "$0")/.."
@@ -21,7 +21,8 @@ if ! cmp -s "$needs" "$folder/installed.txt"; then
     cp "$needs" "$folder/installed.txt"
 fi
 bin=$folder/venv/bin
-checked="$source examples bench/peers tests/bench tests/lm/test_reference.py"
+checked="$source examples bench/peers tests/bench tests/lm/test_reference.py
+    tests/lm/test_tokenizers.py tests/lm/mixed_text.py"
 # shellcheck disable=SC2086
 "$bin/ruff" check --quiet --config $source/pyproject.toml $checked
 # shellcheck disable=SC2086
@@ -39,4 +40,4 @@ esac
 unset PRISM_ATTN_LIBRARY PYTHONPATH # the installed wheel, nothing else
 # Two OpenMP runtimes (the compiler's and torch's) must not spin against each other or against other work.
 HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=passive "$bin/pytest" -q "$source/tests" tests/bench/test_peers.py \
-    tests/lm/test_reference.py "$@"
+    tests/lm/test_reference.py tests/lm/test_tokenizers.py "$@"

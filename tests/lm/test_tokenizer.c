@@ -9,6 +9,7 @@
 #include "lm/json.h"
 #include "lm/tokenizer.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -408,6 +409,84 @@ static void missing_bytes(void **state)
     }
 }
 
+/* ------------------------------------------------------------------------------------------- SentencePiece ---- */
+
+enum { UNK, BOS, BYTE_0, MARK = BYTE_0 + 256, A, B, AB, MARK_A, N_SPM };
+
+static lm_tokenizer *sentencepiece(lm_prefix prefix, bool keeps_space, int n_byte)
+{
+    static char byte[256][8];
+    lm_string tokens[N_SPM] = {[UNK] = {"<unk>", 5}, [BOS] = {"<s>", 3}, [MARK] = {"\u2581", 3},   [A] = {"a", 1},
+                               [B] = {"b", 1},       [AB] = {"ab", 2},   [MARK_A] = {"\u2581a", 4}};
+    int32_t types[N_SPM] = {[UNK] = LM_TOKEN_UNKNOWN, [BOS] = LM_TOKEN_CONTROL};
+    float scores[N_SPM] = {[AB] = -1, [MARK_A] = -2};
+    for (int i = 0; i < 256; i++) {
+        snprintf(byte[i], sizeof byte[i], "<0x%02X>", (unsigned)i);
+        tokens[BYTE_0 + i] = (lm_string){byte[i], i < n_byte ? 6 : 0};
+    }
+    for (int i = 0; i < N_SPM; i++)
+        types[i] = types[i] ? types[i] : LM_TOKEN_NORMAL;
+    lm_tokenizer_desc desc;
+    lm_tokenizer_desc_init(&desc);
+    desc.sentencepiece = true;
+    desc.tokens = tokens, desc.types = types, desc.scores = scores, desc.n_token = N_SPM;
+    desc.prefix = prefix, desc.prefix_keeps_space = keeps_space;
+    desc.missing = LM_MISSING_UNKNOWN, desc.unk_id = UNK, desc.fuse_unk = true;
+    lm_tokenizer *tok = NULL;
+    ok(lm_tokenizer_create(&desc, &tok, &err));
+    scores[A] = NAN;
+    lm_tokenizer *none = NULL;
+    refused(lm_tokenizer_create(&desc, &none, &err), LM_ERROR_INPUT, "score of token");
+    return tok;
+}
+
+/* ids: ends with -1 */
+static void check_ids(const lm_tokenizer *tok, const char *text, const int32_t *wanted, const char *back)
+{
+    lm_tokens ids = {0};
+    lm_text out = {0};
+    ok(lm_tokenizer_encode(tok, text, strlen(text), LM_ENCODE_SPECIAL, &ids, &err));
+    for (size_t i = 0; i <= ids.n; i++)
+        assert_int_equal(i < ids.n ? ids.ids[i] : -1, wanted[i]);
+    ok(lm_tokenizer_decode(tok, ids.ids, ids.n, 0, &out, &err));
+    assert_string_equal(out.data, back);
+    lm_tokens_free(&ids);
+    lm_text_free(&out);
+}
+
+static void sentencepiece_by_scores(void **state)
+{
+    (void)state;
+    lm_tokenizer *tok = sentencepiece(LM_PREFIX_ALL, false, 256);
+    check_ids(tok, "", (const int32_t[]){-1}, "");
+    check_ids(tok, "ab", (const int32_t[]){MARK, AB, -1}, "ab"); /* "ab" scores higher than " a" */
+    check_ids(tok, " a", (const int32_t[]){MARK, MARK_A, -1}, " a");
+    check_ids(tok, "a a\n", (const int32_t[]){MARK_A, MARK_A, BYTE_0 + '\n', -1}, "a a\n");
+    check_ids(tok, "a<s>a<s> a", (const int32_t[]){MARK_A, BOS, MARK_A, BOS, MARK, MARK_A, -1}, "a<s>a<s> a");
+    check_ids(tok, "\u00e9b", (const int32_t[]){MARK, BYTE_0 + 0xC3, BYTE_0 + 0xA9, B, -1}, "\u00e9b");
+    check_ids(tok, "a\u2581a\xE2\x96", (const int32_t[]){MARK_A, MARK_A, BYTE_0 + 0xE2, BYTE_0 + 0x96, -1},
+              "a a\xE2\x96");
+    assert_int_equal(lm_tokenizer_find(tok, "\n", 1), BYTE_0 + '\n');
+    lm_text out = {0};
+    const int32_t answer[] = {MARK_A, BYTE_0 + 0xC3, BYTE_0 + 0xA9};
+    ok(lm_tokenizer_decode(tok, answer, 3, LM_DECODE_CONTINUES, &out, &err));
+    assert_string_equal(out.data, " a\u00e9");
+    lm_stream stream = {0};
+    const size_t shown[] = {6, 6, 8};
+    for (int i = 0; i < 3; i++) {
+        ok(lm_stream_push(&stream, tok, answer[i], 0, &out, &err));
+        assert_int_equal(out.n, shown[i]);
+    }
+    lm_text_free(&out);
+    lm_tokenizer_free(tok);
+
+    tok = sentencepiece(LM_PREFIX_FIRST, true, 0);
+    check_ids(tok, "a<s>a", (const int32_t[]){MARK_A, BOS, A, -1}, "a<s>a");
+    check_ids(tok, " a<s> a", (const int32_t[]){MARK_A, BOS, MARK_A, -1}, "a<s> a");
+    check_ids(tok, "axyb", (const int32_t[]){MARK_A, UNK, B, -1}, "a<unk>b"); /* no bytes: one unknown token */
+    lm_tokenizer_free(tok);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,6 +500,7 @@ int main(void)
         cmocka_unit_test(wrong_json),
         cmocka_unit_test(plain_arrays),
         cmocka_unit_test(missing_bytes),
+        cmocka_unit_test(sentencepiece_by_scores),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
