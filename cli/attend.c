@@ -173,7 +173,8 @@ static int write_result(const attend_args *args, const attend_job *j)
          j->out,
          (size_t)c->n_head * (size_t)c->n_q * (size_t)c->d_head * sizeof(float)},
     };
-    return lm_safetensors_write(args->out, tensors, 2, NULL, 0, &err) ? EXIT_DONE : cli_fail_lm(&err);
+    const char *const method[] = {"method", prism_method_name(args->method.options.method)};
+    return lm_safetensors_write(args->out, tensors, 2, method, 1, &err) ? EXIT_DONE : cli_fail_lm(&err);
 }
 
 static int64_t count_not_finite(const attend_job *j)

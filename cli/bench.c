@@ -9,8 +9,8 @@ static void show_progress(void *user, const char *what, int32_t n_token, int32_t
 {
     bench_state *s = user;
     if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r%d tokens  %s  %s %d of %d\033[K", n_token, what, done ? "run" : "warm-up, run",
-                done ? done : 1, done ? total - 1 : 1);
+        fprintf(stderr, CLI_REDRAW "%d tokens  %s  %s %d of %d" CLI_REDRAWN, n_token, what,
+                done ? "run" : "warm-up, run", done ? done : 1, done ? total - 1 : 1);
     else if (done == 0 && (s->shown_tokens != n_token || s->shown != what))
         fprintf(stderr, "%d tokens  %s\n", n_token, what);
     fflush(stderr);

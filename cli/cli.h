@@ -159,6 +159,8 @@ bool cli_is_stdout(const char *path);
 bool cli_has_ending(const char *path, const char *const *endings);
 
 /* A progress bar on stderr: a line redrawn on a terminal, a line every tenth elsewhere; nothing if !visible. */
+#define CLI_REDRAW "\r\033[?7l"       /* before a line that is redrawn on a terminal: where it is too long, it is cut */
+#define CLI_REDRAWN "\033[K\033[?7h" /* after it */
 typedef struct cli_progress {
     const char *label;
     bool visible;
@@ -185,8 +187,8 @@ int cli_print_json(cJSON *object);
 /* Finds a script in folder, or, where that is NULL, beside an installed program or a build folder in the sources; never
  * in the working directory. */
 bool cli_find_script(const char *name, const char *folder, char *path, size_t n);
-/* Runs python3 with these arguments, at most six, NULL behind the last. No shell: a file's name is an argument, whatever
- * is in it. Returns its exit code; -1: it did not end by itself. */
+/* Runs python3 with these arguments, at most six, NULL behind the last. No shell: the name of a file is an argument,
+ * whatever is in it. Returns its exit code; -1: it did not end by itself. */
 enum { CLI_NO_MATPLOTLIB = 4, CLI_NO_PYTHON = 127 };
 int cli_run_python(const char *const *arguments);
 

@@ -252,8 +252,8 @@ static int report(const eval_bench *b)
         return code ? code : printed;
     }
     cJSON_Delete(json);
-    eval_print_tables(b);
-    return code;
+    const int printed = eval_print_tables(b);
+    return code ? code : printed;
 }
 
 static int evaluate(const eval_args *args)

@@ -60,7 +60,7 @@ typedef struct eval_bar {
 } eval_bar;
 eval_watch eval_bar_watch(eval_bar *bar);
 void eval_bar_end(eval_bar *bar);
-void eval_print_tables(const eval_bench *b);
+int eval_print_tables(const eval_bench *b); /* an exit code */
 cJSON *eval_to_json(const eval_bench *b);
 
 /* eval_plot.c: before long work, whether there is what draws; then draws what eval_to_json() says with

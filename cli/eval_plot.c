@@ -19,7 +19,7 @@ static int explain(int code, const char *script)
 
 int eval_plot_check(void)
 {
-    static const char look[] = "import importlib.util, sys; sys.exit(0 if importlib.util.find_spec('matplotlib') else 4)";
+    static const char look[] = "import importlib.util as u, sys; sys.exit(0 if u.find_spec('matplotlib') else 4)";
     char script[4096];
     if (!cli_find_script("plot_eval.py", NULL, script, sizeof script))
         return cli_fail(EXIT_RUN, "--plot: plot_eval.py is not beside the program, in ../share/prism_attn or ../tools");

@@ -4,6 +4,7 @@
 #include "lm/json.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,7 +40,7 @@ static void on_item(void *user, const char *method, const char *task, int64_t do
     bar->total = total;
     snprintf(bar->what, sizeof bar->what, "%s  %s", method, task);
     if (isatty(STDERR_FILENO)) {
-        draw(bar, 0, "\r", "\033[K");
+        draw(bar, 0, CLI_REDRAW, CLI_REDRAWN);
     } else if (total <= 40 || done * 10 / total > bar->tenth) {
         bar->tenth = done * 10 / total;
         draw(bar, 0, "", "\n");
@@ -50,7 +51,7 @@ static void on_tokens(void *user, int64_t done, int64_t total)
 {
     eval_bar *bar = user;
     if (isatty(STDERR_FILENO) && eval_seconds() - bar->last > 0.2)
-        draw(bar, (double)done / (double)total, "\r", "\033[K");
+        draw(bar, (double)done / (double)total, CLI_REDRAW, CLI_REDRAWN);
 }
 
 eval_watch eval_bar_watch(eval_bar *bar)
@@ -203,33 +204,48 @@ static void read_row(const eval_bench *b, const char *label, int32_t n_ctx, cons
     }
 }
 
-static void print_tasks(const eval_bench *b, int32_t n_ctx)
+/* A line of the table: a number of every row. */
+static void print_line(const eval_bench *b, const row *rows, const char *name, const char *format, double scale,
+                       size_t offset)
 {
+    printf("  %-20s", name);
+    for (int32_t m = 0; m < b->methods.n; m++)
+        number_cell(b->methods.items[m].label, format,
+                    scale * *(const double *)(const void *)((const char *)&rows[m] + offset));
+    putchar('\n');
+}
+
+/* Tasks downwards: all 13 of RULER's side by side are wider than a terminal. */
+static int print_tasks(const eval_bench *b, int32_t n_ctx)
+{
+    static const struct {
+        const char *name, *format;
+        double scale;
+        size_t offset;
+    } sums[] = {{"average", "%.1f", 100, offsetof(row, average)},
+                {"density", "%.3f", 1, offsetof(row, all.density)},
+                {"TFLOP", "%.3f", 1e-12, offsetof(row, all.work_flop)},
+                {"seconds", "%.1f", 1, offsetof(row, all.seconds)}};
     const char *tasks[MOST_TASKS];
     char text[64];
     const int32_t n_task = list_tasks(b, n_ctx, tasks);
-    printf("\n%s, %d tokens: scores in percent\n", eval_family_names[b->args->family], n_ctx);
-    name_cell(b, "method");
-    for (int32_t t = 0; t < n_task; t++)
-        head_cell(short_name(tasks[t], text, sizeof text));
-    head_cell("average");
-    head_cell("density");
-    head_cell("TFLOP");
-    head_cell("seconds");
-    putchar('\n');
+    row *rows = calloc((size_t)b->methods.n, sizeof *rows);
+    if (!rows)
+        return cli_fail(EXIT_RUN, "out of memory for the table");
+    printf("\n%s, %d tokens: scores in percent\n  %-20s", eval_family_names[b->args->family], n_ctx, "");
     for (int32_t m = 0; m < b->methods.n; m++) {
-        row r;
-        read_row(b, b->methods.items[m].label, n_ctx, tasks, n_task, &r);
-        name_cell(b, b->methods.items[m].label);
-        for (int32_t t = 0; t < n_task; t++)
-            number_cell(short_name(tasks[t], text, sizeof text), "%.1f", 100 * r.scores[t]);
-        number_cell("", "%.1f", 100 * r.average);
-        number_cell("", "%.3f", r.all.density);
-        number_cell("", "%.3f", r.all.work_flop * 1e-12);
-        number_cell("", "%.1f", r.all.seconds);
-        putchar('\n');
+        read_row(b, b->methods.items[m].label, n_ctx, tasks, n_task, &rows[m]);
+        head_cell(b->methods.items[m].label);
     }
+    putchar('\n');
+    for (int32_t t = 0; t < n_task; t++)
+        print_line(b, rows, short_name(tasks[t], text, sizeof text), "%.1f", 100,
+                   offsetof(row, scores) + (size_t)t * sizeof rows->scores[0]);
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
+        print_line(b, rows, sums[i].name, sums[i].format, sums[i].scale, sums[i].offset);
     printf("  density, TFLOP (of attention) and seconds: mean of a sample\n");
+    free(rows);
+    return EXIT_DONE;
 }
 
 /* ----------------------------------------------------------------------------------------------- recall ---- */
@@ -272,12 +288,17 @@ static void print_recall(const eval_bench *b)
     printf("  oracle: density of the fewest blocks that hold each row's mass\n");
 }
 
-void eval_print_tables(const eval_bench *b)
+int eval_print_tables(const eval_bench *b)
 {
+    int code = EXIT_DONE;
     if (b->args->family == EVAL_RECALL)
         print_recall(b);
-    for (int32_t i = 0; b->args->family != EVAL_RECALL && i < b->args->n_ctx; i++)
-        (b->args->family == EVAL_PPL ? print_ppl : print_tasks)(b, b->args->ctx[i]);
+    for (int32_t i = 0; !code && b->args->family != EVAL_RECALL && i < b->args->n_ctx; i++)
+        if (b->args->family == EVAL_PPL)
+            print_ppl(b, b->args->ctx[i]);
+        else
+            code = print_tasks(b, b->args->ctx[i]);
+    return code;
 }
 
 /* ------------------------------------------------------------------------------------------------- json ---- */

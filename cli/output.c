@@ -1,4 +1,5 @@
 /* What people see: progress, tables, bars; and JSON for machines. */
+#define _GNU_SOURCE /* strcasestr */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,8 +31,8 @@ void cli_progress_update(void *progress, int64_t done, int64_t total)
     if (isatty(STDERR_FILENO)) {
         if (done < total && now - p->last < 0.1)
             return;
-        fputc('\r', stderr);
-        draw(p, done, total, now - p->start, "\033[K");
+        fputs(CLI_REDRAW, stderr);
+        draw(p, done, total, now - p->start, CLI_REDRAWN);
         p->last = now;
     } else if (total > 0 && done * 10 / total > p->tenth) {
         p->tenth = (int)(done * 10 / total);
@@ -45,14 +46,28 @@ void cli_progress_end(cli_progress *p)
         fputc('\n', stderr);
 }
 
+/* Whether the user's locale has block characters. Without a locale they are taken to be there. */
+static bool has_blocks(void)
+{
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (int i = 0; i < 3; i++) {
+        const char *value = getenv(names[i]);
+        if (value && value[0])
+            return strcasestr(value, "utf") != NULL;
+    }
+    return true;
+}
+
 const char *cli_bar(double value, int width, char *text, size_t n)
 {
-    static const char *const eighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
+    static const char *const blocks[] = {"·", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"};
+    static const char *const ascii[] = {".", ".", ".", ".", "#", "#", "#", "#", "#"};
+    const char *const *eighths = has_blocks() ? blocks : ascii;
     int units = (int)(value * width * 8 + 0.5);
     size_t used = 0;
     for (int i = 0; i < width && used + 4 < n; i++) {
         const int part = units > 8 ? 8 : units < 0 ? 0 : units;
-        used += (size_t)snprintf(text + used, n - used, "%s", part ? eighths[part] : "·");
+        used += (size_t)snprintf(text + used, n - used, "%s", eighths[part]);
         units -= part;
     }
     return text;

@@ -44,7 +44,8 @@ bool plan_file_write(const plan_file *f, const char *path, lm_error *err)
                                  .data = f->mask[l],
                                  .bytes = (size_t)f->n_head * (size_t)f->n_block * (size_t)f->n_block};
     }
-    return lm_safetensors_write(path, tensors, (size_t)f->n_layer, NULL, 0, err);
+    const char *const method[] = {"method", prism_method_name(f->method)};
+    return lm_safetensors_write(path, tensors, (size_t)f->n_layer, method, 1, err);
 }
 
 void plan_file_free(plan_file *f)

@@ -7,7 +7,8 @@
 enum { PLAN_FILE_MAX_LAYER = 512 };
 
 typedef struct plan_file {
-    int32_t n_token, block_size; /* set by the caller; the rest starts as 0 */
+    int32_t n_token, block_size; /* set by the caller, as is method; the rest starts as 0 */
+    prism_method method;
     int32_t n_block, n_head, n_layer;
     uint8_t *mask[PLAN_FILE_MAX_LAYER]; /* [n_head][n_block][n_block]; NULL: no plan came, or no memory */
     bool failed;

@@ -75,7 +75,7 @@ static int run_all(run_job *job, const cli_prompt *prompt)
     eval_chat chat = {0};
     run_result results[2] = {{0}};
     const run_args *args = job->args;
-    plan_file plans = {.block_size = args->method.options.block_size};
+    plan_file plans = {.block_size = args->method.options.block_size, .method = args->method.options.method};
     int n_result = 0;
     bool ok = open_chat(args, &chat, &job->chat, &err) && tokenize(args, job->model, job->chat, prompt, &tokens, &err);
     plans.n_token = (int32_t)tokens.n;

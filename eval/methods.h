@@ -28,7 +28,7 @@ typedef struct eval_methods {
 bool eval_methods_parse(const char *text, const prism_options *base, eval_methods *out, lm_error *err);
 void eval_methods_free(eval_methods *methods); /* {0} is allowed */
 
-/* Says why prism_options_set() refuses this name and value, and what it takes instead: LM_ERROR_USAGE. Returns false. */
+/* Fills err (USAGE) with why prism_options_set() refuses this name and value, and what it takes. Returns false. */
 bool eval_option_problem(const char *name, const char *value, lm_error *err);
 
 /* Returns the methods that use an option, "prism, meanpool"; "" if it does not exist. option NULL: all methods. */

@@ -89,6 +89,12 @@ says "'latin' is not UTF-8: byte 24 belongs to no character"
 run 0 -f latin -n 1 -q
 silent
 
+# Bars of block characters, or of ASCII where the locale has no others.
+LC_ALL=C run 0 -p "$text" -n 1
+says "0 ################################ 1.000"
+LC_ALL=C.UTF-8 run 0 -p "$text" -n 1
+says "0 ████████████████████████████████ 1.000"
+
 if [ -c /dev/full ]; then
     "$prism" run -m "$model" -p "$text" -n 100000 >/dev/full 2>err
     [ $? = 1 ] || fail "an answer that went nowhere is no success"

@@ -115,6 +115,7 @@ echo "It was the best of times" | expect 0 "prompt tokens" "$prism" run -m "$mod
 
 # Results: links are followed, pipes written in place, a full disk is an error and leaves nothing.
 expect 0 "" "$prism" run -m "$model" -p "It was the best of times" -n 1 --plan plan.safetensors
+head -c 200 plan.safetensors | grep -q '"method":"prism"' || { echo "FAILED: a plan without its method"; failed=1; }
 ln -s plan.safetensors link
 expect 0 "" "$prism" run -m "$model" -p "It was" -n 1 --plan link
 [ -L link ] || { echo "FAILED: a link was replaced"; failed=1; }

@@ -7,27 +7,32 @@
 import argparse
 import json
 import struct
+import sys
 
-import matplotlib
+try:
+    import matplotlib
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import numpy as np
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+except ImportError:
+    sys.exit("plot_plan.py: python3 lacks matplotlib: pip install matplotlib, or apt-get install python3-matplotlib")
 
 INK, PAPER = "#1f4e79", "#eef2f6"
 
 
 def read_masks(path):
-    """Every tensor of a safetensors file of u8 masks [head][query block][key block]."""
+    """The method, and every tensor, of a safetensors file of u8 masks [head][query block][key block]."""
     with open(path, "rb") as f:
         (n,) = struct.unpack("<Q", f.read(8))
         header = json.loads(f.read(n))
         data = f.read()
-    return {
+    masks = {
         name: np.frombuffer(data[t["data_offsets"][0] : t["data_offsets"][1]], np.uint8).reshape(t["shape"])
         for name, t in header.items()
-        if name != "__metadata__"
+        if name != "__metadata__" and t["dtype"] == "U8"
     }
+    return header.get("__metadata__", {}).get("method", "this plan"), masks
 
 
 def draw(axes, mask, title):
@@ -49,12 +54,12 @@ def main():
     parser.add_argument("-o", "--out", required=True)
     args = parser.parse_args()
 
-    masks = read_masks(args.plan)
+    method, masks = read_masks(args.plan)
     name = f"layer.{args.layer}" if f"layer.{args.layer}" in masks else "mask"
     mask = masks[name][args.head]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
     draw(left, np.tril(np.ones_like(mask)), "full attention")
-    draw(right, mask, "Prism")
+    draw(right, mask, method)
     figure.savefig(args.out, dpi=130)
 
 
