@@ -23,7 +23,8 @@
     "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵ"                                             \
     "Ϸ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛ"           \
     "ὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴ" \
-    "ℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-"          \
+    "ℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-"                 \
+    "ﬗＡ-"                                                                                                                    \
     "Ｚａ-"                                                                                                                    \
     "ｚ"                                                                                                                        \
     "𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
@@ -35,24 +36,28 @@ static const struct pre {
     bool adds_bos;       /* texts start with BOS where a GGUF file does not say */
     bool ignores_merges; /* a piece that is itself a token needs no merges, where the file does not say */
 } pres[] = {
-    {.names = {"qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"}, .splits = {{LLAMA3("\\p{N}")}}},
+    {.names = {"qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"}, .splits = {{.pattern = LLAMA3("\\p{N}")}}},
     {.names = {"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"},
-     .splits = {{LLAMA3("\\p{N}{1,3}")}},
+     .splits = {{.pattern = LLAMA3("\\p{N}{1,3}")}},
      .adds_bos = true,
      .ignores_merges = true},
-    {.names = {"smollm", "starcoder", "refact", "codeshell", "command-r"}, .splits = {{"\\p{N}"}, {LM_GPT2_SPLIT}}},
-    {.names = {"gpt-2", "phi-2", "olmo", "mpt", "exaone4"}, .splits = {{LM_GPT2_SPLIT}}},
-    {.names = {"tekken"}, .splits = {{TEKKEN}}, .adds_bos = true, .ignores_merges = true},
+    {.names = {"smollm", "starcoder", "refact", "codeshell", "command-r"},
+     .splits = {{.pattern = "\\p{N}"}, {.pattern = LM_GPT2_SPLIT}}},
+    {.names = {"gpt-2", "phi-2", "olmo", "mpt", "exaone4"}, .splits = {{.pattern = LM_GPT2_SPLIT}}},
+    {.names = {"tekken"}, .splits = {{.pattern = TEKKEN}}, .adds_bos = true, .ignores_merges = true},
     {.names = {"deepseek-llm"},
-     .splits = {{"[\r\n]"},
-                {DEEPSEEK_LETTERS},
-                {"\\s?[!-/:-~！-／：-～‘-‟　-。]+"},
-                {"\\s+$"},
-                {"[一-龥ࠀ-一가-퟿]+"},
-                {"\\p{N}"}}},
+     .splits = {{.pattern = "[\r\n]"},
+                {.pattern = DEEPSEEK_LETTERS},
+                {.pattern = "\\s?[!-/:-~！-／：-～‘-‟　-。]+"},
+                {.pattern = "\\s+$"},
+                {.pattern = "[一-龥ࠀ-一가-퟿]+"},
+                {.pattern = "\\p{N}"}}},
     /* llama.cpp's, for files that name none */
     {.names = {"default"},
-     .splits = {{"[\\p{P}\\$\\+<=>\\^~\\|]+"}, {LM_GPT2_SPLIT}, {"\\p{N}+"}, {"[0-9][0-9][0-9]"}}},
+     .splits = {{.pattern = "[\\p{P}\\$\\+<=>\\^~\\|]+"},
+                {.pattern = LM_GPT2_SPLIT},
+                {.pattern = "\\p{N}+"},
+                {.pattern = "[0-9][0-9][0-9]"}}},
 };
 enum { N_PRE = sizeof pres / sizeof *pres };
 

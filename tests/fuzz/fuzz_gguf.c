@@ -1,6 +1,7 @@
 /* Any bytes as a GGUF file: opening, and everything a reader may then ask. */
 #include "lm/config.h"
 #include "lm/gguf.h"
+#include "lm/tokenizer.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +44,9 @@ static void read_all(const lm_gguf *g)
     for (size_t i = 0; i < lm_gguf_tensor_count(g); i++)
         read_tensor(lm_gguf_tensor_at(g, i), &sink);
     lm_config_from_gguf(g, "fuzz", &config, &err);
+    lm_tokenizer *tok = NULL;
+    if (lm_tokenizer_from_gguf(g, "fuzz", -1, false, &tok, &err))
+        lm_tokenizer_free(tok);
 }
 
 /* A file is what stands from one "GGUF" to the next: several are the parts of a model. Each is aligned as a map is, and

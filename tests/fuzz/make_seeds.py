@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes seed corpora for the fuzzers: python3 make_seeds.py DIR makes DIR/fuzz_gguf, DIR/fuzz_safetensors, DIR/fuzz_json.
+"""Writes seed corpora for the fuzzers: python3 make_seeds.py DIR makes DIR/fuzz_gguf and so on.
 
 Small valid files that reach past the first checks; the fuzzers take it from there. Standard library only.
 """
@@ -41,11 +41,19 @@ def gguf_seeds():
             ("llama.context_length", 2, 128), ("tokenizer.ggml.tokens", 9, (8, ["a", "b"])),
             ("tokenizer.ggml.token_type", 9, (5, [1, 3])), ("tokenizer.ggml.bos_token_id", 4, 1),
             ("tokenizer.ggml.add_bos_token", 7, True)]
+    words = ["<unk>", "<s>", "<0x41>", "\u2581", "a", "b", "ab", "\u2581a"]
+    spm = [("tokenizer.ggml.model", 8, "llama"), ("tokenizer.ggml.tokens", 9, (8, words)),
+           ("tokenizer.ggml.scores", 9, (6, [0, 0, 0, -5, -4, -3, -2, -1])),
+           ("tokenizer.ggml.token_type", 9, (5, [2, 3, 6, 1, 1, 1, 1, 1])), ("tokenizer.ggml.add_space_prefix", 7, False)]
+    bpe = [("tokenizer.ggml.model", 8, "gpt2"), ("tokenizer.ggml.pre", 8, "smollm"),
+           ("tokenizer.ggml.tokens", 9, (8, ["a", "b", "ab"])), ("tokenizer.ggml.merges", 9, (8, ["a b"]))]
     tensors = [("token_embd.weight", (32, 2), 0, bytes(256)), ("output.weight", (32, 2), 8, bytes(68)),
                ("blk.0.attn_q.weight", (32, 2), 1, bytes(128)), ("rope_freqs.weight", (8,), 30, bytes(16))]
     yield gguf(3, [], [])
     yield gguf(2, arch, tensors[:1])
     yield gguf(3, arch, tensors)
+    yield gguf(3, spm, [])
+    yield gguf(3, bpe, [])
     # Every type of weights: number, elements and bytes of a block.
     blocks = [(2, 32, 18), (3, 32, 20), (6, 32, 22), (7, 32, 24), (10, 256, 84), (11, 256, 110), (12, 256, 144),
               (13, 256, 176), (14, 256, 210), (20, 32, 18), (23, 256, 136), (39, 32, 17)]
@@ -88,10 +96,32 @@ def json_seeds():
     yield {"metadata": {"total_size": 4}, "weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}
 
 
+def tokenizer_seeds():
+    """An even byte, a tokenizer.json, NUL, a text."""
+    split = lambda regex, behavior="Isolated", **more: dict(type="Split", pattern=dict(Regex=regex), behavior=behavior, **more)
+    bytes_ = dict(type="ByteLevel", add_prefix_space=False, use_regex=False)
+    mark, spaces = "\u2581", dict(type="Replace", pattern=dict(String=" "), content="\u2581")
+    vocab = {t: i for i, t in enumerate(["a", "b", "ab", mark, mark + "a", "<0x0A>", "\u0120", "\u0120a"])}
+    model = dict(type="BPE", vocab=vocab, merges=[["a", "b"]], unk_token="a", byte_fallback=True)
+    sequence = lambda *steps: dict(type="Sequence", pretokenizers=list(steps))
+    pres = [sequence(split(r"\p{N}{1,3}|[^\s\S]|\b(?i:a)$"), split("[\r\n]", "Removed", invert=True), bytes_),
+            sequence(split(r"\p{Han}+|[a[bc]]", "MergedWithPrevious"), split(r"(?=a)", "MergedWithNext"), bytes_),
+            sequence(dict(type="Digits", individual_digits=False), dict(type="Punctuation", behavior="Contiguous"), bytes_),
+            dict(type="ByteLevel", add_prefix_space=True, use_regex=True)]
+    marked = [dict(type="Metaspace", replacement=mark, prepend_scheme="first", split=True), None]
+    for pre in pres:
+        yield dict(model=model, pre_tokenizer=pre, normalizer=dict(type="NFC"))
+    for pre in marked:
+        yield dict(model={**model, "merges": [[mark, "a"]]}, pre_tokenizer=pre, normalizer=dict(
+            type="Sequence", normalizers=[dict(type="Prepend", prepend=mark), spaces]))
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
     kinds = {"fuzz_gguf": gguf_seeds, "fuzz_safetensors": safetensors_seeds,
-             "fuzz_json": lambda: (json.dumps(j).encode() for j in json_seeds())}
+             "fuzz_json": lambda: (json.dumps(j).encode() for j in json_seeds()),
+             "fuzz_tokenizer": lambda: (b"\x02" + json.dumps(j).encode() + b"\0a b 12ab\n e\xcc\x81\xff"
+                                        for j in tokenizer_seeds())}
     for kind, seeds in kinds.items():
         (root / kind).mkdir(parents=True, exist_ok=True)
         for i, seed in enumerate(seeds()):
