@@ -231,12 +231,24 @@ def _check_layout(library: ctypes.CDLL) -> None:
 lib = _load()
 
 
+CUDA_HINT = (
+    "This package was built without its CUDA part: install nvcc 12.8 or later, then the package again; "
+    "pip install -v ./integrations/python says which parts it builds"
+)
+
+
+def has_cuda_part() -> bool:
+    """Whether the CUDA backend lies beside the library."""
+    return Path(lib._name).with_name("libprismattn_cuda.so").exists()
+
+
 def gpu_problem(ordinal: int) -> str:
     """Why GPU number `ordinal` cannot be used; "" if it can."""
     info = sized(CudaInfo)
     if lib.prism_cuda_describe(ordinal, ctypes.byref(info)) == 0:
         return ""
-    return info.problem.decode() or "no reason given"
+    problem = info.problem.decode() or "no reason given"
+    return problem if has_cuda_part() else f"{problem}. {CUDA_HINT}"
 
 
 def check(status: int, ctx: c_void_p | None = None) -> None:

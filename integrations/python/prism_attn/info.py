@@ -19,6 +19,7 @@ def main() -> None:
     context = Context(CPU, 0, 0)
     info = context.info()
     print(f"CPU      {info.isa_name.decode()} kernels, {info.n_thread} threads; has {info.cpu_features.decode()}")
+    print(f"CUDA     {'part of this package' if _abi.has_cuda_part() else _abi.CUDA_HINT}")
     try:
         Context(CUDA, 0, 0)
     except PrismError:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .extras import missing
 from .harness import OPTIONS, enable_all, take_options, with_statistics
 
 
@@ -52,8 +53,11 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{__doc__}\n{OPTIONS}\n")
         return
     ours, theirs = take_options(argv)
-    from lmms_eval import evaluator, models
-    from lmms_eval.__main__ import cli_evaluate
+    try:
+        from lmms_eval import evaluator, models
+        from lmms_eval.__main__ import cli_evaluate
+    except ModuleNotFoundError as error:
+        raise missing(error, "lmms-eval") from error
 
     settings = enable_all(ours)
     models.get_model = enabling(models.get_model, settings)

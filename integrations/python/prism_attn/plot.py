@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import default_method
+from .extras import missing
 
 INK, PAPER = "#1f4e79", "#eef2f6"
 
@@ -67,8 +68,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="picture (.png, .svg, .pdf)")
     args = parser.parse_args(argv)
 
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise missing(error, "plot") from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -15,7 +15,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-import torch
+from .extras import missing
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise missing(error, "torch") from error
 
 from . import calls, counting
 from ._abi import BF16, CPU, CUDA, F16, F32, check, lib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import threading
 
 import numpy as np
@@ -271,3 +272,22 @@ def test_nothing_is_counted_twice():
         (5, "dense", 3, 1500),
         (6, "dense: short", 1, 500),
     ]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_a_child_of_fork_computes_the_same(kind):
+    """OpenMP's threads are not copied by fork(): a child that waited for them would never return."""
+    arrays = [x if kind == "torch" else x.numpy() for x in random_qkv(n_q=1500, n_kv=1500)]
+    options = {"rope": 1e4, "top_p": 0.5, "min_tokens": 0}
+    expected = np.asarray(prism_attn.attention(*arrays, **options))
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=lambda: sender.send_bytes(np.asarray(prism_attn.attention(*arrays, **options))))
+    child.start()
+    try:
+        assert receiver.poll(60), "the child does not return"
+        assert receiver.recv_bytes() == expected.tobytes()
+    finally:
+        child.kill()
+        child.join()

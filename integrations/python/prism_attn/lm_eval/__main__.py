@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ..extras import missing
 from ..harness import OPTIONS, add_model_args, enable_all, take_options, with_statistics
 from . import longbench, text_tasks
 
@@ -25,8 +26,11 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{__doc__}\n{OPTIONS}\n")
         return
     ours, theirs = take_options(argv)
-    import lm_eval
-    from lm_eval.__main__ import cli_evaluate
+    try:
+        import lm_eval
+        from lm_eval.__main__ import cli_evaluate
+    except ModuleNotFoundError as error:
+        raise missing(error, "lm-eval") from error
 
     lm_eval.simple_evaluate = with_statistics(lm_eval.simple_evaluate, enable_all(ours))
     if ours.prism_longbench:

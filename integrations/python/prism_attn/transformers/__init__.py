@@ -11,8 +11,13 @@ import sys
 import warnings
 from typing import Any
 
-from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from ..extras import missing
+
+try:
+    from torch import nn
+    from transformers import AttentionInterface, AttentionMaskInterface
+except ModuleNotFoundError as error:
+    raise missing(error, "transformers") from error
 
 from .. import torch_ops
 from .interface import Settings, count, layer_config, prism_attention, set_default_settings
