@@ -1,5 +1,4 @@
 #include "linear.h"
-#include "ops.h"
 
 #include <assert.h>
 #include <omp.h>
@@ -10,8 +9,6 @@
 /* A tile of half a megabyte leaves half of a common L2 to the library's own packing. At least 16 rows, so that it has
  * something to work on where rows are long. */
 enum { TILE_ELEMENTS = 128 * 1024, MIN_ROWS = 16 };
-/* Weights that are widened at a time for a product of one row: half of a common L1. */
-enum { ROW_ELEMENTS = 4 * 1024 };
 
 bool lm_linear_rounds(lm_product_type type)
 {
@@ -37,9 +34,7 @@ bool lm_linear_create(lm_linear *linear, lm_product_type type, int32_t n_thread,
     linear->bf16 = lm_linear_rounds(type);
     if (linear->tile_elements < max_cols * MIN_ROWS)
         linear->tile_elements = (max_cols * MIN_ROWS + 15) / 16 * 16;
-    const int64_t of_a_row = (max_cols > ROW_ELEMENTS ? max_cols : ROW_ELEMENTS) + max_cols;
-    linear->thread_elements = (linear->tile_elements + of_a_row + 15) / 16 * 16;
-    const size_t bytes = (size_t)n_thread * (size_t)linear->thread_elements * sizeof *linear->tiles;
+    const size_t bytes = (size_t)n_thread * (size_t)linear->tile_elements * sizeof *linear->tiles;
     const size_t x_bytes = (size_t)(max_n * max_cols) * sizeof *linear->x16;
     linear->tiles = aligned_alloc(64, bytes);
     if (linear->bf16)
@@ -75,36 +70,31 @@ static const uint8_t *row_of_weights(const tile_job *j, int64_t row)
     return (const uint8_t *)j->w->data + (j->first + row) * (int64_t)lm_row_bytes(j->w->dtype, j->w->cols);
 }
 
-/* Row t of x alone: bound by reading the weights, so a few rows are widened at a time, and multiplied while they lie in
- * the first cache. */
+/* Row t of x alone is bound by reading the weights: they are multiplied as they lie in the file. */
 static void multiply_row(const lm_linear *linear, const tile_job *j, int64_t t, int32_t thread)
 {
-    const int64_t cols = j->w->cols, most = cols < ROW_ELEMENTS ? ROW_ELEMENTS / cols : 1;
-    float *wide = linear->tiles + (int64_t)thread * linear->thread_elements + linear->tile_elements;
-    float *copy = wide + (cols < ROW_ELEMENTS ? ROW_ELEMENTS : cols), *y = j->y + t * j->stride_y + j->first;
+    const int64_t cols = j->w->cols;
+    float *wide = linear->tiles + (int64_t)thread * linear->tile_elements, *y = j->y + t * j->stride_y + j->first;
     const float *x = (const float *)j->x + t * j->stride_x;
     if (j->x_type == LM_BF16) {
-        lm_to_float(LM_BF16, (const uint16_t *)j->x + t * j->stride_x, copy, cols);
-        x = copy;
+        lm_to_float(LM_BF16, (const uint16_t *)j->x + t * j->stride_x, wide, cols);
+        x = wide;
     }
-    for (int64_t r = 0, count; r < j->rows; r += count) {
-        count = j->rows - r < most ? j->rows - r : most;
-        lm_to_float(j->w->dtype, row_of_weights(j, r), wide, count * cols);
-        for (int64_t i = 0; i < count; i++)
-            y[r + i] = (j->accumulate ? y[r + i] : 0) + lm_dot(wide + i * cols, x, cols);
-    }
+    for (int64_t r = 0; r < j->rows; r++)
+        y[r] = (j->accumulate ? y[r] : 0) + lm_row_dot(j->w->dtype, row_of_weights(j, r), x, cols);
 }
 
 static bool multiply_tile(const lm_linear *linear, const tile_job *j, int32_t thread)
 {
     const int64_t cols = j->w->cols;
-    float *tile = linear->tiles + (int64_t)thread * linear->thread_elements;
-    bool ok = true, is_wide = false;
+    float *tile = linear->tiles + (int64_t)thread * linear->tile_elements;
+    bool ok = true, is_wide = false; /* the tile holds its weights */
     for (int64_t t = 0, count; t < j->n; t += count) {
         count = linear->group - (j->position + t) % linear->group;
         count = count < j->n - t ? count : j->n - t;
         if (count == 1) {
             multiply_row(linear, j, t, thread);
+            is_wide = false;
             continue;
         }
         if (!is_wide && j->x16)

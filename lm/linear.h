@@ -3,7 +3,7 @@
  * multiplied at once. No copy of the weights ever exists.
  *
  *   W [rows][cols] any type -> tile [<= rows][cols] f32 or bf16, in L2 -> product(x [n][cols], tile) -> y [n][rows]
- *   a single row of x:       -> some rows f32, in L1                   -> dot products
+ *   a single row of x:       -> dot products with the rows as they lie in the file
  *
  * The threads are ours (OpenMP), one tile each; the library of products (product.h) works on the calling thread. A pool
  * of its own beside ours would have two sets of threads waiting for each other on the same cores.
@@ -19,8 +19,8 @@ typedef struct lm_linear {
     int32_t group; /* rows of x per product, see lm_linear_apply() */
     bool bf16;     /* W, and x where it is not yet, are rounded to bfloat16, except for products of one row */
     bool failed;   /* a product lacked memory */
-    int64_t tile_elements, thread_elements;
-    float *tiles;  /* [n_thread][thread_elements]: a tile, then a few wide rows and a row of x */
+    int64_t tile_elements;
+    float *tiles;  /* [n_thread][tile_elements] */
     uint16_t *x16; /* [max_n][max_cols], where bf16 */
     lm_products *products;
 } lm_linear;

@@ -1,4 +1,5 @@
 #include "blocks.h"
+#include "ops.h"
 #include "tensor.h"
 
 #include <assert.h>
@@ -52,8 +53,52 @@ TARGET_AVX2 static inline __attribute__((always_inline)) void widen_run(const in
     }
 LM_BLOCK_TYPES(WIDEN_PARTS_AVX2)
 #define AVX2(name) widen_##name##_avx2
+
+/* Dot products with a row of x as the same runs pass by: no float of a weight is stored. */
+#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
+TARGET_AVX512 static inline __attribute__((always_inline)) __m512 dot_run(const int8_t *q, float scale, float less,
+                                                                          const float *x, __m512 sum)
+{
+    const __m512 wide = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)q)));
+    const __m512 w = _mm512_fmsub_ps(_mm512_set1_ps(scale), wide, _mm512_set1_ps(less));
+    return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), sum);
+}
+
+#define DOT_PARTS_AVX512(NAME, name, ggml, file, block, bytes, ...)                                                    \
+    TARGET_AVX512 static float dot_##name##_avx512(const uint8_t *restrict src, const float *restrict x, int64_t n)    \
+    {                                                                                                                  \
+        int8_t q[block];                                                                                               \
+        float scale[(block) / 16], less[(block) / 16];                                                                 \
+        __m512 even = _mm512_setzero_ps(), odd = even;                                                                 \
+        for (const float *end = x + n; x < end; x += (block), src += (bytes)) {                                        \
+            lm_split_##name(src, q, scale, less);                                                                      \
+            for (int run = 0; run < (block) / 16; run += 2) {                                                          \
+                even = dot_run(q + 16 * run, scale[run], less[run], x + 16 * run, even);                               \
+                odd = dot_run(q + 16 * run + 16, scale[run + 1], less[run + 1], x + 16 * run + 16, odd);               \
+            }                                                                                                          \
+        }                                                                                                              \
+        return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));                                                         \
+    }
+LM_BLOCK_TYPES(DOT_PARTS_AVX512)
+
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#define DOT_CASE(NAME, name, ...)                                                                                      \
+    case LM_##NAME: return dot_##name##_avx512;
+/* NULL: the type's weights are widened first. */
+static float (*dot_of(lm_dtype dtype))(const uint8_t *, const float *, int64_t)
+{
+    switch (has_avx512() ? dtype : LM_F32) {
+        LM_BLOCK_TYPES(DOT_CASE)
+    default: return NULL;
+    }
+}
 #else
 #define AVX2(name) NULL
+#define dot_of(dtype) NULL
 #endif
 
 static uint16_t to_half(float f)
@@ -212,6 +257,25 @@ void lm_to_bf16(lm_dtype dtype, const void *src, uint16_t *dst, int64_t n)
         round_bf16(wide, dst + i, count);
         from += lm_row_bytes(dtype, count);
     }
+}
+
+float lm_row_dot(lm_dtype dtype, const void *src, const float *x, int64_t n)
+{
+    enum { piece = 1024 }; /* as in lm_to_bf16() */
+    float wide[piece], sum = 0;
+    const uint8_t *from = src;
+    float (*const dot)(const uint8_t *, const float *, int64_t) = dot_of(dtype);
+    if (dot)
+        return dot(src, x, n);
+    if (dtype == LM_F32)
+        return lm_dot(src, x, n);
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = n - i < piece ? n - i : piece;
+        lm_to_float(dtype, from, wide, count);
+        sum += lm_dot(wide, x + i, count);
+        from += lm_row_bytes(dtype, count);
+    }
+    return sum;
 }
 
 /* ------------------------------------------------------------------------------------------------- types ---- */

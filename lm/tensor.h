@@ -110,5 +110,7 @@ void lm_from_float(lm_dtype dtype, const float *src, void *dst, int64_t n);
 /* Converts n elements of a type of weights to bfloat16, rounded as above, for products: numbers below 2^-126 in magnitude
  * may become 0, as the instructions that multiply bfloat16 read them anyway. */
 void lm_to_bf16(lm_dtype dtype, const void *src, uint16_t *dst, int64_t n);
+/* Returns the sum of w[i] x[i] over n weights at src, a whole number of blocks; in float32, in an order of its own. */
+float lm_row_dot(lm_dtype dtype, const void *src, const float *x, int64_t n);
 
 #endif

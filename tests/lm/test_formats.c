@@ -60,6 +60,24 @@ static void test_q8_0(void **state)
         assert_true(out[i] == 0.0f);
 }
 
+/* The dot product with n weights, some blocks whose values are known. Returns false where it would not be finite. */
+static bool check_dot(const lm_dtype_row *row, lm_dtype type, const uint8_t *packed, const float *values, int64_t n)
+{
+    float x[1024];
+    double want = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = (float)((i * 37 + 11) % 64 - 32) / 32;
+        want += (double)values[i] * (double)x[i];
+        size += fabs((double)values[i] * (double)x[i]);
+    }
+    const double have = (double)lm_row_dot(type, packed, x, n);
+    if (!(size < 1e37))
+        return false;
+    if (!(fabs(have - want) <= size * (double)n * 0x1p-24))
+        fail_msg("%s: a dot product of %d is %g, wanted %g", row->name, (int)n, have, want);
+    return true;
+}
+
 /* Blocks of random bytes of every type, and what the gguf package unpacked them to: record_types.py. */
 static void test_types(void **state)
 {
@@ -79,6 +97,11 @@ static void test_types(void **state)
         assert_true(n <= 1024 && packed->dim[1] == n);
         lm_to_float(packed->dtype, packed->data, out[0], n);
         row->widen(packed->data, out[1], n);
+        int n_dot = 0;
+        for (int64_t i = 0; i < n; i += row->block)
+            n_dot += check_dot(row, packed->dtype, (const uint8_t *)packed->data + i / row->block * row->bytes,
+                               (const float *)wanted->data + i, row->block);
+        assert_true(n_dot > 0);
         for (int way = 0; way < 2; way++)
             for (int64_t i = 0; i < n; i++) {
                 const float want = ((const float *)wanted->data)[i], have = out[way][i];
