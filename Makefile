@@ -84,6 +84,11 @@ test-python: ## build the Python wheel, install it into a clean environment, run
 	@cmake --build build-test -j $(JOBS) --target prism lm_logits token_ids
 	@tools/test-python.sh build-python build-test/prism
 
+test-vllm: ## the Python package inside vLLM's engine and server on the CPU (3.5 GB once; 20 minutes)
+	@tools/test-vllm.sh build-vllm
+
+.PHONY: test-vllm
+
 test-gpu: ## run the tests of the CUDA backend (needs an NVIDIA GPU)
 	@tools/install-deps.sh test
 	@cmake -S . -B build-cuda -DPRISM_CUDA=ON >/dev/null

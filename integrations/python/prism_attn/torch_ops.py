@@ -168,9 +168,10 @@ def _on_gpu(
     device = workspace.device
     counts, address = _counts_of(device)
     check(lib.prism_cuda_plan_counts(engine.context.handle, plan.handle, address), engine.context.handle)
+    counted = torch.cuda.current_stream(device).record_event()
 
     def finish() -> None:
-        torch.cuda.synchronize(device)
+        counted.synchronize()
         n_selected, n_causal, overflowed, _ = counts.tolist()
         seconds = events[0].elapsed_time(events[1]) / 1e3 if events else 0.0
         name = _gpu_path(n_selected, n_causal, overflowed, options)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
+# Tests of a serving engine run where it is installed: `make test-vllm`.
+collect_ignore = [] if find_spec("vllm") else ["engine"]
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = ROOT / "models" / "prism-testbed-32m-q8_0.gguf"
 

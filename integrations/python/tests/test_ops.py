@@ -63,3 +63,16 @@ def test_threads_follow_torch():
         assert torch_ops.pool_key(torch.empty(1))[2] == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_counts_that_wait_are_finished_one_by_one(monkeypatch):
+    """A GPU's oldest call only: finishing the newest would stop the host until the GPU is idle."""
+    from prism_attn import counting
+
+    monkeypatch.setattr(counting, "MAX_PENDING", 4)
+    finished = []
+    for i in range(6):
+        counting.record_later(lambda i=i: finished.append(i))
+    assert finished == [0, 1, 2]
+    counting.stats()
+    assert finished == [0, 1, 2, 3, 4, 5]

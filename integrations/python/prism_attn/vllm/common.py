@@ -112,7 +112,8 @@ class PrismBuilder:
         if common.max_query_len == 1:
             counting.record(-1, "dense: one query", queries=common.num_actual_tokens)
             return None
-        starts, n_kv = common.query_start_loc_cpu.tolist(), common.seq_lens_cpu_upper_bound.tolist()
+        n = common.num_reqs
+        starts, n_kv = common.query_start_loc_cpu[: n + 1].tolist(), common.seq_lens_cpu_upper_bound[:n].tolist()
         runs = split(starts, n_kv, self._min_tokens)
         count_runs(runs)
         device = (common.query_start_loc, common.seq_lens, common.block_table_tensor)
