@@ -114,8 +114,8 @@ struct lm_gguf;
 bool lm_tokenizer_from_gguf(const struct lm_gguf *gguf, const char *where, int32_t bos_id, bool add_bos,
                             lm_tokenizer **out, lm_error *err);
 
-/* From the text of a Hugging Face tokenizer.json; where: its path, for messages. add_bos and bos come from its post_processor; call
- * lm_tokenizer_set_bos() afterwards if config.json names BOS. */
+/* From the text of a Hugging Face tokenizer.json; where: its path, for messages. add_bos and bos come from its
+ * post_processor; call lm_tokenizer_set_bos() afterwards if config.json names BOS. */
 bool lm_tokenizer_from_json(const char *json, size_t n_bytes, const char *where, lm_tokenizer **out, lm_error *err);
 
 /* Appends merge i of a tokenizer.json to *out as "left right", which is one of the two spellings in such files. */
@@ -178,8 +178,8 @@ bool lm_tokenizer_decode(const lm_tokenizer *tok, const int32_t *ids, size_t n_i
                          lm_error *err);
 
 /* Decoding token by token for display: a character whose bytes come with several tokens is held back until it is
- * whole. Start from {0}. Bytes that cannot become a character are passed on as they are. The ids go on from a text, as with
- * LM_DECODE_CONTINUES. */
+ * whole. Start from {0}. Bytes that cannot become a character are passed on as they are. The ids go on from a text, as
+ * with LM_DECODE_CONTINUES. */
 typedef struct lm_stream {
     char held[4];
     uint32_t n_held;

@@ -97,7 +97,7 @@ typedef struct lm_spelling {
 } lm_spelling;
 
 void lm_spelling_init(lm_spelling *spelling, bool sentencepiece);
-/* Writes the bytes that text stands for (never more than text.n) and returns how many; SIZE_MAX: no token is spelt so. */
+/* Writes the bytes that text stands for (at most text.n) and returns how many; SIZE_MAX: no token is spelt so. */
 size_t lm_spelling_bytes(const lm_spelling *spelling, lm_string text, char *out);
 /* The byte that "<0x0A>" stands for; -1: text is not of this form. */
 int lm_spelling_byte(lm_string text);

@@ -45,6 +45,7 @@ static const struct pre {
      .splits = {{.pattern = "\\p{N}"}, {.pattern = LM_GPT2_SPLIT}}},
     {.names = {"gpt-2", "phi-2", "olmo", "mpt", "exaone4"}, .splits = {{.pattern = LM_GPT2_SPLIT}}},
     {.names = {"tekken"}, .splits = {{.pattern = TEKKEN}}, .adds_bos = true, .ignores_merges = true},
+    /* llama.cpp keeps digits together; no token of these models has two. */
     {.names = {"deepseek-llm"},
      .splits = {{.pattern = "[\r\n]"},
                 {.pattern = DEEPSEEK_LETTERS},

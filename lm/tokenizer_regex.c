@@ -19,7 +19,7 @@
 #define NO_SPACE                                                                                                       \
     "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-\\x{1FFF}"                    \
     "\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{10FFFF}"
-/* Letters, marks, decimal digits and connectors; what Unicode calls alphabetic besides; Latin-1's powers and fractions. */
+/* Letters, marks, decimal digits, connectors; what else Unicode calls alphabetic; Latin-1's powers and fractions. */
 #define WORD                                                                                                           \
     "\\p{L}\\p{M}\\p{Nl}\\p{Nd}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-"        \
     "\\x{1F189}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"

@@ -98,7 +98,8 @@ def json_seeds():
 
 def tokenizer_seeds():
     """An even byte, a tokenizer.json, NUL, a text."""
-    split = lambda regex, behavior="Isolated", **more: dict(type="Split", pattern=dict(Regex=regex), behavior=behavior, **more)
+    split = lambda regex, behavior="Isolated", **more: dict(
+        type="Split", pattern=dict(Regex=regex), behavior=behavior, **more)
     bytes_ = dict(type="ByteLevel", add_prefix_space=False, use_regex=False)
     mark, spaces = "\u2581", dict(type="Replace", pattern=dict(String=" "), content="\u2581")
     vocab = {t: i for i, t in enumerate(["a", "b", "ab", mark, mark + "a", "<0x0A>", "\u0120", "\u0120a"])}
@@ -106,7 +107,8 @@ def tokenizer_seeds():
     sequence = lambda *steps: dict(type="Sequence", pretokenizers=list(steps))
     pres = [sequence(split(r"\p{N}{1,3}|[^\s\S]|\b(?i:a)$"), split("[\r\n]", "Removed", invert=True), bytes_),
             sequence(split(r"\p{Han}+|[a[bc]]", "MergedWithPrevious"), split(r"(?=a)", "MergedWithNext"), bytes_),
-            sequence(dict(type="Digits", individual_digits=False), dict(type="Punctuation", behavior="Contiguous"), bytes_),
+            sequence(dict(type="Digits", individual_digits=False), dict(type="Punctuation", behavior="Contiguous"),
+                     bytes_),
             dict(type="ByteLevel", add_prefix_space=True, use_regex=True)]
     marked = [dict(type="Metaspace", replacement=mark, prepend_scheme="first", split=True), None]
     for pre in pres:

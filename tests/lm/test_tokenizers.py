@@ -72,6 +72,13 @@ STEPS = {
         pre.Digits(individual_digits=True),
         byte_level(),
     ],
+    "default": [  # llama.cpp's, for files that name no pre-tokenizer
+        split(r"[\p{P}\$\+<=>\^~\|]+"),
+        split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"),
+        split(r"\p{N}+"),
+        split("[0-9][0-9][0-9]"),
+        byte_level(),
+    ],
     "DeepSeek V3": [split(r"\p{N}{1,3}"), split("[一-龥぀-ゟ゠-ヿ]+"), split(DEEPSEEK_V3), byte_level()],
     "GPT-4o": [split(GPT4O), byte_level()],
     "GPT-4o, as tiktoken's converter writes it": [split(GPT4O, "removed", True), byte_level()],
@@ -87,7 +94,7 @@ STEPS = {
     "a literal": [pre.Split("th", "merged_with_next"), byte_level(True)],
     "space in front": [byte_level(True, prefix=True)],
 }
-GGUF_NAMES = ["qwen2", "llama-bpe", "smollm", "gpt-2", "tekken", "deepseek-llm"]
+GGUF_NAMES = ["qwen2", "llama-bpe", "smollm", "gpt-2", "tekken", "deepseek-llm", "default"]
 
 
 def ids_of(path, texts):
