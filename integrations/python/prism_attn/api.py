@@ -64,6 +64,12 @@ def _make_config(method: str | None, rope: Any, bands: Bands | None, d_head: int
     return config
 
 
+def _check_alone(argument: str, **others: Any) -> None:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ValueError(f"{argument} says all of it: {', '.join(given)} beside it would be ignored; leave one out")
+
+
 def attention(
     q: Any,
     k: Any,
@@ -122,6 +128,8 @@ def attention(
     where = Where(layout, kv_layout, scale or 0.0, start, lengths, page_table, max_q, max_kv, stream)
     if plan is None and config is None:
         config = _make_config(method, rope, bands, q.shape[-1], options)
+    else:
+        _check_alone("config" if plan is None else "plan", method=method, rope=rope, bands=bands, **options)
     if v is None:
         return backend.run(q, k, *[None] * 3, where, partial(build_plan, parse_config(config)))
     out = backend.empty_out(q, where) if out is None else out

@@ -231,6 +231,10 @@ def test_mistakes_are_said():
     for rope in (-1, 0, float("nan"), float("inf"), "1e4"):
         with pytest.raises(ValueError, match=f"rope={rope!r}: the base of the rotation is a number above 0"):
             prism_attn.attention(q, k, v, method="prism", rope=rope)
+    with pytest.raises(ValueError, match="config says all of it: method, top_p beside it would be ignored"):
+        prism_attn.attention(q, k, v, config=prism_attn.make_config("dense"), method="prism", top_p=0.5)
+    with pytest.raises(ValueError, match="plan says all of it: rope beside it"):
+        prism_attn.attention(q, k, v, plan=prism_attn.plan(q, k, method="dense"), rope=1e4)
     with pytest.raises(ValueError, match="k has 4 axes, kv_layout 'nhd' names 3: pass kv_layout"):
         prism_attn.attention(q[0], k, v, method="dense")
     with pytest.raises(ValueError, match="layout='nbhd': one of bhnd, bnhd, nhd, hnd"):
