@@ -47,7 +47,7 @@ def healthy(port: int) -> bool:
         return False
 
 
-def ask(port: int, prompt: str) -> tuple[str, float]:
+def ask(port: int, prompt: list[int]) -> tuple[str, float]:
     """The streamed answer, and seconds to its first token."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     body = {"model": "bundled", "prompt": prompt, "max_tokens": 12, "temperature": 0, "stream": True}
