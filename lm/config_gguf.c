@@ -253,6 +253,8 @@ bool lm_config_from_gguf(const lm_gguf *g, const char *where, lm_config *out, lm
     if (!c.family)
         return lm_fail(err, LM_ERROR_UNSUPPORTED, "%s: architecture \"%s\" is not supported (%s are)", where, arch,
                        lm_family_names(true, names, sizeof names));
+    if (lm_gguf_tensor_count(g) == 0)
+        return lm_fail(err, LM_ERROR_INPUT, "%s: holds no tensors: a vocabulary or a description, not a model", where);
     const lm_tensor *embedding = lm_gguf_tensor(g, "token_embd.weight");
     if (!embedding || embedding->n_dim != 2 || embedding->dim[0] > INT32_MAX)
         return lm_fail(err, LM_ERROR_INPUT, "%s: has no matrix token_embd.weight", where);
