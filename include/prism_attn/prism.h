@@ -367,11 +367,15 @@ typedef struct prism_block_moments {
     float *log_count; /* [block][n_kv_head]: logarithm of the number of keys that the means stand for */
     float *query_sum; /* [block][n_kv_head][d_head]: sum of sampled queries from position 0 to the block's end */
     int32_t *n_query; /* [block][n_kv_head]: how many queries are in query_sum */
+    /* [slot][n_kv_head][d_head + 1][d_head]: covariances of values (rows) and keys (columns) inside blocks, and in the
+     * last row the tilts' mean queries, summed over a slot's blocks. Slot 0 has block 0, slot j blocks 2^(j-1) .. 2^j - 1 */
+    float *covariance;
 } prism_block_moments;
 
 /*
  * Pooled keys of one sequence: for each block and KV head the sum of its keys. Sums make appending exact. The memory is
- * the caller's: 1/block_size of a float32 key cache, and 4.2 times as much with moments (method moments, corrections).
+ * the caller's: 1/block_size of a float32 key cache; with moments (method moments, corrections) 4.2 times as much and
+ * d_head (d_head + 1) floats for each KV head and power of two of blocks.
  * To go back to fewer keys, set n_token to a multiple of block_size.
  */
 typedef struct prism_pooled {

@@ -10,7 +10,7 @@ static prism_status cut_pooled(const prism_options *options, int32_t n_kv_head, 
     if (!options || options->struct_size < sizeof *options || !prism_options_fit(options, NULL) || n_kv_head < 1 ||
         d_head < 1 || d_head > PRISM_MAX_D_HEAD || n_token_max < 1)
         return PRISM_ERROR_INVALID;
-    const int64_t n_block = ((int64_t)n_token_max + options->block_size - 1) / options->block_size;
+    const int32_t n_block = (int32_t)(((int64_t)n_token_max + options->block_size - 1) / options->block_size);
     *out = (prism_pooled){.struct_size = sizeof *out,
                           .n_kv_head = n_kv_head,
                           .d_head = d_head,
@@ -18,7 +18,7 @@ static prism_status cut_pooled(const prism_options *options, int32_t n_kv_head, 
                           .n_token_max = n_token_max};
     out->key_sum = prism_arena_take(a, prism_arena_count(a, n_block, n_kv_head, d_head, 1), sizeof(float));
     if (prism_options_need_moments(options, true))
-        out->moments = prism_block_moments_cut(a, n_block, n_kv_head, d_head);
+        out->moments = prism_block_moments_cut(a, 1, n_block, n_kv_head, d_head);
     return a->overflow ? PRISM_ERROR_INVALID : PRISM_OK;
 }
 

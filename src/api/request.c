@@ -72,8 +72,11 @@ static prism_status check_backend(prism_ctx *ctx, const prism_request *r)
 /* Whether all arrays are there, or none. */
 static bool has_whole_moments(const prism_block_moments *m)
 {
-    const bool any = m->key || m->variance || m->value || m->log_count || m->query_sum || m->n_query;
-    return !any || (m->key && m->variance && m->value && m->log_count && m->query_sum && m->n_query);
+    const void *const all[] = {m->key, m->variance, m->value, m->log_count, m->query_sum, m->n_query, m->covariance};
+    int32_t n = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        n += all[i] != NULL;
+    return n == 0 || n == sizeof all / sizeof *all;
 }
 
 static prism_status check_pooled_state(prism_ctx *ctx, const prism_problem *p, int32_t s, bool needs_moments)

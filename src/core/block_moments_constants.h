@@ -6,12 +6,9 @@ enum {
     PRISM_MOMENT_GROUP = 8,   /* neighbouring dimensions that share a variance */
     PRISM_MOMENT_SINGLE = 16, /* tokens of block 0 that stand for themselves */
     PRISM_MOMENT_STEP = 4,    /* every 4th query token is an asking token, by position */
-    PRISM_MOMENT_SAMPLE = 16, /* every 16th query token counts for the mean query, by position */
-    PRISM_MOMENT_NEAR = 6144  /* a row with more keys before its block prunes less (patience) */
+    PRISM_MOMENT_SAMPLE = 16  /* every 16th query token counts for the mean query, by position */
 };
 
-/* The estimate's second-order term is at most this (natural logarithm). */
-#define PRISM_MOMENT_CAP 6.0f
 /* Tokens of a block have weights e^t. The t are scaled down until their standard deviation is at most this. */
 #define PRISM_MOMENT_TILT 0.8f
 

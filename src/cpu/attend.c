@@ -20,6 +20,7 @@ typedef struct attend_scratch {
     int32_t *order;        /* [group * n_qblk] work items, longest first */
     int32_t *count;        /* [n_kblk + 2] */
     prism_entries entries; /* for the blocks that are not listed */
+    prism_slopes slopes;
     char *thread;
     size_t thread_bytes;
 } attend_scratch;
@@ -60,8 +61,10 @@ static attend_scratch layout(const prism_ctx *ctx, const prism_problem *p, const
     s.finite = prism_arena_take(a, n_kblk, 1);
     s.order = prism_arena_take(a, (size_t)p->group * (size_t)p->n_qblk, sizeof *s.order);
     s.count = prism_arena_take(a, n_kblk + 2, sizeof *s.count);
-    if (corrects)
+    if (corrects) {
         s.entries = prism_entries_layout(p, true, a);
+        s.slopes = prism_slopes_layout(p, a);
+    }
     prism_arena one = {0};
     layout_thread(p, op, corrects, &one);
     s.thread_bytes = one.used;
@@ -290,8 +293,8 @@ static void attend_tile(const attend_item *it, const thread_scratch *t)
            (size_t)(m_pad - m) * (size_t)op->depth * op->bytes);
     memset(t->output, 0, (size_t)m_pad * (size_t)op->d_pad * sizeof(float));
     if (it->correct)
-        prism_correct_start(op->k, it->correct, it->s, it->h, rows, own, list, &it->a->entries, &t->correct, state,
-                            t->output);
+        prism_correct_start(op->k, it->correct, it->s, it->h, rows, own, list, &it->a->entries, &it->a->slopes,
+                            &t->correct, state, t->output);
     attend_list(it, t, list, m, n_own, state, alpha);
     const prism_plan_keys keys = prism_plan_get_keys(it->plan, row);
     for (int64_t n = 0; n < keys.n; n += block)
@@ -336,6 +339,7 @@ static void attend_kv_head(const prism_ctx *ctx, const attend_item *of, int32_t 
         of->correct && q->n_kblk > 1 ? prism_entry_strips(p) : 0; /* nothing comes before a single block */
     const prism_block_moments moments =
         n_strip ? prism_moments_of_cpu(p, of->correct->moments, of->s) : (prism_block_moments){0};
+    const int32_t n_slot = n_strip && of->correct->variances ? prism_moment_slot(q->n_kv / p->block_size) : 0;
     sort_items(p, of->plan, q, of->s, h_kv, a);
 #pragma omp parallel num_threads(ctx->n_thread)
     {
@@ -348,6 +352,9 @@ static void attend_kv_head(const prism_ctx *ctx, const attend_item *of, int32_t 
         for (int32_t strip = 0; strip < n_strip; strip++)
             prism_entries_pack(ctx->cpu, p, &moments, of->correct->variances, of->s, h_kv, strip, &a->entries,
                                t.correct.stage);
+#pragma omp for schedule(static)
+        for (int32_t slot = 0; slot < n_slot; slot++)
+            prism_slopes_pack(ctx->cpu, p, &moments, h_kv, slot, &a->slopes, t.correct.stage);
 #pragma omp for schedule(dynamic, 1)
         for (int32_t n = 0; n < p->group * q->n_qblk; n++) {
             attend_item it = *of;

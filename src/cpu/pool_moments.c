@@ -19,15 +19,14 @@ prism_block_moments prism_moments_of_cpu(const prism_problem *p, void *memory, i
     prism_arena a = {.base = memory};
     if (c->pooled)
         return c->pooled[s].moments;
-    const prism_block_moments all = prism_block_moments_cut(&a, (int64_t)c->n_seq * p->n_kblk, c->n_kv_head, c->d_head);
-    return prism_block_moments_from(all, (int64_t)s * p->n_kblk, c->n_kv_head, c->d_head);
+    const prism_block_moments all = prism_block_moments_cut(&a, c->n_seq, p->n_kblk, c->n_kv_head, c->d_head);
+    return prism_block_moments_seq(all, s, p->n_kblk, c->n_kv_head, c->d_head);
 }
 
 size_t prism_moments_bytes_cpu(const prism_problem *p)
 {
     prism_arena a = {0};
-    const int64_t n_block = (int64_t)prism_arena_count(&a, p->call->n_seq, p->n_kblk, 1, 1);
-    prism_block_moments_cut(&a, n_block, p->call->n_kv_head, p->call->d_head);
+    prism_block_moments_cut(&a, p->call->n_seq, p->n_kblk, p->call->n_kv_head, p->call->d_head);
     return a.overflow ? SIZE_MAX : a.used;
 }
 
@@ -83,10 +82,10 @@ static void sum_queries(const prism_tier *k, const prism_problem *p, int32_t s, 
 
 /* ------------------------------------------------------------------------------------------------- blocks ---- */
 
-/* Computes the weights of a block's tokens: e^(factor * scale * mean query . key), divided by their sum. Returns the
+/* Computes the weights of a block's tokens: e^(*factor * scale * mean query . key), divided by their sum. Returns the
  * logarithm of the number of keys that the tilted moments stand for. */
 static float weigh(const prism_tier *k, const prism_problem *p, const prism_block_keys *x, const float *query,
-                   float *weight)
+                   float *weight, float *factor)
 {
     const int32_t d = p->call->d_head;
     float row[PRISM_MAX_D_HEAD], mean = 0, square = 0, sum = 0, tilt = 0, max = -INFINITY;
@@ -102,9 +101,9 @@ static float weigh(const prism_tier *k, const prism_problem *p, const prism_bloc
         square += weight[i] * weight[i];
     }
     const float deviation = sqrtf(square / (float)x->n);
-    const float factor = deviation > PRISM_MOMENT_TILT ? PRISM_MOMENT_TILT / deviation : 1.0f;
+    *factor = deviation > PRISM_MOMENT_TILT ? PRISM_MOMENT_TILT / deviation : 1.0f;
     for (int32_t i = 0; i < x->n; i++) {
-        weight[i] *= factor;
+        weight[i] *= *factor;
         max = fmaxf(max, weight[i]);
     }
     for (int32_t i = 0; i < x->n; i++) {
@@ -143,6 +142,11 @@ static void weighted_variance(const prism_tier *k, const prism_tensor *x, const 
     prism_moment_group_means(sum, d, variance);
 }
 
+static void mean_query(const prism_tier *k, const prism_block_moments *m, int64_t at, int32_t d, float *query)
+{
+    k->store_row[PRISM_F32](query, m->query_sum + at * d, d, m->n_query[at] ? 1.0f / (float)m->n_query[at] : 0.0f);
+}
+
 static void make_moments(const prism_tier *k, const prism_pool_job *job, int32_t s, int32_t h_kv, int32_t b,
                          const prism_block_moments *m)
 {
@@ -150,14 +154,72 @@ static void make_moments(const prism_tier *k, const prism_pool_job *job, int32_t
     const prism_call *c = p->call;
     const int32_t d = c->d_head;
     const int64_t at = (int64_t)b * c->n_kv_head + h_kv;
-    float query[PRISM_MAX_D_HEAD], weight[PRISM_MAX_BLOCK];
+    float query[PRISM_MAX_D_HEAD], weight[PRISM_MAX_BLOCK], factor;
     const prism_block_keys x = prism_block_keys_of(k, p, s, h_kv, b);
-    k->store_row[PRISM_F32](query, m->query_sum + at * d, d, m->n_query[at] ? 1.0f / (float)m->n_query[at] : 0.0f);
-    m->log_count[at] = weigh(k, p, &x, query, weight);
+    mean_query(k, m, at, d, query);
+    m->log_count[at] = weigh(k, p, &x, query, weight, &factor);
     weighted_mean(k, &c->k, &x, d, weight, m->key + at * d);
     weighted_variance(k, &c->k, &x, d, weight, m->key + at * d, m->variance + at * prism_moment_groups(d));
     if (job->reads_values)
         weighted_mean(k, &c->v, &x, d, weight, m->value + at * d);
+}
+
+/* -------------------------------------------------------------------------------------------- covariances ---- */
+
+/* Adds sum of weight * (value - mean value) (key - mean key) over the tokens of a block to sum [value][key]. */
+static void add_covariance(const prism_tier *k, const prism_call *c, const prism_block_keys *x, const float *weight,
+                           const float *mean_key, const float *mean_value, float *sum)
+{
+    enum { strip = 16 };
+    const int32_t d = c->d_head;
+    float key[strip * PRISM_MAX_D_HEAD], value[PRISM_MAX_D_HEAD], weighted[PRISM_MAX_D_HEAD][strip];
+    for (int32_t first = 0; first < x->n; first += strip) {
+        const int32_t n = x->n - first < strip ? x->n - first : strip;
+        for (int32_t i = 0; i < n; i++) {
+            const int32_t t = x->first + x->token[first + i];
+            prism_load_token(k, &c->k, x->s, t, x->h_kv, d, key + i * d);
+            prism_load_token(k, &c->v, x->s, t, x->h_kv, d, value);
+            for (int32_t l = 0; l < d; l++) {
+                key[i * d + l] -= mean_key[l];
+                weighted[l][i] = weight[first + i] * (value[l] - mean_value[l]);
+            }
+        }
+        for (int32_t e = 0; e < d; e++)
+            k->sum_rows(sum + (int64_t)e * d, 1.0f, weighted[e], key, d, n, d);
+    }
+}
+
+/* Whether a block's moments are finite. Then its tokens are. */
+static bool is_finite_block(const prism_tier *k, const prism_block_moments *m, int64_t at, int32_t d)
+{
+    float row[PRISM_MAX_D_HEAD];
+    bool key, value;
+    memcpy(row, m->key + at * d, (size_t)d * sizeof *row);
+    k->scale_max(row, d, 1.0f, &key);
+    memcpy(row, m->value + at * d, (size_t)d * sizeof *row);
+    k->scale_max(row, d, 1.0f, &value);
+    return key && value;
+}
+
+/* Sums the covariances and mean queries of a slot's blocks. */
+static void make_slot(const prism_tier *k, const prism_problem *p, int32_t s, int32_t h_kv, int32_t slot,
+                      const prism_block_moments *m)
+{
+    const prism_call *c = p->call;
+    const int32_t d = c->d_head;
+    float *sum = m->covariance + ((int64_t)slot * c->n_kv_head + h_kv) * prism_moment_slot_floats(d);
+    memset(sum, 0, (size_t)prism_moment_slot_floats(d) * sizeof *sum);
+    for (int32_t b = prism_moment_slot_begin(slot); b < prism_moment_slot_end(slot); b++) {
+        const int64_t at = (int64_t)b * c->n_kv_head + h_kv;
+        float query[PRISM_MAX_D_HEAD], weight[PRISM_MAX_BLOCK], factor;
+        if (!is_finite_block(k, m, at, d))
+            continue;
+        const prism_block_keys x = prism_block_keys_of(k, p, s, h_kv, b);
+        mean_query(k, m, at, d, query);
+        weigh(k, p, &x, query, weight, &factor);
+        add_covariance(k, c, &x, weight, m->key + at * d, m->value + at * d, sum);
+        k->sum_rows(sum + (int64_t)d * d, 1.0f, &factor, query, d, 1, d);
+    }
 }
 
 void prism_pool_moments_cpu(const prism_ctx *ctx, const prism_pool_job *job, int32_t s, int32_t n_done)
@@ -172,4 +234,11 @@ void prism_pool_moments_cpu(const prism_ctx *ctx, const prism_pool_job *job, int
     for (int32_t b = n_done / p->block_size; b < whole; b++)
         for (int32_t h = 0; h < p->call->n_kv_head; h++)
             make_moments(ctx->cpu, job, s, h, b, &m);
+    if (!job->reads_values)
+        return;
+    const int32_t first = prism_moment_slot(n_done / p->block_size), end = prism_moment_slot(whole);
+#pragma omp parallel for collapse(2) num_threads(ctx->n_thread) schedule(dynamic, 1)
+    for (int32_t slot = end - 1; slot >= first; slot--)
+        for (int32_t h = 0; h < p->call->n_kv_head; h++)
+            make_slot(ctx->cpu, p, s, h, slot, &m);
 }

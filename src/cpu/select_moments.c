@@ -131,7 +131,7 @@ static void score_tokens(const moments_seq *t, int32_t h, int32_t own, const int
         k->scale_max(spread, n, ln_2 * ln_2, &finite_spread);
         if (!finite || !finite_spread)
             keep_non_finite(logit, spread, entries.bias, n, bits);
-        k->add_spread(logit, spread, entries.bias, n_pad, 0.5f * log2_e, PRISM_MOMENT_CAP * log2_e);
+        k->add_spread(logit, spread, entries.bias, n_pad, 0.5f * log2_e, 0.25f, INFINITY);
     }
     k->softmax(x->logit, ld, m, n_pad, n_before, state, alpha);
     for (int32_t r = 0; r < m; r++)
@@ -157,6 +157,26 @@ static int32_t ask(const moments_seq *t, int32_t h, int32_t own, prism_range row
     return n_asked;
 }
 
+/* Returns the least x such that x times the sum of the errors up to x is at least `bound`; infinity: none is. */
+static float lowest_kept(const float *error, int32_t n, double bound)
+{
+    uint32_t low = 0, high = 0x7f800000; /* floats that are not negative are ordered as their bits are */
+    float x;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        double sum = 0;
+        memcpy(&x, &middle, sizeof x);
+        for (int32_t b = 0; b < n; b++)
+            sum += error[b] <= x ? error[b] : 0.0f;
+        if (x * sum >= bound)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    memcpy(&x, &low, sizeof x);
+    return x;
+}
+
 static void select_row(const moments_seq *t, int32_t h, int32_t i, const thread_scratch *x)
 {
     const prism_moments_job *job = t->job;
@@ -168,9 +188,10 @@ static void select_row(const moments_seq *t, int32_t h, int32_t i, const thread_
     if (own > 0) {
         pack_own_keys(t, h / p->group, own, x);
         const int32_t n_asked = ask(t, h, own, prism_seq_rows(&t->q, i, p->block_size), x, bits);
-        const float cut = job->error * prism_moment_patience(own * p->block_size) * (float)n_asked;
+        const float *error = x->sum + PRISM_MOMENT_SINGLE;
+        const float cut = lowest_kept(error, own, pow((double)job->error * n_asked, 2));
         for (int32_t b = 0; b < own; b++)
-            if (x->sum[PRISM_MOMENT_SINGLE + b] >= cut || !entries.usable[PRISM_MOMENT_SINGLE + b])
+            if (error[b] >= cut || !entries.usable[PRISM_MOMENT_SINGLE + b])
                 prism_bits_set(bits, b);
         for (int32_t e = 0; e < PRISM_MOMENT_SINGLE; e++)
             if (!entries.usable[e])

@@ -84,9 +84,11 @@ typedef struct prism_tier {
     /* x[j] = e^(x[j] - max) */
     void (*exp_row)(float *x, int32_t n, float max);
 
-    /* x[j] += bias[j] + min(half * spread[j], cap), and cap where spread[j] is NaN. spread NULL: only the bias.
+    /* x[j] += bias[j] + min(half * spread[j] / sqrt(1 + slow * spread[j]), cap), and cap where that is NaN. spread NULL:
+     * only the bias.
      * sum[j] += factor * a[j] * b[j]^1.5, b not negative. n a multiple of panel. */
-    void (*add_spread)(float *x, const float *spread, const float *bias, int32_t n, float half, float cap);
+    void (*add_spread)(float *x, const float *spread, const float *bias, int32_t n, float half, float slow,
+                       float cap);
     void (*add_error)(float *sum, const float *a, const float *b, int32_t n, float factor);
 } prism_tier;
 

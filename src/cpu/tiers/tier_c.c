@@ -163,10 +163,11 @@ static void exp_row_c(float *x, int32_t n, float max)
         x[j] = expf(x[j] - max);
 }
 
-static void add_spread_c(float *x, const float *spread, const float *bias, int32_t n, float half, float cap)
+static void add_spread_c(float *x, const float *spread, const float *bias, int32_t n, float half, float slow,
+                         float cap)
 {
-    for (int32_t j = 0; j < n; j++)
-        x[j] += bias[j] + (spread ? fminf(half * spread[j], cap) : 0.0f); /* fminf() passes over a NaN */
+    for (int32_t j = 0; j < n; j++) /* fminf() passes over a NaN */
+        x[j] += bias[j] + (spread ? fminf(half * spread[j] / sqrtf(1.0f + slow * spread[j]), cap) : 0.0f);
 }
 
 static void add_error_c(float *sum, const float *a, const float *b, int32_t n, float factor)

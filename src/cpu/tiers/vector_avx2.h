@@ -15,6 +15,7 @@
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define MAX(a, b) _mm256_max_ps(a, b)
 #define SQRT(x) _mm256_sqrt_ps(x)
+#define DIV(a, b) _mm256_div_ps(a, b)
 #define SUM(x) sum_lanes(x)
 #define RMAX(x) max_lanes(x)
 #define LOAD_F16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))

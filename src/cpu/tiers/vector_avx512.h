@@ -15,6 +15,7 @@
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define MAX(a, b) _mm512_max_ps(a, b)
 #define SQRT(x) _mm512_sqrt_ps(x)
+#define DIV(a, b) _mm512_div_ps(a, b)
 #define SUM(x) _mm512_reduce_add_ps(x)
 #define RMAX(x) _mm512_reduce_max_ps(x)
 #define LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))

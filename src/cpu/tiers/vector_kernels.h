@@ -239,13 +239,16 @@ static void SUFFIX(exp_row)(float *x, int32_t n, float max)
     }
 }
 
-static void SUFFIX(add_spread)(float *x, const float *spread, const float *bias, int32_t n, float half, float cap)
+static void SUFFIX(add_spread)(float *x, const float *spread, const float *bias, int32_t n, float half, float slow,
+                               float cap)
 {
-    const VF minus = SET1(-1.0f);
+    const VF one = SET1(1.0f), minus = SET1(-1.0f);
     for (int32_t j = 0; j < n; j += VL) {
         VF y = ADD(LOAD(x + j), LOAD(bias + j));
-        if (spread) /* MAX returns its second operand where the first is NaN */
-            y = FMA(MAX(MUL(LOAD(spread + j), SET1(-half)), SET1(-cap)), minus, y);
+        if (spread) { /* MAX returns its second operand where the first is NaN */
+            const VF s = LOAD(spread + j), fall = DIV(MUL(s, SET1(-half)), SQRT(FMA(s, SET1(slow), one)));
+            y = FMA(MAX(fall, SET1(-cap)), minus, y);
+        }
         STORE(x + j, y);
     }
 }

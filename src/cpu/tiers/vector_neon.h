@@ -15,6 +15,7 @@
 #define FMA(a, b, c) vfmaq_f32(c, a, b)
 #define MAX(a, b) vmaxnmq_f32(a, b)
 #define SQRT(x) vsqrtq_f32(x)
+#define DIV(a, b) vdivq_f32(a, b)
 #define SUM(x) vaddvq_f32(x)
 #define RMAX(x) vmaxnmvq_f32(x)
 #define LOAD_F16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))
