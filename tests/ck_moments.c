@@ -39,16 +39,15 @@ static void check_plan(const oracle_seq *s, const prism_options *o, const uint8_
         for (int i = 0; i < n_qblk; i++) {
             const uint8_t *row = mask + ((long)h * n_qblk + i) * n_kblk;
             const int own = first + i;
-            const double cut = (double)o->moments_error * (own * s->block > 6144 ? 6144.0 / (own * s->block) : 1);
             oracle_errors(s, &x, h, i, want);
             ck_ok(row[own], "%s h %d block %d: its own block is pruned", ck_tier_name(tier), h, own);
             for (int b = 0; b < own; b++) {
-                const bool open = fabs(want[b] - cut) <= select_slack[ck_is_gpu(tier)] * cut;
-                count->n_open += open;
+                const int keeps = oracle_keeps(want, own, b, o->moments_error, select_slack[ck_is_gpu(tier)]);
+                count->n_open += keeps < 0;
                 count->n_kept += row[b];
                 count->n_all++;
-                ck_ok(open || row[b] == (want[b] >= cut), "%s h %d block %d: block %d has error %g of %g, kept %d",
-                      ck_tier_name(tier), h, own, b, want[b], cut, row[b]);
+                ck_ok(keeps < 0 || row[b] == keeps, "%s h %d block %d: block %d has error %g, kept %d",
+                      ck_tier_name(tier), h, own, b, want[b], row[b]);
             }
         }
         oracle_entries_free(&x);

@@ -223,23 +223,26 @@ static void check_exp_ties(const prism_tier *k, int n, rng *r)
     guarded_free(&x);
 }
 
-/* Two additions, one product, each rounded once. A spread that is NaN or infinite counts as the cap. */
+/* Three additions, two products, a root and a quotient, each rounded once. A spread that is NaN or infinite counts as
+ * the cap. */
 static void check_spread(const prism_tier *k, int n_panel, rng *r)
 {
     const int n = n_panel * k->panel;
     guarded x = new_floats(n, r), spread = new_floats(n, r), bias = new_floats(n, r);
     float *px = x.data, *ps = spread.data, *pb = bias.data, before[PRISM_MAX_PANEL * 4];
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < 3; pass++) {
+        const float slow = pass == 2 ? 0.25f : 0.0f;
         for (int j = 0; j < n; j++) {
             ps[j] = rng_range(r, 0, 9) == 0 ? NAN : rng_range(r, 0, 9) == 0 ? INFINITY : fabsf(ps[j]) * 8;
             pb[j] = rng_range(r, 0, 9) == 0 ? -INFINITY : pb[j];
             before[j] = px[j];
         }
-        k->add_spread(px, pass ? ps : NULL, pb, n, 0.5f, 3.0f);
+        k->add_spread(px, pass ? ps : NULL, pb, n, 0.5f, slow, 3.0f);
         for (int j = 0; j < n; j++) {
-            const double add = !pass ? 0 : 0.5 * (double)ps[j] < 3 ? 0.5 * (double)ps[j] : 3;
+            const double grown = 0.5 * (double)ps[j] / sqrt(1 + (double)slow * (double)ps[j]);
+            const double add = !pass ? 0 : grown < 3 ? grown : 3;
             const double want = (double)before[j] + (double)pb[j] + add;
-            ck_near(px[j], want, 0x1p-23 * (fabs((double)before[j]) + fmin(fabs((double)pb[j]), 10) + add),
+            ck_near(px[j], want, 0x1p-23 * (fabs((double)before[j]) + fmin(fabs((double)pb[j]), 10) + 2 * add),
                     "%s add_spread pass %d n %d [%d]", k->name, pass, n, j);
             px[j] = before[j];
         }

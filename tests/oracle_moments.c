@@ -32,10 +32,11 @@ int oracle_mean_query(const oracle_seq *s, int h_kv, int b, double *mean)
     return n;
 }
 
-/* Weights of the n listed tokens, by the mean query of their block; returns the logarithm of their tilted count. */
-static double tilt(const oracle_seq *s, int h_kv, int block, const int *token, int n, double *weight)
+/* Weights of the n listed tokens, by the mean query of their block; returns the logarithm of their tilted count. query:
+ * the mean query times the tilt's factor. */
+static double tilt(const oracle_seq *s, int h_kv, int block, const int *token, int n, double *weight, double *query)
 {
-    double *query = malloc((size_t)s->d * sizeof *query), mean = 0, square = 0, sum = 0, sum_t = 0;
+    double mean = 0, square = 0, sum = 0, sum_t = 0;
     oracle_mean_query(s, h_kv, block, query);
     for (int i = 0; i < n; i++) {
         weight[i] = 0;
@@ -54,19 +55,20 @@ static double tilt(const oracle_seq *s, int h_kv, int block, const int *token, i
     }
     for (int i = 0; i < n; i++)
         weight[i] /= sum;
-    free(query);
+    for (int j = 0; j < s->d; j++)
+        query[j] *= factor;
     return log(sum) - sum_t / sum;
 }
 
-/* Of the n listed tokens: tilted means of keys and values, variances of groups of 8 dimensions. */
+/* Of the n listed tokens: tilted means of keys and values, their covariance, variances of groups of 8 dimensions. */
 static void add_entry(const oracle_seq *s, oracle_entries *x, int h_kv, int block, const int *token, int n)
 {
     const int e = x->n++, d = s->d;
     double *key = x->key + (long)e * d, *value = x->value + (long)e * d, *variance = x->variance + (long)e * x->n_group;
-    double *weight = malloc((size_t)n * sizeof *weight);
+    double *weight = malloc((size_t)n * sizeof *weight), *covariance = x->covariance + (long)e * d * (d + 1);
     x->block[e] = block;
     x->count[e] = n;
-    x->log_count[e] = tilt(s, h_kv, block, token, n, weight);
+    x->log_count[e] = tilt(s, h_kv, block, token, n, weight, covariance + (long)d * d);
     for (int j = 0; j < d; j++) {
         key[j] = value[j] = 0;
         for (int i = 0; i < n; i++) {
@@ -81,6 +83,11 @@ static void add_entry(const oracle_seq *s, oracle_entries *x, int h_kv, int bloc
             for (int i = 0; i < n; i++)
                 variance[g] += weight[i] * pow(key_at(s, s->k, h_kv, token[i])[j] - key[j], 2) / (end - 8 * g);
     }
+    for (int i = 0; i < n && x->covariances; i++)
+        for (int l = 0; l < d; l++)
+            for (int j = 0; j < d; j++)
+                covariance[(long)l * d + j] += weight[i] * (key_at(s, s->v, h_kv, token[i])[l] - value[l]) *
+                                               (key_at(s, s->k, h_kv, token[i])[j] - key[j]);
     free(weight);
 }
 
@@ -114,16 +121,17 @@ static void add_first_block(const oracle_seq *s, oracle_entries *x, int h_kv)
     free(distance);
 }
 
-oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own)
+static oracle_entries make_entries(const oracle_seq *s, int h_kv, int own, bool covariances)
 {
     const size_t n = (size_t)own + ORACLE_SINGLE, d = (size_t)s->d;
-    oracle_entries x = {.d = s->d, .n_group = (s->d + 7) / 8};
+    oracle_entries x = {.d = s->d, .n_group = (s->d + 7) / 8, .covariances = covariances};
     x.block = malloc(n * sizeof *x.block);
     x.count = malloc(n * sizeof *x.count);
     x.log_count = malloc(n * sizeof(double));
     x.key = malloc(n * d * sizeof(double));
     x.value = malloc(n * d * sizeof(double));
     x.variance = malloc(n * (size_t)x.n_group * sizeof(double));
+    x.covariance = calloc(n * d * (d + 1) + 1, sizeof(double));
     int *token = malloc((size_t)s->block * sizeof *token);
     if (own > 0)
         add_first_block(s, &x, h_kv);
@@ -136,6 +144,11 @@ oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own)
     return x;
 }
 
+oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own)
+{
+    return make_entries(s, h_kv, own, false);
+}
+
 void oracle_entries_free(oracle_entries *x)
 {
     free(x->block);
@@ -144,9 +157,10 @@ void oracle_entries_free(oracle_entries *x)
     free(x->key);
     free(x->value);
     free(x->variance);
+    free(x->covariance);
 }
 
-double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, const double *q, bool variances,
+double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, const double *q, oracle_law law,
                          double *variance)
 {
     double dot = 0, sum = 0;
@@ -157,7 +171,10 @@ double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, co
     sum *= s->scale * s->scale;
     if (variance)
         *variance = sum;
-    return x->log_count[e] + s->scale * dot + (variances ? fmin(sum / 2, 6) : 0);
+    const double spread = law == ORACLE_MEAN      ? 0
+                          : law == ORACLE_CORRECT ? fmin(sum / 2, log(s->block) / 2)
+                                                  : sum / 2 / sqrt(1 + sum / 4);
+    return x->log_count[e] + s->scale * dot + spread;
 }
 
 /* ------------------------------------------------------------------------------------------------ errors ---- */
@@ -195,10 +212,10 @@ void oracle_errors(const oracle_seq *s, const oracle_entries *x, int h, int i, d
         for (int t = own * s->block; t <= p; t++)
             z = add_exp(z, exact_logit(s, q, h_kv, t));
         for (int e = 0; e < entries_before(own); e++)
-            z = add_exp(z, oracle_entry_mass(s, x, e, q, true, NULL));
+            z = add_exp(z, oracle_entry_mass(s, x, e, q, ORACLE_SELECT, NULL));
         for (int e = 0; e < entries_before(own); e++) {
             double variance;
-            const double mass = oracle_entry_mass(s, x, e, q, true, &variance);
+            const double mass = oracle_entry_mass(s, x, e, q, ORACLE_SELECT, &variance);
             if (x->count[e] > 1)
                 error[x->block[e]] += pow(variance, 1.5) * exp(mass - z);
         }
@@ -208,23 +225,69 @@ void oracle_errors(const oracle_seq *s, const oracle_entries *x, int h, int i, d
         error[b] /= n_asked;
 }
 
+int oracle_keeps(const double *error, int n, int b, double bound, double slack)
+{
+    double least = 0, most = 0;
+    for (int i = 0; i < n; i++) {
+        least += i == b || error[i] <= error[b] * (1 - slack) ? error[i] * (1 - slack) : 0;
+        most += error[i] <= error[b] * (1 + slack) ? error[i] * (1 + slack) : 0;
+    }
+    if (error[b] * (1 - slack) * least >= bound * bound)
+        return 1;
+    return error[b] * (1 + slack) * most >= bound * bound ? -1 : 0;
+}
+
 /* ------------------------------------------------------------------------------------------------ attend ---- */
 
-/* The entries of the blocks that are not listed; *lse = -inf, and out untouched, where there is none. */
-static void add_entries(const oracle_seq *s, const oracle_entries *x, int n, const uint8_t *listed, const double *q,
-                        bool variances, double *out, double *lse)
+/* For each power of two below the number of blocks, the mean over so many blocks of the covariances and of the tilts'
+ * queries: [power][d + 1][d]. */
+static double *mean_covariances(const oracle_entries *x, int n_block)
 {
+    const long size = (long)x->d * (x->d + 1);
+    int n_power = 0;
+    while (1 << n_power <= n_block)
+        n_power++;
+    double *mean = calloc((size_t)(n_power * size) + 1, sizeof *mean);
+    for (int j = 0; j < n_power; j++)
+        for (int b = 0; b < 1 << j; b++)
+            for (long i = 0; i < size; i++)
+                mean[j * size + i] += x->covariance[(ORACLE_SINGLE + b) * size + i] / (1 << j);
+    return mean;
+}
+
+/* Adds weight * scale * covariance * (q - mean query) to out. mean: of the row's own block. */
+static void add_linear(const oracle_seq *s, const double *mean, int own, double weight, const double *q, double *out)
+{
+    int j = 0;
+    while (2 << j <= own)
+        j++;
+    mean += (long)j * s->d * (s->d + 1);
+    for (int e = 0; e < s->d; e++)
+        for (int l = 0; l < s->d; l++)
+            out[e] += weight * s->scale * mean[(long)e * s->d + l] * (q[l] - mean[(long)s->d * s->d + l]);
+}
+
+/* The entries of the blocks that are not listed; *lse = -inf, and out untouched, where there is none. mean NULL: without
+ * variances. */
+static void add_entries(const oracle_seq *s, const oracle_entries *x, const double *mean, int own,
+                        const uint8_t *listed, const double *q, double *out, double *lse)
+{
+    const oracle_law law = mean ? ORACLE_CORRECT : ORACLE_MEAN;
+    double of_blocks = 0;
     *lse = -INFINITY;
-    for (int e = 0; e < n; e++)
+    for (int e = 0; e < entries_before(own); e++)
         if (!listed[x->block[e]])
-            *lse = add_exp(*lse, oracle_entry_mass(s, x, e, q, variances, NULL));
-    for (int e = 0; e < n; e++) {
+            *lse = add_exp(*lse, oracle_entry_mass(s, x, e, q, law, NULL));
+    for (int e = 0; e < entries_before(own); e++) {
         if (listed[x->block[e]])
             continue;
-        const double weight = exp(oracle_entry_mass(s, x, e, q, variances, NULL) - *lse);
+        const double weight = exp(oracle_entry_mass(s, x, e, q, law, NULL) - *lse);
+        of_blocks += e >= ORACLE_SINGLE ? weight : 0;
         for (int j = 0; j < s->d; j++)
             out[j] += weight * x->value[(long)e * s->d + j];
     }
+    if (mean && own > 0)
+        add_linear(s, mean, own, of_blocks, q, out);
 }
 
 void oracle_correct(const oracle_seq *s, const uint8_t *mask, bool variances, double *out, double *lse)
@@ -233,15 +296,17 @@ void oracle_correct(const oracle_seq *s, const uint8_t *mask, bool variances, do
     const int group = s->n_head / s->n_kv_head;
     memset(out, 0, (size_t)s->n_head * (size_t)s->n_q * (size_t)s->d * sizeof *out);
     for (int h_kv = 0; h_kv < s->n_kv_head; h_kv++) {
-        const oracle_entries x = oracle_entries_make(s, h_kv, first + n_qblk - 1);
+        const oracle_entries x = make_entries(s, h_kv, first + n_qblk - 1, variances);
+        double *mean = variances ? mean_covariances(&x, first + n_qblk - 1) : NULL;
 #pragma omp parallel for collapse(2) schedule(dynamic, 8)
         for (int h = h_kv * group; h < (h_kv + 1) * group; h++)
             for (int t = 0; t < s->n_q; t++) {
                 const int own = (s->q_start + t) / s->block;
-                add_entries(s, &x, entries_before(own), mask + ((long)h * n_qblk + own - first) * n_kblk,
-                            query_at(s, h, t), variances, out + ((long)h * s->n_q + t) * s->d,
+                add_entries(s, &x, mean, own, mask + ((long)h * n_qblk + own - first) * n_kblk,
+                            query_at(s, h, t), out + ((long)h * s->n_q + t) * s->d,
                             lse + (long)h * s->n_q + t);
             }
+        free(mean);
         oracle_entries_free((oracle_entries *)&x);
     }
 }

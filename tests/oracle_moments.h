@@ -11,7 +11,12 @@ typedef struct oracle_entries {
     int n, d, n_group;
     int *block, *count;
     double *log_count, *key, *variance, *value; /* [n], [n][d], [n][n_group], [n][d] */
+    bool covariances;
+    double *covariance; /* [n][d + 1][d]: of values and keys if `covariances`; the last row is the tilt's mean query */
 } oracle_entries;
+
+/* What the variance of the logits adds to an entry's mass: nothing, what a correction adds, what selection adds. */
+typedef enum oracle_law { ORACLE_MEAN, ORACLE_CORRECT, ORACLE_SELECT } oracle_law;
 
 /* Mean of the sampled queries of KV head h_kv's heads that block b's moments know; zeros if there is none. Returns how
  * many. */
@@ -22,12 +27,16 @@ oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own);
 void oracle_entries_free(oracle_entries *x);
 
 /* Logarithm of the entry's mass for a query [d], and the variance of the logits inside it. */
-double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, const double *q, bool variances,
+double oracle_entry_mass(const oracle_seq *s, const oracle_entries *x, int e, const double *q, oracle_law law,
                          double *variance);
 
 /* The error of pruning each block before the own one of (head h, query block i): [first_qblk + i]. x: entries of the
  * head's KV head, of these blocks at least. */
 void oracle_errors(const oracle_seq *s, const oracle_entries *x, int h, int i, double *error);
+
+/* Whether a row with these errors [n] keeps block b: its error times the sum of the errors up to it is at least bound
+ * squared. 1: yes; 0: no; -1: errors that are off by a factor 1 + slack decide. */
+int oracle_keeps(const double *error, int n, int b, double bound, double slack);
 
 /* What the blocks that are not in the mask contribute: their output [n_head][n_q][d] and log-sum-exp [n_head][n_q]; 0 and
  * -inf for a row without such blocks. */
