@@ -252,8 +252,7 @@ typedef enum prism_method {
     PRISM_METHOD_XATTENTION = 5,   /* antidiagonal sums of strided queries and keys */
     PRISM_METHOD_FLASHPREFILL = 6, /* query tokens against block means of keys, relative threshold */
     /* Past the paper (docs/moments.md): query tokens against mean and variance of a block's keys. A row keeps the
-     * blocks
-       that moments describe badly; the others contribute through their moments. */
+     * blocks that moments describe badly; the others contribute through their moments. */
     PRISM_METHOD_MOMENTS = 7
 } prism_method;
 
@@ -263,7 +262,8 @@ typedef enum prism_correction {
     PRISM_CORRECTION_DEFAULT = 0, /* MOMENTS with method moments, else NONE */
     PRISM_CORRECTION_NONE = 1,    /* nothing */
     PRISM_CORRECTION_MEAN = 2,    /* the block's mean value, with the weight of its mean key */
-    PRISM_CORRECTION_MOMENTS = 3  /* the block's mean value, with the weight that mean and variance of its keys give */
+    PRISM_CORRECTION_MOMENTS = 3  /* the block's mean value and a part linear in the query, with the weight that mean and
+                                     variance of its keys give */
 } prism_correction;
 
 /* The precision of attention's products: queries times keys, and weights times values. Values are frozen. */
@@ -311,7 +311,7 @@ typedef struct prism_options {
     int32_t flash_window;
     int32_t flash_last;
     prism_correction correct;
-    float moments_error; /* a row with n > 6144 keys before its own block uses moments_error * 6144 / n */
+    float moments_error; /* the error of pruned blocks that a row allows (docs/moments.md, "Select") */
     prism_precision precision; /* of attention over the plan, not of choosing or correcting; a plan keeps it */
 } prism_options;
 

@@ -48,11 +48,11 @@ static inline double prism_work_pool_keys(const prism_problem *p, const prism_se
     return (double)p->call->d_head * p->call->n_kv_head * (q->n_kv > n_pooled ? q->n_kv - n_pooled : 0);
 }
 
-/* Moments of these keys: the exponent of a weight; weighted sums of keys, of squared deviations and of values; and one
- * addition for every 16th query. */
+/* Moments of these keys: the exponent of a weight; weighted sums of keys, of squared deviations and of values; the
+ * covariance of values and keys; and one addition for every 16th query. */
 static inline double prism_work_pool_moments(const prism_problem *p, const prism_seq *q, int32_t n_pooled)
 {
-    return prism_work_pool_keys(p, q, n_pooled) * (2 + 2 + 4 + 2) + prism_work_pool_queries(p, q) / PRISM_MOMENT_SAMPLE;
+    return prism_work_pool_keys(p, q, n_pooled) * (2 + 2 + 4 + 2 + 2.0 * p->call->d_head) + prism_work_pool_queries(p, q) / PRISM_MOMENT_SAMPLE;
 }
 
 /* Operations of one query token on one entry: its mean key, its variances, its value. */
@@ -82,7 +82,8 @@ static inline double prism_work_ask(const prism_problem *p, const prism_seq *q)
     return flop * p->call->n_head;
 }
 
-/* Every query token against the entries before its block, listed or not, and their values. */
+/* Every query token against the entries before its block, listed or not, and their values; and the part of the values
+ * that is linear in the query. */
 static inline double prism_work_correct(const prism_problem *p, const prism_seq *q, bool variances)
 {
     double pairs = 0;
@@ -90,7 +91,8 @@ static inline double prism_work_correct(const prism_problem *p, const prism_seq 
         const prism_range r = prism_seq_rows(q, i, p->block_size);
         pairs += (double)(r.end - r.begin) * prism_work_entries(q, i);
     }
-    return pairs * p->call->n_head * prism_work_entry(p, variances, true);
+    return p->call->n_head * (pairs * prism_work_entry(p, variances, true) +
+                              (variances ? 2.0 * p->call->d_head * p->call->d_head * q->n_q : 0));
 }
 
 /* Every causal pair of blocks, once, over n_dim dimensions. */
