@@ -86,13 +86,15 @@ static inline double prism_work_ask(const prism_problem *p, const prism_seq *q)
  * that is linear in the query. */
 static inline double prism_work_correct(const prism_problem *p, const prism_seq *q, bool variances)
 {
-    double pairs = 0;
+    const double linear = variances ? 2.0 * p->call->d_head * p->call->d_head : 0;
+    double flop = 0;
     for (int32_t i = 0; i < q->n_qblk; i++) {
         const prism_range r = prism_seq_rows(q, i, p->block_size);
-        pairs += (double)(r.end - r.begin) * prism_work_entries(q, i);
+        const int32_t n_entry = prism_work_entries(q, i);
+        if (n_entry)
+            flop += (r.end - r.begin) * (n_entry * prism_work_entry(p, variances, true) + linear);
     }
-    return p->call->n_head * (pairs * prism_work_entry(p, variances, true) +
-                              (variances ? 2.0 * p->call->d_head * p->call->d_head * q->n_q : 0));
+    return flop * p->call->n_head;
 }
 
 /* Every causal pair of blocks, once, over n_dim dimensions. */

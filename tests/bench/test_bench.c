@@ -351,9 +351,9 @@ static void corrections(void **state)
     bench_stage stages[2][BENCH_N_STAGE];
     const bench_peaks peaks = {.fma_flops = 1e11, .read_bytes_s = 1e10};
     ok(bench_attention(ctx, &t, &spec, r, &err));
-    double wanted = 0; /* every token against 16 single ones and the blocks before its own: mean, variance, value */
+    double wanted = 0; /* every token against 16 single ones and the blocks before its own: mean, variance, value; C q */
     for (int32_t own = 1; own < 8; own++)
-        wanted += 4.0 * 128 * (own + 16) * 2 * (64 + 8 + 64);
+        wanted += 4.0 * 128 * ((own + 16) * 2 * (64 + 8 + 64) + 2 * 64 * 64);
     assert_true(r[0].correct_flop == 0 && r[1].correct_flop == wanted);
     assert_true(r[0].select_flop == r[1].select_flop && r[0].select_flop > 0);
     for (int i = 0; i < 2; i++)
