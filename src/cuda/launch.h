@@ -150,7 +150,8 @@ cudaError_t prism_plan_counts_cuda(const prism_cu_shape *shape, int32_t block_si
  * Moments of key blocks; docs/moments.md has the formulas and the names. One struct serves four launches:
  *
  *   pool     reads q, k, v from token n_done on; writes k_sum and the moments of blocks that are whole now.
- *            q.data NULL: no queries are sampled. v.data NULL: no values are averaged.
+ *            q.data NULL: no queries are sampled. v.data NULL: no values are averaged, and no covariance is made.
+ *            A slot of covariance is made by the call that completes it; that call reads k and v of all its blocks.
  *   image    reads the moments, and k and v of block 0; writes moments_image (f16), which the next two read.
  *   select   reads q, k of own blocks and moments_image; writes bitmap and count, which prism_plan_emit_cuda() reads.
  *   correct  reads q, moments_image and a plan; writes init_o and init_lse, from which prism_cu_attend starts.
@@ -165,6 +166,7 @@ typedef struct prism_cu_moments {
      * kept. */
     float *k_sum, *key, *variance, *value, *log_count, *query_sum;
     int32_t *n_query;
+    float *covariance; /* of prism_block_moments; slots of n_block_seq blocks for each sequence */
     int64_t n_block_seq;
     int32_t n_done;      /* keys that the moments hold already */
     void *moments_image; /* prism_moments_image_bytes(), aligned to 16 */
@@ -172,7 +174,7 @@ typedef struct prism_cu_moments {
     /* select */
     int32_t keep_sink, keep_own, min_tokens;
     float error;      /* moments_error */
-    float *own_mass;  /* scratch, prism_moments_own_floats() */
+    float *scratch;   /* prism_moments_select_floats() */
     uint32_t *bitmap; /* prism_select_bitmap_words() words */
     int32_t *count;   /* [n_row] */
     /* correct */
@@ -188,7 +190,7 @@ typedef struct prism_cu_moments {
 } prism_cu_moments;
 
 int64_t prism_moments_image_bytes(const prism_cu_shape *shape);
-int64_t prism_moments_own_floats(const prism_cu_shape *shape);
+int64_t prism_moments_select_floats(const prism_cu_shape *shape); /* asks the current GPU; 0 where there is none */
 cudaError_t prism_moments_pool_cuda(const prism_cu_moments *a, cudaStream_t stream);
 cudaError_t prism_moments_image_cuda(const prism_cu_moments *a, cudaStream_t stream);
 cudaError_t prism_moments_select_cuda(const prism_cu_moments *a, cudaStream_t stream);

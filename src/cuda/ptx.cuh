@@ -27,6 +27,13 @@ __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
+__device__ __forceinline__ float rsqrt_fast(float x)
+{
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* NaN if either is. */
 __device__ __forceinline__ float max_nan(float a, float b)
 {
@@ -123,6 +130,41 @@ template <class T> __device__ __forceinline__ void quad_add(T &x)
 {
     x += __shfl_xor_sync(~0u, x, 1);
     x += __shfl_xor_sync(~0u, x, 2);
+}
+/* Over the lanes of a warp: the same bits in all. */
+__device__ __forceinline__ float warp_add(float x)
+{
+    for (int m = 1; m < 32; m *= 2)
+        x += __shfl_xor_sync(~0u, x, m);
+    return x;
+}
+
+/* ------------------------------------------------------------------------------------------- clusters ---- */
+
+/* Waits for all threads of the cluster. In code for older GPUs a CTA is a cluster of its own. */
+__device__ __forceinline__ void cluster_sync()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive;\nbarrier.cluster.wait;" ::: "memory");
+#else
+    __syncthreads();
+#endif
+}
+/* 16 bytes in the shared memory of the cluster's CTA `rank`, at this CTA's address of them. */
+__device__ __forceinline__ float4 cluster_lds128(const float *p, int rank)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t addr;
+    float4 v;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(addr) : "r"(smem_addr(p)), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(addr)
+                 : "memory");
+    return v;
+#else
+    return *(const float4 *)p;
+#endif
 }
 
 /* ------------------------------------------------------------------------------------------ mbarriers ---- */

@@ -13,8 +13,7 @@ static moments_layout cut_moments(const prism_problem *p, prism_arena *a)
     const prism_cu_shape shape = prism_cuda_shape(p);
     moments_layout x;
     x.image = prism_arena_take(a, (size_t)prism_moments_image_bytes(&shape), 1);
-    x.blocks = prism_block_moments_cut(a, (int64_t)prism_arena_count(a, p->call->n_seq, p->n_kblk, 1, 1),
-                                       p->call->n_kv_head, p->call->d_head);
+    x.blocks = prism_block_moments_cut(a, p->call->n_seq, p->n_kblk, p->call->n_kv_head, p->call->d_head);
     return x;
 }
 
@@ -29,6 +28,7 @@ static void set_blocks(prism_cu_moments *m, const prism_block_moments *of)
 {
     m->key = of->key, m->variance = of->variance, m->value = of->value;
     m->log_count = of->log_count, m->query_sum = of->query_sum, m->n_query = of->n_query;
+    m->covariance = of->covariance;
 }
 
 prism_cu_moments prism_cuda_moments_of(const prism_problem *p, void *memory)
@@ -92,8 +92,9 @@ size_t prism_cuda_select_moments_bytes(const prism_ctx *ctx, const prism_moments
 {
     const prism_cu_shape shape = prism_cuda_shape(job->problem);
     prism_arena a = {0};
-    (void)ctx;
-    prism_arena_take(&a, (size_t)prism_moments_own_floats(&shape), sizeof(float));
+    const int before = prism_cuda_enter(prism_cuda_of(ctx)->ordinal);
+    prism_arena_take(&a, (size_t)prism_moments_select_floats(&shape), sizeof(float));
+    prism_cuda_leave(before, prism_cuda_of(ctx)->ordinal);
     return prism_cuda_counted(&a);
 }
 
@@ -105,7 +106,7 @@ void prism_cuda_select_moments(const prism_ctx *ctx, const prism_moments_job *jo
     const prism_cuda_bits bits = prism_cuda_cut_bits(p, &arena);
     prism_cu_moments m = prism_cuda_moments_of(p, job->moments);
     m.keep_sink = job->keep_sink, m.keep_own = job->keep_own, m.min_tokens = job->min_tokens;
-    m.error = job->error, m.own_mass = job->scratch;
+    m.error = job->error, m.scratch = job->scratch;
     m.bitmap = bits.bitmap, m.count = bits.count;
     const int before = prism_cuda_enter(device->ordinal);
     prism_cuda_ok(device, prism_moments_select_cuda(&m, device->stream), "choosing blocks by moments");

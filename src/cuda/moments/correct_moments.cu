@@ -8,6 +8,9 @@
  * -inf for entries that are not the row's to correct. Two warpgroups of 64 rows compute: variances, then biases, then
  * means go into one accumulator. Products of image n + 1 run beside the weights of image n, and the values of n beside
  * the first half of the next weights; the first products of an item run beside the end of the item before it.
+ *
+ * Behind an item's images comes the covariance that its blocks share. What it adds to the values of blocks, covariance
+ * times (query - mean query), is one more product whose weights are (query - mean query) times the blocks' share.
  */
 #include "cuda/device.cuh"
 #include "cuda/moments/moments_score.cuh"
@@ -18,6 +21,8 @@ namespace prism
 constexpr int kCorrectThreads = kScorers + 128, kCorrectSlots = 6, kLookers = 3;
 constexpr int kMaxWords = 2 * 264; /* of one row's entries */
 constexpr float kSlack = 8;        /* log2 of the largest weight */
+constexpr float kCap = 0.5f * 7 / kLog2e; /* half the logarithm of a block's keys */
+static_assert(kBlockKeys == 1 << 7, "7 is its log2");
 static_assert(2 * tiles_for(PRISM_CU_MOMENTS_MAX_BLOCKS) <= kMaxWords, "the bits of a row's entries fit their array");
 
 struct CorrectItem {
@@ -34,6 +39,8 @@ struct CorrectItem {
     {
         n_tile = !full && block.exists() && block.own ? tiles_for(block.own) : 0;
     }
+    /* What comes through the ring: images, and a covariance. */
+    __device__ __forceinline__ int n_copy() const { return n_tile ? n_tile + 1 : 0; }
     /* A token of the call by its offset in the query block, or -1. */
     __device__ __forceinline__ int token(int at) const
     {
@@ -94,17 +101,17 @@ template <int D, class T> struct Looker {
         for (int i = blockIdx.x, turn = 0; i < n_item; i += gridDim.x, turn = turn + 1 == kLookers ? 0 : turn + 1) {
             CorrectItem item(p.shape, i, full);
             if (turn != me) {
-                ring.skip(item.n_tile);
+                ring.skip(item.n_copy());
                 continue;
             }
             if (item.n_tile)
                 prefetch(item), find_pruned(item);
             mbar_wait(smem_addr(&sh.turn[me]), phase);
             phase ^= 1;
-            for (int t = 0; t < item.n_tile; t++) {
+            for (int t = 0; t < item.n_copy(); t++) {
                 ring.wait();
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
+                for (int h = 0; h < 2 && t < item.n_tile; h++) {
                     int e = 32 * h + lane;
                     float bias = *(const float *)(sh.slot[ring.slot] + MomentsImage<D>::bias(e));
                     bool counts = sh.pruned[me][2 * t + h] >> lane & 1 && !isnan(bias);
@@ -126,7 +133,7 @@ template <int D, class T> struct Corrector {
     Ring<kCorrectSlots> ring;
     int row;
     uint32_t q[D / 4], square[4], e[16];
-    float o[D / 2], top[2], sum[2], fade[2]; /* top: in units of the scale */
+    float o[D / 2], top[2], sum[2], single[2], fade[2]; /* top: in units of the scale; single: sums of single tokens */
 
     __device__ __forceinline__ void load(Rows<D> &rows, const CorrectItem &item)
     {
@@ -134,17 +141,21 @@ template <int D, class T> struct Corrector {
         rows.template load<T>(p.q, item.seq, item.head, token);
     }
 
-    /* Waits for the next image; x becomes its variances, on their way. */
-    __device__ __forceinline__ void begin(float (&x)[32])
+    __device__ __forceinline__ void wait()
     {
         ring.wait();
         mbar_wait(smem_addr(&sh.ready[ring.slot]), ring.phase);
+    }
+    /* Waits for the next image; x becomes its variances, on their way. */
+    __device__ __forceinline__ void begin(float (&x)[32])
+    {
+        wait();
         add_variances<D>(x, square, smem_addr(sh.slot[ring.slot]));
     }
     /* Variances, which have arrived, up to the cap, biases, and means, on their way. */
     __device__ __forceinline__ void go_on(float (&x)[32])
     {
-        const float cap = p.mean ? 0 : PRISM_MOMENT_CAP / p.scale, per_unit = 1 / (p.scale * kLog2e);
+        const float cap = p.mean ? 0 : kCap / p.scale, per_unit = 1 / (p.scale * kLog2e);
         wgmma_hold(x);
 #pragma unroll
         for (int j = 0; j < 8; j++) {
@@ -155,14 +166,15 @@ template <int D, class T> struct Corrector {
         }
         add_means<D>(x, q, smem_addr(sh.slot[ring.slot]));
     }
-    __device__ __forceinline__ void add_values(int slot)
+    /* o += weights times 64 rows of an image's values, on their way. */
+    __device__ __forceinline__ void add_values(const uint32_t *weight, const char *at)
     {
-        uint64_t values = wgmma_desc(uniform(smem_addr(sh.slot[slot])) + MomentsImage<D>::kValues, kTile * 128);
+        uint64_t values = wgmma_desc(uniform(smem_addr(at)), kTile * 128);
         wgmma_hold(o);
         wgmma_fence();
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            wgmma_rs<__half>::go(o, e + 4 * k, desc_behind(values, k * 2048), 1);
+            wgmma_rs<__half>::go(o, weight + 4 * k, desc_behind(values, k * 2048), 1);
         wgmma_commit();
     }
     __device__ __forceinline__ void release(int slot)
@@ -186,7 +198,7 @@ template <int D, class T> struct Corrector {
         for (int h = 0; h < 2; h++) {
             bool up = (most[h] - top[h]) * unit > kSlack;
             fade[h] = up ? exp2_fast((top[h] - most[h]) * unit) : 1;
-            top[h] = up ? most[h] : top[h], sum[h] *= fade[h];
+            top[h] = up ? most[h] : top[h], sum[h] *= fade[h], single[h] *= fade[h];
             zero[h] = -top[h] * unit;
         }
 #pragma unroll
@@ -215,7 +227,39 @@ template <int D, class T> struct Corrector {
 #pragma unroll
         for (int j = 0; j < 16; j++)
             e[j] = pack2<__half>(x[2 * j], x[2 * j + 1]);
-        add_values(slot);
+        add_values(e, sh.slot[slot] + MomentsImage<D>::kValues);
+    }
+    /* The last image's second half. Then outputs are divided by sums, and what the covariance adds is on its way; its
+     * weights are `weight`. Returns its slot. */
+    __device__ __forceinline__ int close(float (&x)[32], int slot, uint32_t (&weight)[D / 4])
+    {
+        finish(x, slot);
+        wgmma_wait<0>();
+        wgmma_hold(o);
+        release(slot);
+        float share[2], f[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            quad_add(sum[h]), quad_add(single[h]);
+            f[h] = 1 / sum[h], share[h] = p.mean ? 0 : (sum[h] - single[h]) * f[h];
+        }
+#pragma unroll
+        for (int j = 0; j < D / 2; j++)
+            o[j] *= f[j / 2 % 2];
+        wait();
+        slot = ring.slot;
+        ring.next();
+        const char *image = sh.slot[slot];
+        const float *query = (const float *)(image + MomentsImage<D>::kQuery) + threadIdx.x % 4 * 8;
+#pragma unroll
+        for (int j = 0; j < D / 4; j++) { /* as Rows::fragments() */
+            float2 m = *(const float2 *)(query + j / 8 * 32 + j / 2 % 4 * 2), y = widen2<__half>(q[j]);
+            weight[j] = pack2<__half>((y.x - m.x) * share[j % 2], (y.y - m.y) * share[j % 2]);
+        }
+#pragma unroll
+        for (int i = 0; i < D / 64; i++)
+            add_values(weight + 16 * i, image + i * MomentsImage<D>::kMeans);
+        return slot;
     }
     /* x: the image in `slot`, half of its weights made; y: the variances of the next one, which have arrived. The
      * products of y's means run beside the other half, and the values of x beside the first half of the next weights,
@@ -244,7 +288,7 @@ template <int D, class T> struct Corrector {
 #pragma unroll
         for (int j = 0; j < D / 2; j++)
             o[j] = 0;
-        top[0] = top[1] = kLow, sum[0] = sum[1] = 0;
+        top[0] = top[1] = kLow, sum[0] = sum[1] = single[0] = single[1] = 0;
         exponents(x, y);
         ring.next();
         if (left) {
@@ -252,6 +296,9 @@ template <int D, class T> struct Corrector {
             wgmma_wait<0>();
         }
         weigh(x, 0);
+#pragma unroll
+        for (int j = 0; j < kSingles / 2; j++)
+            single[j / 2 % 2] += x[j];
         for (; left > 1; left--)
             step<true>(x, y, slot);
         if (left)
@@ -263,14 +310,12 @@ template <int D, class T> struct Corrector {
     __device__ __forceinline__ void write(const CorrectItem &item)
     {
         int c = threadIdx.x % 4;
-        quad_add(sum[0]), quad_add(sum[1]);
         int64_t lse = (p.lse_row_start ? p.lse_row_start[item.seq] * p.lse_stride_token : item.seq * p.lse_stride_seq) +
                       item.head * p.lse_stride_head;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             int token = item.token(row + 8 * h);
             bool some = sum[h] > 0;
-            float f = 1 / sum[h];
             if (token < 0)
                 continue;
             T *out = (T *)p.init_o + token_offset(p.o, item.seq, token) + item.head * p.o.stride_head + 8 * c;
@@ -279,7 +324,7 @@ template <int D, class T> struct Corrector {
                 uint32_t w[4];
 #pragma unroll
                 for (int k = 0; k < 4; k++)
-                    w[k] = some ? pack2<T>(o[16 * i + 4 * k + 2 * h] * f, o[16 * i + 4 * k + 2 * h + 1] * f) : 0;
+                    w[k] = some ? pack2<T>(o[16 * i + 4 * k + 2 * h], o[16 * i + 4 * k + 2 * h + 1]) : 0;
                 *(uint4 *)(out + 32 * i) = make_uint4(w[0], w[1], w[2], w[3]);
             }
             if (c == 0)
@@ -307,11 +352,12 @@ template <int D, class T> struct Corrector {
         go_on(y);
         wgmma_wait<0>();
     }
-    /* The last values of an item run beside the first variances of the next, whose first means run while results are
+    /* The last product of an item runs beside the first variances of the next, whose first means run while results are
      * written. */
     __device__ __forceinline__ void run(int n_item, bool full)
     {
         float x[32], y[32];
+        uint32_t weight[D / 4];
         CorrectItem item(p.shape, blockIdx.x, full);
         if (item.n_tile)
             first(item, y);
@@ -329,7 +375,7 @@ template <int D, class T> struct Corrector {
             if (next.n_tile) {
                 Rows<D> rows;
                 load(rows, next);
-                finish(x, slot);
+                slot = close(x, slot, weight);
                 prepare<D, T>(rows, q, square, p.scale);
                 begin(y);
                 wgmma_wait<0>();
@@ -339,7 +385,7 @@ template <int D, class T> struct Corrector {
                 write(item);
                 wgmma_wait<0>();
             } else {
-                finish(x, slot);
+                slot = close(x, slot, weight);
                 wgmma_wait<0>();
                 wgmma_hold(o);
                 release(slot);
@@ -381,9 +427,13 @@ __global__ void __launch_bounds__(kCorrectThreads, 1) correct(const __grid_const
         Ring<kCorrectSlots> ring = {sh.slots, 0, 0};
         for (int i = blockIdx.x; i < n_item; i += gridDim.x) {
             CorrectItem item(p.shape, i, full);
-            const char *image = image_of<D>(p, item.seq, item.head / (p.shape.n_head / p.shape.n_kv_head));
+            int head = item.head / (p.shape.n_head / p.shape.n_kv_head);
+            const char *image = image_of<D>(p, item.seq, head), *slopes = slopes_of<D>(p, item.seq, head);
             for (int t = 0; t < item.n_tile; t++)
                 ring.copy(sh.slot[ring.slot], image + (int64_t)t * MomentsImage<D>::kBytes, MomentsImage<D>::kBytes);
+            if (item.n_tile)
+                ring.copy(sh.slot[ring.slot], slopes + (slot_of(item.block.own) - 1) * MomentsImage<D>::kSlope,
+                          MomentsImage<D>::kSlope);
         }
     }
 }

@@ -108,12 +108,5 @@ __device__ __forceinline__ int past_entries(int own)
     return own ? own + kSingles : 0;
 }
 
-/* Images of a KV head. */
-template <int D> __device__ __forceinline__ const char *image_of(const prism_cu_moments &p, int seq, int kv_head)
-{
-    return (const char *)p.moments_image +
-           ((int64_t)seq * p.shape.n_kv_head + kv_head) * tiles_for(p.shape.n_kblk) * MomentsImage<D>::kBytes;
-}
-
 } // namespace prism
 #endif

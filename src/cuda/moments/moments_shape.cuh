@@ -7,8 +7,14 @@
  *   [64 entries]      log2 of counts, relative to whole blocks; f32
  *   [64 entries][d]   value means    as the key means
  *
- * f16 but for the counts. Entries 0 .. 15 are single tokens of block 0, entry 16 is the rest of block 0, entry 16 + b
- * is block b. Moments that are not finite in f16 are stored as zeros with a count that is not a number.
+ * Behind the images of a KV head: for each j what rows whose block is 2^j to 2^(j+1) - 1 read of covariances,
+ *
+ *   [d][d]            scale * covariance   rows are dimensions of keys, columns of values; laid out as value means
+ *   [d]               mean query; f32
+ *
+ * f16 but for the counts and queries. Entries 0 .. 15 are single tokens of block 0, entry 16 is the rest of block 0,
+ * entry 16 + b is block b. Moments that are not finite in f16 are stored as zeros with a count that is not a number,
+ * covariances as zeros.
  *
  * Four neighbouring lanes share a row of a fragment, and each holds two neighbours of every eight columns. Dimensions
  * are stored in such an order that what a lane holds are eight neighbouring dimensions of every 32, which is 16 bytes
@@ -35,10 +41,15 @@ template <int D> struct MomentsImage {
     static constexpr int kMeans = kTile * D * 2, kVars = kTile * kGroups * 2;
     static constexpr int kScored = kMeans + kVars + kTile * 4; /* what logits are made of */
     static constexpr int kValues = (kScored + 1023) / 1024 * 1024, kBytes = kValues + kMeans;
+    /* Column of a dimension. */
+    static __device__ __forceinline__ int place(int dim)
+    {
+        return dim / 32 * 32 + dim / 2 % 4 * 8 + dim / 8 % 4 * 2 + dim % 2;
+    }
     /* Byte of (entry, dimension) in the means, of (entry, group) in the variances, of a count. */
     static __device__ __forceinline__ int mean(int e, int dim)
     {
-        int j = dim / 32 * 32 + dim / 2 % 4 * 8 + dim / 8 % 4 * 2 + dim % 2;
+        int j = place(dim);
         return j / 64 * (kTile * 128) + e * 128 + ((j % 64 / 8 ^ e % 8) * 16) + j % 8 * 2;
     }
     static __device__ __forceinline__ int var(int e, int group)
@@ -47,11 +58,48 @@ template <int D> struct MomentsImage {
         return e * 32 + (g / 8 ^ e / 4 % 2) * 16 + g % 8 * 2;
     }
     static __device__ __forceinline__ int bias(int e) { return kMeans + kVars + e * 4; }
+    /* Covariances: the same of (dimension of keys, of values); of the mean query; all bytes. */
+    static constexpr int kQuery = D * D * 2, kSlope = kQuery + D * 4;
+    static __device__ __forceinline__ int slope(int key, int value)
+    {
+        return place(key) / kTile * kMeans + mean(place(key) % kTile, value);
+    }
+    static_assert(kSlope <= kBytes && kSlope % 16 == 0, "it takes the place of an image of entries");
 };
 /* Images that hold the entries of blocks 0 .. n_blk - 1. */
 constexpr __host__ __device__ __forceinline__ int tiles_for(int n_blk)
 {
     return (n_blk + kSingles + kTile - 1) / kTile;
+}
+/* Slot of a block's covariance, as prism_moment_slot(); slots of so many blocks. */
+constexpr __host__ __device__ __forceinline__ int slot_of(int block)
+{
+    int slot = 0;
+    for (; block > 0; block /= 2)
+        slot++;
+    return slot;
+}
+constexpr __host__ __device__ __forceinline__ int slots_for(int n_blk)
+{
+    return n_blk > 0 ? slot_of(n_blk - 1) + 1 : 0;
+}
+template <int D> constexpr __host__ __device__ __forceinline__ int64_t head_bytes(int n_blk)
+{
+    return (int64_t)tiles_for(n_blk) * MomentsImage<D>::kBytes + slots_for(n_blk) * MomentsImage<D>::kSlope;
+}
+/* Images of a KV head; its covariances for j = 0. */
+template <int D> __device__ __forceinline__ char *image_of(const prism_cu_moments &p, int seq, int kv_head)
+{
+    return (char *)p.moments_image + ((int64_t)seq * p.shape.n_kv_head + kv_head) * head_bytes<D>(p.shape.n_kblk);
+}
+template <int D> __device__ __forceinline__ char *slopes_of(const prism_cu_moments &p, int seq, int kv_head)
+{
+    return image_of<D>(p, seq, kv_head) + (int64_t)tiles_for(p.shape.n_kblk) * MomentsImage<D>::kBytes;
+}
+/* Slot 0 of a KV head; the next slot is n_kv_head times as many floats behind it as a slot has. */
+template <int D> __device__ __forceinline__ float *covariance_of(const prism_cu_moments &p, int seq, int kv_head)
+{
+    return p.covariance + ((int64_t)seq * slots_for((int)p.n_block_seq) * p.shape.n_kv_head + kv_head) * (D * (D + 1));
 }
 
 template <class T> __device__ __forceinline__ float2 widen2(uint32_t x)

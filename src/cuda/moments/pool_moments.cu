@@ -4,18 +4,14 @@
  *   sum_queries    q, every 16th token    -> sums of blocks
  *   scan_queries   sums of blocks         -> running sums: the mean query by which a block's keys are weighted
  *   pool_moments   k, v, mean query       -> sums of k; moments of whole blocks         one pass over K and V
+ *   pool_slots.cu  k, v, moments          -> covariances of slots
  */
-#include "cuda/moments/moments_first.cuh"
+#include "cuda/moments/moments_tilt.cuh"
 
 namespace prism
 {
 
 constexpr int kSumThreads = 128, kSample = PRISM_MOMENT_SAMPLE, kScanThreads = 1024, kScan = 64, kScanTiles = 3;
-
-__device__ __forceinline__ int64_t row_of(const prism_cu_moments &p, int seq, int b, int head)
-{
-    return ((int64_t)seq * p.n_block_seq + b) * p.shape.n_kv_head + head;
-}
 
 /* Sampled queries of one query block of one KV head's query heads a CTA, two tokens a warp. The sum takes the place of
  * the block's running sum; of a block that was begun in an earlier call, it continues that. */
@@ -200,64 +196,19 @@ __global__ void __launch_bounds__(kScanThreads) scan_queries(const __grid_consta
  * in f32, and no warp waits for another's.
  */
 template <int D, class T> struct PoolShared {
-    static constexpr int kWarps = D / 16, kThreads = 32 * kWarps, kPad = 8;
-    typedef uint4 Tile[kBlockKeys][D / 8]; /* 16 bytes at row r, swizzled(r, column / 8) */
-    Tile key;
+    typedef Weights<D, T> W;
+    Tokens<D> key;
     union {
-        Tile value;
+        Tokens<D> value;
         FirstBlock<D, T> first;
     };
-    T query[3][D + kPad], share[3][kBlockKeys + kPad];
-    float mean[D], weight[kBlockKeys];
+    W w;
+    T share[3][kBlockKeys + W::kPad];
+    float mean[D];
     int rank[kBlockKeys]; /* of block 0's tokens */
 
-    static __device__ __forceinline__ void split(float x, T *part, int step)
-    {
-#pragma unroll
-        for (int i = 0; i < 3; i++) {
-            T high = T(x);
-            part[i * step] = high, x -= (float)high;
-        }
-    }
-    /* Right factors of two steps: rows 0 .. 2 are parts, the others whatever. */
-    template <int N> static __device__ __forceinline__ void parts(uint32_t (&b)[4], const T (&part)[3][N], int step)
-    {
-        int lane = threadIdx.x % 32;
-        ldmatrix4(b, smem_addr(&part[min(lane % 8, 2)][32 * step + lane / 8 * 8]));
-    }
-    /* Sum of a row's products with the three parts; c: two columns. In the first two lanes of four. */
-    static __device__ __forceinline__ float whole(const float *c)
-    {
-        int lane = threadIdx.x % 4;
-        float x = lane == 0 ? c[0] + c[1] : c[0];
-        return x + __shfl_xor_sync(kAll, x, 1);
-    }
-
-    /* Tokens from .. n of the block to a tile, zeros elsewhere and in the place of single tokens. */
-    __device__ __forceinline__ void fetch(Tile &tile, const prism_cu_view &t, int seq, int head, int first, int from,
-                                          int n, bool singles)
-    {
-        constexpr int kSide = kThreads / (D / 8);
-        static_assert(kSide % 8 == 0, "all of a thread's rows have one order of columns");
-        int c = threadIdx.x % (D / 8), r0 = threadIdx.x / (D / 8), at = swizzled(r0, c);
-        const T *column = (const T *)t.data + head * t.stride_head + 8 * c;
-        if (n - from == kBlockKeys && singles && t.data && !t.page_table) {
-            const T *x = column + token_offset(t, seq, first + r0);
-#pragma unroll
-            for (int i = 0; i < kBlockKeys; i += kSide)
-                cp_async16(smem_addr(&tile[r0][at]) + i * (D * 2), x + i * t.stride_token);
-        } else {
-#pragma unroll 1
-            for (int r = r0; r < kBlockKeys; r += kSide) {
-                bool there = t.data && r >= from && r < n && (singles || rank[r] >= kSingles);
-                const T *x = there ? column + token_offset(t, seq, first + r) : column;
-                cp_async16(smem_addr(&tile[r][at]), x, there);
-            }
-        }
-        cp_async_commit();
-    }
     /* c = this warp's 16 dimensions of a tile times right factors b(step): rows are dimensions. */
-    template <class B> __device__ __forceinline__ void multiply(float (&c)[4], const Tile &tile, B b) const
+    template <class B> __device__ __forceinline__ void multiply(float (&c)[4], const Tokens<D> &tile, B b) const
     {
         int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         c[0] = c[1] = c[2] = c[3] = 0;
@@ -270,28 +221,6 @@ template <int D, class T> struct PoolShared {
             warp_mma<T>(c, a, right[0], right[1]);
         }
     }
-    /* The exponents of 16 tokens a warp at a time. */
-    __device__ __forceinline__ void ask()
-    {
-        int lane = threadIdx.x % 32;
-        for (int r0 = threadIdx.x / 32 * 16; r0 < kBlockKeys; r0 += 16 * kWarps) {
-            float c[4] = {};
-            int r = r0 + lane % 16;
-#pragma unroll
-            for (int k = 0; k < D / 32; k++) {
-                uint32_t a[4], b[4];
-                parts(b, query, k);
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    ldmatrix4(a, smem_addr(&key[r][swizzled(r, 4 * k + 2 * h + lane / 16)]));
-                    warp_mma<T>(c, a, b[2 * h], b[2 * h + 1]);
-                }
-            }
-            float upper = whole(c), lower = whole(c + 2);
-            if (lane % 4 == 0)
-                weight[r0 + lane / 4] = upper, weight[r0 + lane / 4 + 8] = lower;
-        }
-    }
 };
 
 /* One block of one head a CTA. Block 0 goes without its single tokens: they are zeros of no weight here. */
@@ -299,6 +228,7 @@ template <int D, class T>
 __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __grid_constant__ prism_cu_moments p)
 {
     typedef PoolShared<D, T> Shared;
+    typedef Weights<D, T> W;
     constexpr float kShare = 1024; /* weights in parts times this: 16 bits reach far enough down */
     extern __shared__ __align__(128) char smem[];
     Shared &sh = *(Shared *)smem;
@@ -310,11 +240,11 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
     if (from >= n || (!full && !p.k_sum))
         return;
     int64_t row = row_of(p, seq, b, head);
-    sh.fetch(sh.key, p.k, seq, head, first, full ? 0 : from, n, true);
+    fetch_tokens<2 * D, T>(sh.key, p.k, seq, head, first, full ? 0 : from, n, NULL);
     if (full && b)
-        sh.fetch(sh.value, p.v, seq, head, first, 0, n, true);
+        fetch_tokens<2 * D, T>(sh.value, p.v, seq, head, first, 0, n, NULL);
     if (tid < D)
-        Shared::split(p.query_sum[row * D + tid] * (p.scale / max(p.n_query[row], 1)), &sh.query[0][tid], D + 8);
+        sh.w.set_query(tid, p.query_sum[row * D + tid] * (p.scale / max(p.n_query[row], 1)));
     if (full && b)
         cp_async_wait<1>();
     else
@@ -338,24 +268,24 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
         return;
     if (!b) {
         sh.first.rank(p, seq, head);
-        for (int i = tid; i < kBlockKeys; i += Shared::kThreads)
+        for (int i = tid; i < kBlockKeys; i += 2 * D)
             sh.rank[i] = sh.first.place[i];
         __syncthreads();
-        for (int i = tid; i < kBlockKeys * (D / 8); i += Shared::kThreads)
+        for (int i = tid; i < kBlockKeys * (D / 8); i += 2 * D)
             if (sh.rank[i / (D / 8)] < kSingles)
                 sh.key[i / (D / 8)][i % (D / 8)] = make_uint4(0, 0, 0, 0);
-        sh.fetch(sh.value, p.v, seq, head, first, 0, n, false);
+        fetch_tokens<2 * D, T>(sh.value, p.v, seq, head, first, 0, n, sh.rank);
         __syncthreads();
     }
-    sh.ask();
+    sh.w.ask(sh.key);
     __syncthreads();
     if (warp == 0) {
-        float log_count = tilt(sh.weight, b ? NULL : sh.rank, b ? kBlockKeys : kBlockKeys - kSingles);
+        float factor, log_count = tilt(sh.w.weight, b ? NULL : sh.rank, factor);
         if (lane == 0)
             p.log_count[row] = log_count;
 #pragma unroll
         for (int i = lane; i < kBlockKeys; i += 32)
-            Shared::split(sh.weight[i] * kShare, &sh.share[0][i], kBlockKeys + 8);
+            W::split(sh.w.weight[i] * kShare, &sh.share[0][i], kBlockKeys + W::kPad);
     }
     cp_async_wait<0>();
     __syncthreads();
@@ -363,16 +293,16 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
     uint32_t share[kBlockKeys / 8];
 #pragma unroll
     for (int k = 0; k < kBlockKeys / 32; k++)
-        Shared::parts(*(uint32_t(*)[4]) & share[4 * k], sh.share, k);
+        W::parts(*(uint32_t(*)[4]) & share[4 * k], sh.share, k);
     auto shares = [&](uint32_t(&right)[2], int k) { right[0] = share[2 * k], right[1] = share[2 * k + 1]; };
     sh.multiply(c, sh.key, shares);
-    float upper = Shared::whole(c) / kShare, lower = Shared::whole(c + 2) / kShare;
+    float upper = W::whole(c) / kShare, lower = W::whole(c + 2) / kShare;
     if (lane % 4 == 0) {
         sh.mean[dim] = upper, sh.mean[dim + 8] = lower;
         p.key[row * D + dim] = upper, p.key[row * D + dim + 8] = lower;
     }
     sh.multiply(c, sh.value, shares);
-    upper = Shared::whole(c) / kShare, lower = Shared::whole(c + 2) / kShare;
+    upper = W::whole(c) / kShare, lower = W::whole(c + 2) / kShare;
     if (lane % 4 == 0)
         p.value[row * D + dim] = upper, p.value[row * D + dim + 8] = lower;
     __syncwarp(); /* means of this warp's own dimensions */
@@ -393,7 +323,7 @@ __global__ void __launch_bounds__(2 * D, D == 128 ? 3 : 6) pool_moments(const __
                 far = fmaf(x.x - mean[2 * k], x.x - mean[2 * k], far);
                 far = fmaf(x.y - mean[2 * k + 1], x.y - mean[2 * k + 1], far);
             }
-            variance = fmaf(sh.weight[r], far, variance);
+            variance = fmaf(sh.w.weight[r], far, variance);
         }
         variance = warp_add(variance);
         if (lane == 0)
@@ -417,9 +347,10 @@ template <int D, class T> static cudaError_t pool_moments_launch(const prism_cu_
         if (e)
             return e;
         scan_queries<D><<<dim3(s.n_kv_head, s.n_seq), kScanThreads, scan_bytes, stream>>>(a);
-        pool_moments<D, T><<<dim3(s.n_kv_head, s.n_kblk, s.n_seq), PoolShared<D, T>::kThreads, bytes, stream>>>(a);
+        pool_moments<D, T><<<dim3(s.n_kv_head, s.n_kblk, s.n_seq), 2 * D, bytes, stream>>>(a);
     }
-    return cudaGetLastError();
+    cudaError_t e = cudaGetLastError();
+    return e || !a.covariance || !a.v.data ? e : pool_slots<D, T>(a, stream);
 }
 
 } // namespace prism

@@ -3,20 +3,24 @@
  *
  *   own_mass  q [32 asking tokens][d] x k [own block] -> exact mass of the own block
  *   score     q [4 heads][32][d] x images -> logits -> normaliser of each token            (first walk)
- *             the same again -> sigma^3 p, summed over the tokens of a head -> bits        (second walk)
+ *             the same again -> sigma^3 p, summed over the tokens of a head                (second walk)
+ *             sums of a row -> the least one that it keeps -> bits
  *
  * A CTA takes one query block of up to four heads that share a KV head: 32 asking tokens each make 128 rows. Logits are
  * computed twice: keeping them would take a cluster's shared memory. Two CTAs a multiprocessor, and no warp for copies,
  * so that a thread may have 128 registers: its first thread asks for an image whenever it is done with one.
  */
+#include <algorithm>
+
 #include "cuda/device.cuh"
 #include "cuda/moments/moments_score.cuh"
 
 namespace prism
 {
 
-constexpr int kAsking = 32, kHeads = 4, kNear = PRISM_MOMENT_NEAR;
+constexpr int kAsking = 32, kHeads = 4;
 constexpr int kSelectSlots = 5, kFed = 3; /* images under way ahead of the first warp */
+constexpr int kPerSm = 2;                 /* CTAs */
 
 /* Work items: query blocks, late ones first; of each, sequences, KV heads, and fours of their query heads. */
 struct SelectItem {
@@ -29,11 +33,17 @@ struct SelectItem {
         kv_head = set / fours % s.n_kv_head, seq = set / fours / s.n_kv_head;
         head0 = kv_head * group + set % fours * kHeads, n_head = min(kHeads, (kv_head + 1) * group - head0);
     }
-    static __host__ int count(const prism_cu_shape &s)
+    static __host__ __device__ int count(const prism_cu_shape &s)
     {
         return s.n_seq * s.n_kv_head * ((s.n_head / s.n_kv_head + kHeads - 1) / kHeads) * s.n_qblk;
     }
 };
+/* The scratch: masses of own blocks, [item][kHeads][kAsking]; behind them errors, [CTA][kHeads][entry]. */
+__device__ __forceinline__ float *errors_of(const prism_cu_moments &p, int h)
+{
+    return p.scratch + (int64_t)SelectItem::count(p.shape) * kHeads * kAsking +
+           ((int64_t)blockIdx.x * kHeads + h) * (tiles_for(p.shape.n_kblk) * kTile);
+}
 
 /* log2 of the sum over keys up to the token's own of 2^(logit in units of log 2). A warp 16 asking tokens of a head. */
 template <int D, class T>
@@ -100,14 +110,13 @@ __global__ void __launch_bounds__(kScorers, 4) own_mass(const __grid_constant__ 
         sum[i] *= exp2_fast(top[i] - most);
         quad_add(sum[i]);
         if (c == 0)
-            p.own_mass[((int64_t)blockIdx.x * kHeads + h) * kAsking + i0 + 8 * i] = most + log2f(sum[i]);
+            p.scratch[((int64_t)blockIdx.x * kHeads + h) * kAsking + i0 + 8 * i] = most + log2f(sum[i]);
     }
 }
 
 template <int D> struct SelectShared {
     char slot[kSelectSlots][MomentsImage<D>::kValues]; /* kScored bytes of it, aligned */
     float sum[2][kHeads][2][kTile];             /* [turn][head][warp of the two][entry] */
-    int count[kHeads][2];
     Slots<kSelectSlots> slots;
 };
 
@@ -149,7 +158,7 @@ template <int D, class T> struct Selector {
      * so, or what lies not in the past, is kLow. */
     template <bool errors> __device__ __forceinline__ void logits(int left, float (&x)[32])
     {
-        const float cap = PRISM_MOMENT_CAP / p.scale, per_unit = 1 / (p.scale * kLog2e);
+        const float per_unit = 1 / (p.scale * kLog2e), slow = 0.5f * p.scale;
         const char *image = sh.slot[ring.slot];
         ring.wait();
         add_variances<D>(x, square, smem_addr(image));
@@ -171,7 +180,8 @@ template <int D, class T> struct Selector {
         for (int j = 0; j < 8; j++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                float &y = x[4 * j + i], logit = fmaf(bias[2 * j + i % 2], per_unit, fminf(y, cap));
+                float &y = x[4 * j + i], spread = fmaxf(y * rsqrt_fast(fmaf(y, slow, 1)), kLow), /* NaN: no share */
+                    logit = fmaf(bias[2 * j + i % 2], per_unit, spread);
                 y = errors ? fmaf(log2_fast(y), 1.5f * per_unit, logit) : logit;
             }
         }
@@ -243,22 +253,60 @@ template <int D, class T> struct Selector {
         }
     }
 
-    /* Bits of half an image's entries for one head, by one warp; returns how many. Entry e is block e - 16, so half
-     * words of the bitmap shift by one. */
-    __device__ __forceinline__ int decide(int t, const float (*sum)[kTile], const QueryBlock &block, float least,
-                                          bool all, uint16_t *out, int n_out)
+    /* Sum of a row's errors up to `most`, in all lanes. */
+    static __device__ __forceinline__ float sum_up_to(const float *error, int n, float most)
     {
-        int lane = threadIdx.x % 32, half = threadIdx.x / 32 % 2, e = 32 * half + lane, v = t * kTile + e - kSingles;
-        float error = sum[0][e] + sum[1][e];
+        float sum = 0;
+#pragma unroll 4
+        for (int b = threadIdx.x % 32; b < n; b += 32)
+            sum += error[b] <= most ? error[b] : 0;
+        return warp_add(sum);
+    }
+    /* The least x, to 15 bits, for which x times the sum of the errors up to x is bound squared or more. It is so for
+     * errors from `bound` on; where the smaller ones sum to less than that, for no other. */
+    static __device__ __forceinline__ float lowest_kept(const float *error, int n, float bound)
+    {
+        float sum = sum_up_to(error, n, bound);
+        if (!(sum > bound))
+            return bound;
+        uint32_t low = __float_as_uint(bound * (bound / sum)), high = __float_as_uint(bound);
+        while (high - low > 255) { /* floats that are not negative are ordered as their bits are */
+            uint32_t middle = low + (high - low) / 2;
+            float x = __uint_as_float(middle);
+            if (x * sum_up_to(error, n, x) >= bound * bound)
+                high = middle;
+            else
+                low = middle + 1;
+        }
+        return __uint_as_float(low);
+    }
+    /* Bits of a row, by one warp, and how many. */
+    __device__ __forceinline__ void decide(const SelectItem &item, int h, const float *error)
+    {
+        const prism_cu_shape &s = p.shape;
+        Lengths of = lengths(s, item.seq);
+        QueryBlock block(of, item.u);
+        int lane = threadIdx.x % 32, n = 0, own = block.exists() ? block.own : -1;
+        int64_t head = (int64_t)item.seq * s.n_head + item.head0 + h;
+        Bitmap map = bitmap_of(s, kBlockKeys);
+        uint32_t *words = p.bitmap + head * map.before(s.n_qblk) + map.before(item.u);
+        float least = own > 0 ? lowest_kept(error + kSingles, own, p.error * block.n_asking()) : 0;
+        bool all = of.n_kv < p.min_tokens;
         /* A single token whose logit is not finite keeps block 0. */
-        bool sink = t == 0 && (p.keep_sink || __any_sync(kAll, e < kSingles && isnan(error)));
-        bool keep = v >= 0 && v <= block.own &&
-                    ((v < block.own && !(error < least)) || (v == block.own && p.keep_own) || (v == 0 && sink) || all);
-        uint32_t w = __ballot_sync(kAll, keep);
-        int to = 4 * t - 1 + 2 * half + lane;
-        if (lane < 2 && to >= 0 && to < n_out)
-            out[to] = (uint16_t)(w >> 16 * lane);
-        return __popc(w);
+        bool sink = p.keep_sink || __any_sync(kAll, own > 0 && lane < kSingles && isnan(error[lane]));
+        for (int w = 0; w < map.in(item.u); w++) {
+            int b = 32 * w + lane;
+            bool keep = b < own ? all || (b == 0 && sink) || !(error[kSingles + b] < least)
+                                : b == own && (all || p.keep_own || (b == 0 && p.keep_sink));
+            uint32_t word = __ballot_sync(kAll, keep);
+            n += __popc(word);
+            if (own >= 0 && n == 0 && w == own / 32)
+                word = 1u << own % 32, n = 1;
+            if (lane == 0)
+                words[w] = word;
+        }
+        if (lane == 0)
+            p.count[head * s.n_qblk + item.u] = n;
     }
 
     __device__ __forceinline__ void run(int i, const SelectItem &item)
@@ -275,7 +323,7 @@ template <int D, class T> struct Selector {
         for (int k = 0; k < 2; k++) {
             int at = exists && mine ? block.asking(i0 + 8 * k) : -1;
             token[k] = at >= 0 ? block.first + at : -1;
-            norm[k] = at >= 0 ? p.own_mass[((int64_t)i * kHeads + h) * kAsking + i0 + 8 * k] : 1e30f; /* no share */
+            norm[k] = at >= 0 ? p.scratch[((int64_t)i * kHeads + h) * kAsking + i0 + 8 * k] : 1e30f; /* no share */
         }
         Rows<D> rows;
         rows.template load<T>(p.q, item.seq, item.head0 + (mine ? h : 0), token);
@@ -283,38 +331,23 @@ template <int D, class T> struct Selector {
         normalise(n_tile, block.own, norm);
         norm[0] -= 1.5f * log2f(2 * p.scale), norm[1] -= 1.5f * log2f(2 * p.scale);
 
-        Bitmap map = bitmap_of(s, kBlockKeys);
-        int64_t head = (int64_t)item.seq * s.n_head + item.head0 + h;
-        uint32_t *words = p.bitmap + head * map.before(s.n_qblk) + map.before(item.u);
-        int n_out = 2 * map.in(item.u), count = 0;
-        int n_before = block.own * kBlockKeys; /* a longer row prunes less: core/block_moments.h */
-        float least = p.error * block.n_asking() * (n_before > kNear ? (float)kNear / n_before : 1);
         for (int t = 0; t < n_tile; t++) {
-            add_rows(norm, sh.sum[t % 2][h][warp % 2]);
+            float(*sum)[kTile] = sh.sum[t % 2][h];
+            int e = warp % 2 * 32 + lane;
+            add_rows(norm, sum[warp % 2]);
             sync_some(1 + h, 64); /* the two warps of a head */
-            if (mine)
-                count += decide(t, sh.sum[t % 2][h], block, least, n.n_kv < p.min_tokens, (uint16_t *)words, n_out);
+            errors_of(p, h)[t * kTile + e] = sum[0][e] + sum[1][e];
         }
-        if (lane == 0)
-            sh.count[h][warp % 2] = count;
-        sync_some(1 + h, 64);
-        count = sh.count[h][0] + sh.count[h][1];
-        sync_some(1 + h, 64); /* both have read */
-        if (warp % 2 || !mine)
-            return;
-        for (int k = max(0, 4 * n_tile - 1) + lane; k < n_out; k += 32)
-            ((uint16_t *)words)[k] = 0;
-        __syncwarp();
-        if (lane == 0) {
-            if (exists && count == 0)
-                words[block.own / 32] |= 1u << block.own % 32, count = 1;
-            p.count[head * s.n_qblk + item.u] = count;
-        }
+        sync_some(1 + h, 64); /* the second goes on: it writes errors again when both have come to the next sums */
+        asm volatile("" : "+r"(i)); /* what follows is looked up again: registers are scarce before */
+        SelectItem again(s, i);
+        if (warp % 2 == 0 && h < again.n_head)
+            decide(again, h, errors_of(p, h));
     }
 };
 
 template <int D, class T>
-__global__ void __launch_bounds__(kScorers, 2) score(const __grid_constant__ prism_cu_moments p, int n_item)
+__global__ void __launch_bounds__(kScorers, kPerSm) score(const __grid_constant__ prism_cu_moments p, int n_item)
 {
     extern __shared__ __align__(1024) char smem[];
     SelectShared<D> &sh = *(SelectShared<D> *)smem;
@@ -339,14 +372,18 @@ template <int D, class T> static cudaError_t select_launch(const prism_cu_moment
         return cudaSuccess;
     own_mass<D, T><<<n_item, kScorers, 0, stream>>>(a);
     cudaError_t e = cudaGetLastError();
-    return e ? e : launch_items(score<D, T>, n_item, 2, kScorers, sizeof(SelectShared<D>), stream, a, n_item);
+    return e ? e : launch_items(score<D, T>, n_item, kPerSm, kScorers, sizeof(SelectShared<D>), stream, a, n_item);
 }
 
 } // namespace prism
 
-extern "C" int64_t prism_moments_own_floats(const prism_cu_shape *s)
+extern "C" int64_t prism_moments_select_floats(const prism_cu_shape *s)
 {
-    return (int64_t)prism::SelectItem::count(*s) * prism::kHeads * prism::kAsking;
+    const prism_cu_gpu *gpu;
+    if (prism_cu_gpu_here(&gpu))
+        return 0;
+    int64_t n_item = prism::SelectItem::count(*s), n_cta = std::min<int64_t>(n_item, prism::kPerSm * gpu->n_sm);
+    return prism::kHeads * (n_item * prism::kAsking + n_cta * prism::tiles_for(s->n_kblk) * prism::kTile);
 }
 extern "C" cudaError_t prism_moments_select_cuda(const prism_cu_moments *a, cudaStream_t stream)
 {
