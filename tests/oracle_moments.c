@@ -121,7 +121,7 @@ static void add_first_block(const oracle_seq *s, oracle_entries *x, int h_kv)
     free(distance);
 }
 
-static oracle_entries make_entries(const oracle_seq *s, int h_kv, int own, bool covariances)
+oracle_entries oracle_entries_with(const oracle_seq *s, int h_kv, int own, bool covariances)
 {
     const size_t n = (size_t)own + ORACLE_SINGLE, d = (size_t)s->d;
     oracle_entries x = {.d = s->d, .n_group = (s->d + 7) / 8, .covariances = covariances};
@@ -146,7 +146,7 @@ static oracle_entries make_entries(const oracle_seq *s, int h_kv, int own, bool 
 
 oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own)
 {
-    return make_entries(s, h_kv, own, false);
+    return oracle_entries_with(s, h_kv, own, false);
 }
 
 void oracle_entries_free(oracle_entries *x)
@@ -296,7 +296,7 @@ void oracle_correct(const oracle_seq *s, const uint8_t *mask, bool variances, do
     const int group = s->n_head / s->n_kv_head;
     memset(out, 0, (size_t)s->n_head * (size_t)s->n_q * (size_t)s->d * sizeof *out);
     for (int h_kv = 0; h_kv < s->n_kv_head; h_kv++) {
-        const oracle_entries x = make_entries(s, h_kv, first + n_qblk - 1, variances);
+        const oracle_entries x = oracle_entries_with(s, h_kv, first + n_qblk - 1, variances);
         double *mean = variances ? mean_covariances(&x, first + n_qblk - 1) : NULL;
 #pragma omp parallel for collapse(2) schedule(dynamic, 8)
         for (int h = h_kv * group; h < (h_kv + 1) * group; h++)

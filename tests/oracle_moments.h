@@ -24,6 +24,7 @@ int oracle_mean_query(const oracle_seq *s, int h_kv, int b, double *mean);
 
 /* Entries of the blocks before `own`, all of them whole; none if own is 0. */
 oracle_entries oracle_entries_make(const oracle_seq *s, int h_kv, int own);
+oracle_entries oracle_entries_with(const oracle_seq *s, int h_kv, int own, bool covariances);
 void oracle_entries_free(oracle_entries *x);
 
 /* Logarithm of the entry's mass for a query [d], and the variance of the logits inside it. */

@@ -4,13 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/block_moments.h"
 #include "launch_case.h"
 #include "oracle_moments.h"
 
 typedef struct moments {
     launch *l;
     prism_cu_moments m;
-    size_t n_row;
+    size_t n_row, n_covariance;
 } moments;
 
 static moments moments_new(launch *l)
@@ -25,6 +26,9 @@ static moments moments_new(launch *l)
     m->variance = launch_memory(l, n / 8, 0xff), m->value = launch_memory(l, n, 0xff);
     m->log_count = launch_memory(l, x.n_row * sizeof(float), 0xff), m->query_sum = launch_memory(l, n, 0xff);
     m->n_query = launch_memory(l, x.n_row * sizeof(int32_t), 0xff);
+    x.n_covariance = (size_t)s->n_seq * (size_t)prism_moment_slots(s->n_kblk) * (size_t)s->n_kv_head *
+                     (size_t)prism_moment_slot_floats(s->d_head);
+    m->covariance = launch_memory(l, x.n_covariance * sizeof(float), 0xff);
     m->moments_image = launch_memory(l, (size_t)prism_moments_image_bytes(s), 0x7f);
     m->o = l->a.o, m->init_o = l->a.o.data, m->init_lse = l->a.lse, m->row_ptr = l->a.row_ptr, m->index = l->a.index;
     m->lse_stride_seq = l->a.lse_stride_seq, m->lse_stride_token = l->a.lse_stride_token;
@@ -39,6 +43,33 @@ static bool pool(const moments *x)
     return ck_ok(!a && !b, "%s: pooling: errors %d, %d", x->l->name, a, b);
 }
 
+/* Covariances, and below them mean queries, of the slots whose blocks are whole: factors are two numbers of 16 bits,
+ * off by 2^-17; so within 1e-4 of the norm. Slots that are not whole are not written. */
+static void check_slots(const moments *x, const oracle_entries *want, int h, int n_whole, const char *what)
+{
+    const int d = want->d, n_kv_head = x->m.shape.n_kv_head;
+    const long size = prism_moment_slot_floats(d);
+    for (int slot = 0; slot < prism_moment_slots(x->m.shape.n_kblk); slot++) {
+        const float *got = x->m.covariance + ((long)slot * n_kv_head + h) * size;
+        double error[2] = {0}, norm[2] = {0};
+        if (prism_moment_slot_end(slot) > n_whole) {
+            ck_ok(isnan(got[0]) && isnan(got[size - 1]), "%s%s: head %d: slot %d was written", x->l->name, what, h,
+                  slot);
+            continue;
+        }
+        for (long i = 0; i < size; i++) {
+            double sum = 0;
+            for (int b = prism_moment_slot_begin(slot); b < prism_moment_slot_end(slot); b++)
+                sum += want->covariance[(ORACLE_SINGLE + b) * size + i];
+            error[i >= size - d] += ((double)got[i] - sum) * ((double)got[i] - sum);
+            norm[i >= size - d] += sum * sum;
+        }
+        for (int i = 0; i < 2; i++)
+            ck_ok(error[i] <= 1e-8 * norm[i], "%s%s: head %d: slot %d: %s off by %.2e", x->l->name, what, h, slot,
+                  i ? "queries" : "covariances", sqrt(error[i] / norm[i]));
+    }
+}
+
 /* Sums of 128 float32 numbers, and weights whose exponents are such sums of products: 1e-4 of the norm. */
 static void check_state(const moments *x, const char *what)
 {
@@ -46,7 +77,7 @@ static void check_state(const moments *x, const char *what)
     const int d = s->d, n_whole = oracle_n_kv(s) / s->block, Hk = s->n_kv_head;
     double *query = malloc((size_t)d * sizeof *query);
     for (int h = 0; h < Hk; h++) {
-        oracle_entries want = oracle_entries_make(s, h, n_whole);
+        oracle_entries want = oracle_entries_with(s, h, n_whole, true);
         double error[3] = {0}, size[3] = {0}, log_error = 0;
         long n_wrong = 0;
         for (int b = 0; b < n_whole; b++) {
@@ -68,6 +99,7 @@ static void check_state(const moments *x, const char *what)
                   i == 0 ? "keys" : i == 1 ? "values" : "variances", sqrt(error[i] / size[i]));
         ck_ok(log_error < 1e-3 && n_wrong == 0, "%s%s: head %d: counts off by %.2e, %ld numbers of queries wrong",
               x->l->name, what, h, log_error, n_wrong);
+        check_slots(x, &want, h, n_whole, what);
         oracle_entries_free(&want);
     }
     free(query);
@@ -138,6 +170,7 @@ static void check_one(const launch_spec *spec, rng *r)
     const prism_cu_shape whole = x.m.shape;
     const int n_first = whole.n_kv * 2 / 3 + 5;
     if (spec->s.n_seq == 1 && whole.n_kv > 1000 && whole.q_start == 0) { /* the same in two calls */
+        memset(x.m.covariance, 0xff, x.n_covariance * sizeof(float));
         x.m.shape.n_q = x.m.shape.n_kv = n_first;
         const cudaError_t error = prism_moments_pool_cuda(&x.m, NULL);
         x.m.shape = whole;

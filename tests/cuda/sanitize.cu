@@ -46,7 +46,8 @@ static void moments(const prism_cu_shape &s, const prism_cu_view &q, const prism
     m.k_sum = make<float>(n_all), m.key = make<float>(n_all), m.variance = make<float>(n_all),
     m.value = make<float>(n_all);
     m.log_count = make<float>(n_row), m.query_sum = make<float>(n_all), m.n_query = make<int32_t>(n_row);
-    m.moments_image = make<char>(prism_moments_image_bytes(&s)), m.own_mass = make<float>(prism_moments_own_floats(&s));
+    m.moments_image = make<char>(prism_moments_image_bytes(&s)), m.scratch = make<float>(prism_moments_select_floats(&s));
+    m.covariance = make<float>((size_t)20 * s.n_kv_head * s.d_head * (s.d_head + 1));
     m.scale = .1f, m.error = .01f, m.keep_own = 1, m.bitmap = make<uint32_t>(prism_select_bitmap_words(&s, 128)),
     m.count = make<int32_t>(s.n_head * s.n_qblk);
     m.row_ptr = plan.row_ptr, m.index = plan.index, m.full = plan.full;
