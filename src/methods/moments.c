@@ -6,7 +6,7 @@
 #include "methods/method.h"
 
 static const prism_option_row error = {
-    PRISM_ROW(moments_error, 0.12, 0, FLT_MAX, "the error of pruned blocks that a row allows; 0 is dense")};
+    PRISM_ROW(moments_error, 0.08, 0, FLT_MAX, "the error of pruned blocks that a row allows; 0 is dense")};
 static const prism_option_row *const options[] = {&error, &prism_option_keep_sink, &prism_option_keep_own, NULL};
 
 static bool is_full(const prism_options *o)
