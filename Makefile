@@ -3,9 +3,10 @@ BUILD ?= build
 JOBS  ?= $(shell nproc)
 # Tests run side by side: threads of GNU OpenMP that wait must not spin for long.
 export GOMP_SPINCOUNT ?= 1000
+MAKEFLAGS += --no-print-directory # of the builds that CMake starts, too
 MODEL := models/prism-testbed-32m-q8_0.gguf
 
-.PHONY: all cuda demo test test-release test-sanitize test-tsan test-fuzz test-aarch64 test-cuda-build test-python test-gpu install clean help
+.PHONY: all cuda demo test test-release test-sanitize test-tsan test-fuzz test-aarch64 test-cuda-build test-python test-gpu install uninstall clean help
 
 all: ## build build/prism and the library
 	@tools/install-deps.sh build
@@ -39,7 +40,7 @@ test-llamacpp: ggml ## the plug-in inside llama.cpp: operations, divergence, cac
 
 test: ## build and run every test: release, sanitizers, fuzzers, AArch64 under an emulator, the Python package
 	@tools/install-deps.sh test
-	@$(MAKE) --no-print-directory test-release test-sanitize test-tsan test-fuzz test-aarch64 test-cuda-build test-python
+	@$(MAKE) test-release test-sanitize test-tsan test-fuzz test-aarch64 test-cuda-build test-python
 
 test-release:
 	@cmake -S . -B build-test -DPRISM_TESTS=ON >/dev/null
@@ -97,6 +98,10 @@ test-gpu: ## run the tests of the CUDA backend (needs an NVIDIA GPU)
 
 install: all ## install the library, its headers and the command (PREFIX=/usr/local)
 	@cmake --install $(BUILD) $(if $(PREFIX),--prefix $(PREFIX))
+
+uninstall: ## remove what the last 'make install' of this build installed
+	@test -f $(BUILD)/install_manifest.txt || { echo "nothing was installed from $(BUILD)"; exit 1; }
+	@cat $(BUILD)/install_manifest.txt | while read -r file || [ -n "$$file" ]; do rm -fv "$$file"; done
 
 clean: ## remove every build
 	rm -rf build build-*

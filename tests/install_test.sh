@@ -50,3 +50,7 @@ cmake -S "$prefix/project" -B "$prefix/project/build" -DCMAKE_PREFIX_PATH="$pref
 cmake --build "$prefix/project/build" >"$prefix/build.log" || { cat "$prefix/build.log"; exit 1; }
 "$prefix/project/build/by_shared"
 "$prefix/project/build/by_static"
+
+make -s -C "$(dirname "$0")/.." uninstall BUILD="$build" >/dev/null
+left=$(find "$prefix/lib" "$prefix/include" "$prefix/bin" "$prefix/share" ! -type d 2>/dev/null || true)
+[ -z "$left" ] || { echo "make uninstall left $left"; exit 1; }

@@ -39,7 +39,7 @@ need_command cc gcc
 need_command cmake cmake
 need_command make make
 need_command pkg-config pkg-config
-need_package libc6-dev
+need_header stdio.h libc6-dev
 need_library openblas libopenblas-dev
 [ "$(uname -m)" = x86_64 ] && need_header oneapi/dnnl/dnnl.h libdnnl-dev # else products are OpenBLAS's
 need_library libpcre2-8 libpcre2-dev
