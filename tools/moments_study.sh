@@ -22,12 +22,12 @@ done
 model=models/prism-testbed-32m-q8_0.gguf
 methods=dense
 for p in 0.98 0.95 0.9 0.8; do methods=$methods,prism:top_p=$p,prism:top_p=$p:correct=moments; done
-for e in 0.02 0.03 0.05 0.1 0.2; do methods=$methods,moments:moments_error=$e; done
-for e in 0.02 0.05 0.1; do methods=$methods,moments:moments_error=$e:correct=none,moments:moments_error=$e:correct=mean; done
+for e in 0.03 0.04 0.06 0.08 0.12 0.16 0.24; do methods=$methods,moments:moments_error=$e; done
+for e in 0.04 0.08 0.16; do methods=$methods,moments:moments_error=$e:correct=none,moments:moments_error=$e:correct=mean; done
 methods=$methods,prism:correct=mean,xattention,flexprefill,flexprefill:flex_gamma=0.95,flashprefill
 where="--device $device"
 if [ "$device" = cpu ]; then # what the GPU has no kernels for
-    for e in 0.02 0.05 0.1; do methods=$methods,moments:moments_error=$e:block_size=64; done
+    for e in 0.04 0.08 0.16; do methods=$methods,moments:moments_error=$e:block_size=64; done
     for m in xattention flexprefill flashprefill; do methods=$methods,$m:correct=mean; done
     for m in xattention flexprefill flashprefill; do methods=$methods,$m:correct=moments; done
 else
