@@ -32,7 +32,7 @@ void plan_file_add(void *user, int32_t layer, int32_t q_start, const prism_plan 
 bool plan_file_write(const plan_file *f, const char *path, lm_error *err)
 {
     lm_tensor tensors[PLAN_FILE_MAX_LAYER];
-    char names[PLAN_FILE_MAX_LAYER][16];
+    char names[PLAN_FILE_MAX_LAYER][sizeof "layer." + 11];
     if (f->failed)
         return lm_fail(err, LM_ERROR_MEMORY, "out of memory for the plans of '%s'", path);
     for (int32_t l = 0; l < f->n_layer; l++) {

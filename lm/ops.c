@@ -7,9 +7,14 @@
 /* The loops that take long are compiled for the baseline, for AVX2 and for AVX-512. */
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__x86_64__)
+#ifdef __clang__ /* does not know the word, and takes the width that it finds best */
+#define WIDE ""
+#else
+#define WIDE ",prefer-vector-width=512"
+#endif
 #define TWINS(type, function, parameters, statement)                                                                   \
     __attribute__((target("avx2,fma"))) static type function##_avx2 parameters { statement; }                          \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512"))) static type              \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma" WIDE))) static type                              \
         function##_avx512 parameters                                                                                   \
     {                                                                                                                  \
         statement;                                                                                                     \
