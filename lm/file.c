@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Opens a regular file and tells its size. */
+/* Opens a regular file and tells its size. Does not wait for the other end of a pipe. */
 static int open_regular(const char *path, size_t *bytes, lm_error *err)
 {
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) {
         lm_fail(err, LM_ERROR_INPUT, "%s: cannot be read (%s)", path, strerror(errno));

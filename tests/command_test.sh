@@ -40,6 +40,11 @@ if [ $? = 124 ]; then
 fi
 expect 0 '"methods"' "$prism" info --json
 
+# A pipe that nobody writes to: 3, at once.
+mkfifo pipe
+expect 3 "pipe: is not a regular file" timeout 20 "$prism" run -m pipe -p hello
+expect 3 "pipe: is not a regular file" timeout 20 "$prism" attend --in pipe
+
 # Arguments: 2.
 expect 2 "no model" "$prism" run -p hello
 expect 2 "give the prompt by -f, by -p or both" "$prism" run -m "$model"
