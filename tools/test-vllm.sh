@@ -21,6 +21,7 @@ if ! cmp -s "$needs" "$folder/installed.txt"; then
 fi
 rm -rf "$folder/wheel"
 PATH=$bin:$PATH "$bin/pip" wheel -qq --disable-pip-version-check --no-deps --no-build-isolation \
+    -C cmake.define.PRISM_CUDA=OFF \
     -w "$folder/wheel" "./$source"
 "$bin/pip" install -qq --disable-pip-version-check --no-deps --force-reinstall "$folder"/wheel/*.whl
 unset PRISM_ATTN_LIBRARY PYTHONPATH # the installed wheel, nothing else
