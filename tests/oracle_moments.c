@@ -83,11 +83,18 @@ static void add_entry(const oracle_seq *s, oracle_entries *x, int h_kv, int bloc
             for (int i = 0; i < n; i++)
                 variance[g] += weight[i] * pow(key_at(s, s->k, h_kv, token[i])[j] - key[j], 2) / (end - 8 * g);
     }
-    for (int i = 0; i < n && x->covariances; i++)
-        for (int l = 0; l < d; l++)
+    double *deviation = malloc((size_t)d * sizeof *deviation);
+    for (int i = 0; i < n && x->covariances; i++) {
+        for (int j = 0; j < d; j++)
+            deviation[j] = weight[i] * (key_at(s, s->k, h_kv, token[i])[j] - key[j]);
+        for (int l = 0; l < d; l++) {
+            const double of_value = key_at(s, s->v, h_kv, token[i])[l] - value[l];
+            double *row = covariance + (long)l * d;
             for (int j = 0; j < d; j++)
-                covariance[(long)l * d + j] += weight[i] * (key_at(s, s->v, h_kv, token[i])[l] - value[l]) *
-                                               (key_at(s, s->k, h_kv, token[i])[j] - key[j]);
+                row[j] += of_value * deviation[j];
+        }
+    }
+    free(deviation);
     free(weight);
 }
 
