@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -235,10 +236,11 @@ def summary(stats: counting.Stats) -> str:
 
 class Report:
     """Says what was computed: a line in the log at the end of the process, and lines of JSON in the file PRISM_STATS,
-    one at the end and one every `seconds` while there is work."""
+    one with the first batch, one every `seconds` while there is work, and one at the end. An engine that kills its
+    workers leaves them no end."""
 
     def __init__(self, log: logging.Logger, seconds: float = 10) -> None:
-        self._log, self._seconds, self._written = log, seconds, time.monotonic()
+        self._log, self._seconds, self._written = log, seconds, -math.inf
         self._file = os.environ.get("PRISM_STATS")
         # At the end of a multiprocessing child, too, where atexit's functions are not called.
         Finalize(None, self._end, exitpriority=100)

@@ -290,7 +290,7 @@ import logging, multiprocessing, sys
 from prism_attn import counting, serving
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 def work(n):
-    report = serving.Report(logging.getLogger("x"), seconds=0)
+    report = serving.Report(logging.getLogger("x"))
     counting.record(3, "sparse", queries=n, n_selected=1, n_causal=4)
     report.tick()
     counting.record(-1, "dense: one query", queries=1)
